@@ -1,0 +1,122 @@
+"""The database edge: how Backhaul opens a database, begins a transaction, and what foreign errors become.
+
+SQLite is kept in WAL mode with a busy timeout, and every writing transaction of ours is a BEGIN IMMEDIATE: a read
+transaction that turns into a writing one cannot wait for its turn and fails with "database is locked" instead.
+Our own connections run with synchronous=FULL: what was sent under a number must not be forgotten in a power cut, or
+the number would be given out twice. An app's own connections keep the setting they have (SQLite's default is FULL).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from backhaul.errors import ConfigurationInvalid, DatabaseBusy
+
+BUSY_TIMEOUT_MS = 10_000
+OLDEST_SQLITE = (3, 38)
+
+
+class Database:
+    """An engine with two ways in: `reading` (one snapshot) and `writing` (one transaction, committed at the end)."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.sqlite = engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Raises DatabaseBusy when the database is locked or full; nothing of the transaction stands then."""
+        with translated(), self.engine.connect() as connection:
+            connection.execution_options(backhaul_begin="IMMEDIATE")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with translated(), self.engine.connect() as connection:
+            connection.execution_options(backhaul_begin="DEFERRED")
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(url: str | URL) -> Database:
+    """A database of ours at a SQLAlchemy URL. Raises ConfigurationInvalid for a URL that cannot be used."""
+    engine = _engine(_parsed(url))
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine)
+    elif engine.dialect.name != "postgresql":
+        raise ConfigurationInvalid(
+            f"{engine.dialect.name} is not supported", hint="use sqlite:///FILE or postgresql+psycopg://HOST/NAME"
+        )
+    return Database(engine)
+
+
+def sqlite_file(url: str | URL) -> Path | None:
+    """The file behind a SQLite URL; None for memory and for other databases."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return None
+    return Path(parsed.database)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Errors of the database that only time heals become DatabaseBusy; the others are bugs and stay as they are."""
+    try:
+        yield
+    except OperationalError as error:
+        raise _translation(error) from error
+
+
+def _translation(error: OperationalError) -> Exception:
+    said = str(error.orig)
+    if "locked" in said or "busy" in said:
+        return DatabaseBusy("the database is locked by another program", hint="try again; find the long transaction")
+    if "full" in said:
+        return DatabaseBusy("the disk is full", hint="make room; nothing that was committed is lost")
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return DatabaseBusy("the connection to the database was lost", hint="try again")
+    return error
+
+
+def _parsed(url: str | URL) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigurationInvalid(
+            "the database URL cannot be read", hint="sqlite:///FILE or postgresql+psycopg://HOST/NAME"
+        ) from error
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=url.get_backend_name() == "postgresql")
+    except ModuleNotFoundError as error:
+        raise ConfigurationInvalid(f"{error.name} is not installed", hint="pip install 'backhaul[postgres]'") from error
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _opened(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, or the driver would say it too late
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        mode = connection.get_execution_options().get("backhaul_begin", "IMMEDIATE")
+        connection.exec_driver_sql(f"BEGIN {mode}")

@@ -1,0 +1,220 @@
+"""The journey of one upload: is the file still the one, what has the server, then chunk after chunk, done.
+
+The server's word on how far an upload is goes before ours, and each step may be done twice: a run that dies anywhere
+is taken up by the next one at the byte, and sends one chunk again at the most. Memory: one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from typing import Any, Protocol
+
+from backhaul.clock import Clock
+from backhaul.database import Database
+from backhaul.errors import MediaMissing, Refused, Unreachable
+from backhaul.media import uploads
+from backhaul.media.content import Unreadable, opened, outside, read_into, sha256
+from backhaul.media.uploads import Upload
+from backhaul.remotes.base import MediaRemote
+
+CHUNK_BYTES = 4 * 2**20
+CONTENT_MISMATCH = "content-mismatch"
+FORGOTTEN = (404, 410)
+
+
+class Context(Protocol):
+    """What the run of a piece of work gives it."""
+
+    def check(self) -> None:
+        """Raises Stopped when the work shall stop."""
+
+    def progress(self, progress: dict[str, Any], /) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """One run: with what, for whom, and who runs it."""
+
+    database: Database
+    remote: MediaRemote
+    clock: Clock
+    context: Context
+    chunk_bytes: int
+    queue: str | None
+    worker: str | None
+
+
+def upload(
+    database: Database,
+    remote: MediaRemote,
+    upload_id: str,
+    *,
+    clock: Clock,
+    context: Context,
+    chunk_bytes: int = CHUNK_BYTES,
+    queue: str | None = None,
+    worker: str | None = None,
+) -> dict[str, Any]:
+    """Send a registered file, from where the server has it. Returns {"sha256", "size", "sent": bytes of this run}.
+
+    Raises Unknown; MediaMissing (parked: the file is gone or another one) and Refused (parked, with the problem's
+    name); Unreachable, Busy, SignInRequired, Stopped: nothing is lost, the same call goes on at the byte.
+    """
+    run = Transfer(
+        database=database,
+        remote=remote,
+        clock=clock,
+        context=context,
+        chunk_bytes=chunk_bytes,
+        queue=queue,
+        worker=worker,
+    )
+    this = _open_upload(run, upload_id)
+    if this.state == "done":
+        return _outcome(this, sent=0)
+    with _parking(run, this), opened(this.file) as file:
+        _check_unchanged(run, this, file)
+        if remote.has(this.sha256):
+            return _finished(run, this, sent=0)
+        address, at = _resume(run, this)
+        with _healing(run, this, address, file):
+            sent = _send(run, this, address, file, at)
+    return _finished(run, this, sent=sent)
+
+
+def _open_upload(run: Transfer, upload_id: str) -> Upload:
+    with run.database.reading() as connection:
+        this = uploads.get(connection, upload_id)
+    if this.state == "parked":
+        raise Refused(f"the upload of {this.path} is parked: {this.reason}", hint="put the file again")
+    return this
+
+
+def _check_unchanged(run: Transfer, this: Upload, file: FileIO) -> None:
+    """A file that was only touched is the same file."""
+    found = outside(file)
+    if (found.size, found.modified_ns) == (this.size, this.modified_ns):
+        return
+    if found.size != this.size or sha256(file) != this.sha256:
+        raise _changed(this)
+    with run.database.writing() as connection:
+        uploads.confirm(connection, this.id, modified_ns=found.modified_ns)
+
+
+def _resume(run: Transfer, this: Upload) -> tuple[str, int]:
+    """Where to send, and from which byte on: the server knows."""
+    if this.url is not None:
+        at = run.remote.sent(this.url)
+        if at is not None and at <= this.size:
+            return this.url, at
+        _restart(run, this, this.url, "the server has forgotten the first bytes")
+    address = run.remote.create(size=this.size, sha256=this.sha256, name=this.name, media_type=this.media_type)
+    with run.database.writing() as connection:
+        uploads.begin(connection, this.id, url=address)
+    return address, 0
+
+
+def _send(run: Transfer, this: Upload, address: str, file: FileIO, at: int) -> int:
+    """Every chunk from this byte on; how many bytes that were."""
+    room = memoryview(bytearray(min(run.chunk_bytes, this.size - at)))
+    sent = 0
+    while at < this.size:
+        run.context.check()
+        chunk = _chunk(this, file, at, room)
+        reached = _append(run, address, at, chunk)
+        sent += len(chunk)
+        at = reached
+        with run.database.writing() as connection:
+            uploads.advance(connection, this.id, url=address, sent=at, queue=run.queue, worker=run.worker)
+        run.context.progress({"sent": at, "total": this.size})
+    if not run.remote.has(this.sha256):
+        raise Refused("the server has every byte, but not the content they should be", problem=CONTENT_MISMATCH)
+    return sent
+
+
+def _chunk(this: Upload, file: FileIO, at: int, room: memoryview) -> memoryview:
+    file.seek(at)
+    expected = min(len(room), this.size - at)
+    if read_into(file, room[:expected]) != expected:
+        raise _changed(this)
+    return room[:expected]
+
+
+def _append(run: Transfer, address: str, at: int, chunk: memoryview) -> int:
+    """How far the upload is then. When we were wrong about where it stood, the server tells where to go on."""
+    try:
+        reached = run.remote.append(address, at, chunk)
+    except Refused as refusal:
+        if refusal.problem != "offset-mismatch":
+            raise
+        told = run.remote.sent(address)
+        if told is None or told == at:
+            raise Unreachable("the server contradicts itself about how far the upload is") from refusal
+        return told
+    if reached != at + len(chunk):
+        raise Unreachable(f"the server has {reached} bytes where it was sent {at + len(chunk)}")
+    return reached
+
+
+@contextmanager
+def _healing(run: Transfer, this: Upload, address: str, file: FileIO) -> Iterator[None]:
+    """What a refusal of bytes means: an upload to begin anew, or a file that is no longer the one."""
+    try:
+        yield
+    except Refused as refusal:
+        if refusal.status in FORGOTTEN:
+            _restart(run, this, address, "the server has forgotten the first bytes")
+            raise Unreachable("the server has forgotten this upload; it begins anew") from refusal
+        if refusal.problem != CONTENT_MISMATCH:
+            raise
+        if sha256(file) != this.sha256:
+            raise _changed(this) from refusal
+        if this.reason == CONTENT_MISMATCH:
+            raise
+        _restart(run, this, address, CONTENT_MISMATCH)
+        raise Unreachable("the server received other bytes than the file holds; it begins anew, once") from refusal
+
+
+@contextmanager
+def _parking(run: Transfer, this: Upload) -> Iterator[None]:
+    """What only a person can mend is parked where a person finds it."""
+    try:
+        yield
+    except Unreadable as error:
+        missing = MediaMissing(str(error), hint="bring the file back, and put it again", problem="media-missing")
+        _park(run, this, missing)
+        raise missing from error
+    except Refused as refusal:
+        _park(run, this, refusal)
+        raise
+
+
+def _park(run: Transfer, this: Upload, refusal: Refused) -> None:
+    with run.database.writing() as connection:
+        uploads.park(connection, this.id, reason=f"{refusal.problem}: {refusal}", now=run.clock.now())
+
+
+def _restart(run: Transfer, this: Upload, url: str, reason: str) -> None:
+    with run.database.writing() as connection:
+        uploads.restart(connection, this.id, url=url, reason=reason)
+
+
+def _finished(run: Transfer, this: Upload, *, sent: int) -> dict[str, Any]:
+    with run.database.writing() as connection:
+        uploads.finish(connection, this.id, now=run.clock.now())
+    return _outcome(this, sent=sent)
+
+
+def _outcome(this: Upload, *, sent: int) -> dict[str, Any]:
+    return {"sha256": this.sha256, "size": this.size, "sent": sent}
+
+
+def _changed(this: Upload) -> MediaMissing:
+    return MediaMissing(
+        f"{this.path} is no longer the file that was put",
+        hint="put it again, as it is now",
+        problem="media-changed",
+    )

@@ -1,0 +1,146 @@
+"""The ledger of uploads: the only file that writes `backhaul_upload`. The states are told in `schema.py`.
+
+    register -> pending -> begin -> sending -> advance ... -> finish -> done
+                   ^                   |
+                   +----- restart -----+        park, from pending or sending -> parked
+
+Each verb returns whether it took place: False means that the row was no longer in a state it leads out of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from backhaul.errors import Unknown
+from backhaul.schema import upload as table
+
+State = Literal["pending", "sending", "done", "parked"]
+OPEN: tuple[State, ...] = ("pending", "sending")
+STATES: tuple[State, ...] = (*OPEN, "done", "parked")
+MOST_LISTED = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """A file on its way out. path: absolute. sha256: lower-case hexadecimal. sent: bytes that the server has.
+
+    url: of the upload on the server, while there is one. queue, worker: who sent the last byte.
+    reason: why it is parked, or why it was last begun anew.
+    """
+
+    id: str
+    path: str
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+    modified_ns: int
+    created_at: int
+    state: State = "pending"
+    url: str | None = None
+    sent: int = 0
+    queue: str | None = None
+    worker: str | None = None
+    reason: str | None = None
+    finished_at: int | None = None
+
+    @property
+    def file(self) -> Path:
+        return Path(self.path)
+
+
+def register(connection: Connection, upload: Upload) -> None:
+    """Into pending."""
+    values = {column.name: getattr(upload, column.name) for column in table.columns}
+    connection.execute(insert(table).values(values))
+
+
+def begin(connection: Connection, upload_id: str, *, url: str) -> bool:
+    """pending -> sending: there is an empty upload at this address now."""
+    return _changed(
+        connection,
+        update(table)
+        .where(table.c.id == upload_id, table.c.state == "pending")
+        .values(state="sending", url=url, sent=0),
+    )
+
+
+def advance(
+    connection: Connection, upload_id: str, *, url: str, sent: int, queue: str | None, worker: str | None
+) -> bool:
+    """Stays sending: the server has so many bytes. Of another upload's address, the news is old and changes nothing."""
+    return _changed(
+        connection,
+        update(table)
+        .where(table.c.id == upload_id, table.c.state == "sending", table.c.url == url)
+        .values(sent=sent, queue=queue, worker=worker),
+    )
+
+
+def restart(connection: Connection, upload_id: str, *, url: str, reason: str) -> bool:
+    """sending -> pending: the upload at this address is lost, or spoilt."""
+    return _changed(
+        connection,
+        update(table)
+        .where(table.c.id == upload_id, table.c.state == "sending", table.c.url == url)
+        .values(state="pending", url=None, sent=0, reason=reason),
+    )
+
+
+def confirm(connection: Connection, upload_id: str, *, modified_ns: int) -> bool:
+    """Stays as it is: the file was touched, and still holds the same bytes."""
+    return _changed(
+        connection,
+        update(table).where(table.c.id == upload_id, table.c.state.in_(OPEN)).values(modified_ns=modified_ns),
+    )
+
+
+def finish(connection: Connection, upload_id: str, *, now: int) -> bool:
+    """pending or sending -> done: the server has the whole content, checked."""
+    return _changed(
+        connection,
+        update(table)
+        .where(table.c.id == upload_id, table.c.state.in_(OPEN))
+        .values(state="done", sent=table.c.size, reason=None, finished_at=now),
+    )
+
+
+def park(connection: Connection, upload_id: str, *, reason: str, now: int) -> bool:
+    """pending or sending -> parked: it cannot be sent."""
+    return _changed(
+        connection,
+        update(table)
+        .where(table.c.id == upload_id, table.c.state.in_(OPEN))
+        .values(state="parked", reason=reason, finished_at=now),
+    )
+
+
+def get(connection: Connection, upload_id: str) -> Upload:
+    """Raises Unknown."""
+    row = connection.execute(select(table).where(table.c.id == upload_id)).mappings().one_or_none()
+    if row is None:
+        raise Unknown(f"there is no upload {upload_id}", hint="`backhaul media list` shows them all")
+    return Upload(**row)
+
+
+def listed(connection: Connection, *, state: State | None = None, most: int = MOST_LISTED) -> list[Upload]:
+    """The newest first."""
+    query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(most)
+    if state is not None:
+        query = query.where(table.c.state == state)
+    return [Upload(**row) for row in connection.execute(query).mappings()]
+
+
+def counts(connection: Connection) -> dict[State, int]:
+    """How many uploads are in each state; every state is named."""
+    query = select(table.c.state, func.count()).group_by(table.c.state)
+    found = {row[0]: row[1] for row in connection.execute(query)}
+    return {state: found.get(state, 0) for state in STATES}
+
+
+def _changed(connection: Connection, statement: Any) -> bool:
+    return bool(connection.execute(statement).rowcount)

@@ -1,0 +1,217 @@
+"""The HTTP connection under both remotes: where we may connect, how a request is sent, how much of an answer is read.
+
+- One session, kept alive; redirects and cookies are ignored, credentials of the machine (.netrc) are never added.
+- Plain http is spoken to this machine alone, and then past every proxy, unless it is asked for in so many words.
+- The body goes out in pieces, each with its own timeout: a slow link is no dead link.
+- The answer is read as it arrives, undecoded, up to a size and a time. Only `answers.py` inflates it, bounded.
+- The token travels in its header and is nowhere else: not in an error, not in a repr.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from importlib.metadata import version
+from ipaddress import ip_address
+from typing import Any
+
+import requests
+from requests.exceptions import InvalidURL, RequestException, SSLError, Timeout
+from urllib3.exceptions import HTTPError, LocationParseError, ReadTimeoutError
+from urllib3.util import Url, parse_url
+
+from backhaul.errors import ConfigurationInvalid, Misused, RemoteInsecure, Unreachable
+from backhaul.remotes.answers import MOST_ANSWER, Answer, AnswerTooLarge
+from backhaul.wire import PROTOCOL, PROTOCOL_HEADER
+
+CONNECT_AND_READ = (5.0, 30.0)  # seconds without a sign of life
+LONGEST_EXCHANGE = 300.0  # seconds for one request and its answer; a run of work has ten minutes
+PIECE = 16 * 2**10  # bytes given to the socket at once; each must leave within the connect timeout
+READ = 64 * 2**10
+
+Body = bytes | memoryview
+
+
+class Connection:
+    """Raises, at construction: ConfigurationInvalid (not a URL of a server), RemoteInsecure, Misused (the token)."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        allow_plain: bool = False,
+        timeout: tuple[float, float] = CONNECT_AND_READ,
+    ) -> None:
+        parsed = _parsed(url)
+        self.origin = parsed.url
+        self._timeout = timeout
+        self._authorization: str | None = None
+        if token is not None:
+            self.sign_in(token)
+        self._session = _session(trusting_environment=_permitted(parsed, allow_plain))
+        self._session.auth = self._authorize
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.origin!r})"
+
+    def sign_in(self, token: str) -> None:
+        """The token of every request from now on."""
+        if not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise Misused("the token holds characters that no token has", hint="register this replica again")
+        self._authorization = f"Bearer {token}"
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Body = b"",
+    ) -> Answer:
+        """One request and its whole answer, whatever its status. Raises Unreachable when there is no whole answer."""
+        deadline = time.monotonic() + LONGEST_EXCHANGE  # a duration of ours, not a time of the world
+        try:
+            with self._session.request(
+                method,
+                self.origin + path,
+                params=query,
+                headers=headers,
+                data=_Pieces(body, deadline) if body else None,
+                timeout=self._timeout,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                return Answer(
+                    origin=self.origin,
+                    status=response.status_code,
+                    headers=response.headers,
+                    body=_read(response.raw, deadline),
+                )
+        except (RequestException, HTTPError) as error:
+            raise self._unreachable(error) from error
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._authorization is not None:
+            request.headers["Authorization"] = self._authorization
+        return request
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        if isinstance(error, SSLError):
+            return Unreachable(
+                f"{self.origin} cannot be trusted: {_cause(error)}",
+                hint="the server needs a certificate that this machine knows; it will not be spoken to without one",
+            )
+        if isinstance(error, Timeout | ReadTimeoutError):
+            return Unreachable(f"{self.origin} did not answer in time", hint="check the network, and try again")
+        return Unreachable(
+            f"{self.origin} cannot be reached: {_cause(error)}",
+            hint="check the URL of the remote, the network, and that the server runs",
+        )
+
+
+class _Pieces:
+    """A body of known length that is sent piece by piece, until the deadline."""
+
+    def __init__(self, body: Body, deadline: float) -> None:
+        self._body = memoryview(body)
+        self._deadline = deadline
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __iter__(self) -> Iterator[Any]:  # memoryviews: they are sent as they are, never copied
+        for start in range(0, len(self._body), PIECE):
+            _check(self._deadline)
+            yield self._body[start : start + PIECE]
+
+
+def _read(raw: Any, deadline: float) -> bytes:
+    """The body, still coded. raw: a urllib3 response, which would inflate without limit if it were let."""
+    parts, size = [], 0
+    while part := raw.read1(READ, decode_content=False):
+        _check(deadline)
+        size += len(part)
+        if size > MOST_ANSWER:
+            raise AnswerTooLarge(f"the answer is larger than {MOST_ANSWER} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _check(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise Unreachable(f"the exchange took longer than {LONGEST_EXCHANGE:.0f} seconds", hint="the link is too slow")
+
+
+def _session(*, trusting_environment: bool) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = trusting_environment
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers.clear()
+    session.headers.update(
+        {
+            "User-Agent": f"backhaul/{version('backhaul')}",
+            "Accept": "application/json, application/problem+json",
+            "Accept-Encoding": "zstd, gzip",
+            PROTOCOL_HEADER: PROTOCOL,
+        }
+    )
+    return session
+
+
+def _parsed(url: str) -> Url:
+    """Read as the one who connects will read it; another parser could see another host."""
+    hint = "a remote looks like https://sync.example.org"
+    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]+", url):
+        raise ConfigurationInvalid("the remote's URL holds spaces or characters that no URL has", hint=hint)
+    try:
+        parsed = parse_url(url)
+        requests.Request("GET", url).prepare()
+    except (LocationParseError, InvalidURL, RequestException) as error:
+        raise ConfigurationInvalid("the remote's URL cannot be read", hint=hint) from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigurationInvalid("the remote's URL is neither http nor https", hint=hint)
+    if parsed.auth or parsed.query or parsed.fragment:
+        raise ConfigurationInvalid("the remote's URL holds more than a host and a path: a secret, perhaps", hint=hint)
+    return parsed._replace(path=(parsed.path or "").rstrip("/") or None)
+
+
+def _permitted(url: Url, allow_plain: bool) -> bool:
+    """Whether the machine's proxies and certificates apply. Raises RemoteInsecure for plain http to another machine."""
+    if url.scheme == "https":
+        return True
+    loopback = _loopback(str(url.host))
+    if not loopback and not allow_plain:
+        raise RemoteInsecure(
+            f"{url.url} is plain http to another machine: anyone on the way could read the token and the data",
+            hint=f"use https://{url.netloc}, or put a server with TLS before it; plain http is for this machine only",
+        )
+    return not loopback
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _cause(error: BaseException) -> str:
+    """The reason the operating system gave, from under the layers that wrapped it; their texts repeat the request."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__ or _wrapped(seen)
+    return "the answer broke off" if isinstance(error, HTTPError) else "no connection"
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    inner = getattr(error, "reason", None) or next(iter(error.args), None)
+    return inner if isinstance(inner, BaseException) else None

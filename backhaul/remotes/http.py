@@ -1,0 +1,99 @@
+"""A server over HTTP: the messages of `docs/protocol.md`, encoded, sent, and read back.
+
+Requests are compressed (zstd) until the server says that it cannot read that. Every answer is what `answers.py` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, accept, message
+from backhaul.remotes.connection import CONNECT_AND_READ, Connection
+from backhaul.wire import (
+    Digest,
+    Keys,
+    OutgoingOp,
+    OutgoingPush,
+    Page,
+    Pushed,
+    Record,
+    Registered,
+    Registration,
+    Table,
+    Tables,
+    compress,
+    encode,
+)
+
+UNSUPPORTED_CODING = 415
+
+
+class HttpRemote:
+    """A Remote. url: of the server, https, or http to this machine; token: of this replica, once it has one.
+
+    Raises, at construction: ConfigurationInvalid, RemoteInsecure, Misused. Later: what `remotes/base.py` says.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        allow_plain: bool = False,
+        timeout: tuple[float, float] = CONNECT_AND_READ,
+    ) -> None:
+        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout)
+        self._coding: str | None = "zstd"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._connection.origin!r})"
+
+    def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
+        request = Registration(code=code, tables=list(tables), name=name)
+        registered = self._ask("POST", "/v1/replicas", request, Registered)
+        self._connection.sign_in(registered.token)
+        return registered
+
+    def declare(self, tables: Sequence[Table]) -> None:
+        accept(self._send("PUT", "/v1/tables", encode(Tables(tables=list(tables)))))
+
+    def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
+        return self._ask("POST", "/v1/push", OutgoingPush(ops=list(ops)), Pushed)
+
+    def pull(self, cursor: str, limit: int) -> Page:
+        """A page that is too large to hold is asked for again, smaller."""
+        while True:
+            query = {"cursor": cursor, "limit": str(limit)}
+            try:
+                return message(self._connection.exchange("GET", "/v1/pull", query=query), Page)
+            except AnswerTooLarge:
+                if limit <= 1:
+                    raise
+                limit = max(1, limit // 4)
+
+    def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
+        return self._ask("POST", "/v1/records", Keys(keys=list(keys)), list[Record])
+
+    def digest(self) -> Digest:
+        return message(self._connection.exchange("GET", "/v1/digest"), Digest)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _ask(self, method: str, path: str, request: Any, kind: type[Message]) -> Message:
+        return message(self._send(method, path, encode(request)), kind)
+
+    def _send(self, method: str, path: str, body: bytes) -> Answer:
+        """Compressed while the server can read that: it says 415 when it cannot, and is not asked again."""
+        packed, coding = compress(body, self._coding)
+        answer = self._connection.exchange(method, path, headers=_describing(coding), body=packed)
+        if answer.status != UNSUPPORTED_CODING or coding is None:
+            return answer
+        self._coding = None
+        return self._connection.exchange(method, path, headers=_describing(None), body=body)
+
+
+def _describing(coding: str | None) -> dict[str, str]:
+    headers = {"Content-Type": "application/json"}
+    return headers if coding is None else headers | {"Content-Encoding": coding}

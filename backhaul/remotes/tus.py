@@ -1,0 +1,112 @@
+"""Resumable uploads to a server: tus 1.0.0 with the extensions creation and checksum, under /v1/media.
+
+The protocol: https://tus.io/protocols/resumable-upload (core, creation, checksum). A chunk carries its SHA-256 and is
+kept whole or not at all; how far an upload has come is the server's to say.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from hashlib import sha256 as new_sha256
+
+from backhaul.errors import BackhaulError, Refused, Unreachable
+from backhaul.remotes.answers import Answer, accept, failure, stranger
+from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
+
+TUS = {"Tus-Resumable": "1.0.0"}
+MEDIA = "/v1/media"
+ADDRESS = re.compile(rf"{MEDIA}/[0-9A-Za-z_-]+$")  # wherever the server stands, our address starts here
+FORGOTTEN = (404, 410)
+WRONG_OFFSET = 409
+CHECKSUM_MISMATCH = 460
+
+
+class TusRemote:
+    """A MediaRemote. The arguments are those of HttpRemote."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        allow_plain: bool = False,
+        timeout: tuple[float, float] = CONNECT_AND_READ,
+    ) -> None:
+        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._connection.origin!r})"
+
+    def has(self, sha256: str) -> bool:
+        answer = self._connection.exchange("HEAD", f"{MEDIA}/sha256/{sha256}", headers=TUS)
+        if answer.status in FORGOTTEN and answer.from_backhaul:
+            return False
+        _accept_head(answer)
+        return True
+
+    def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
+        headers = TUS | {
+            "Upload-Length": str(size),
+            "Upload-Metadata": _metadata(sha256=sha256, filename=name, filetype=media_type),
+        }
+        answer = self._connection.exchange("POST", MEDIA, headers=headers)
+        accept(answer)
+        return _address(answer)
+
+    def sent(self, address: str) -> int | None:
+        answer = self._connection.exchange("HEAD", address, headers=TUS)
+        if answer.status in FORGOTTEN and answer.from_backhaul:
+            return None
+        _accept_head(answer)
+        return _offset(answer)
+
+    def append(self, address: str, at: int, chunk: Body) -> int:
+        headers = TUS | {
+            "Content-Type": "application/offset+octet-stream",
+            "Upload-Offset": str(at),
+            "Upload-Checksum": f"sha256 {b64encode(new_sha256(chunk).digest()).decode()}",
+        }
+        answer = self._connection.exchange("PATCH", address, headers=headers, body=chunk)
+        if not answer.good:
+            raise _append_failure(answer)
+        accept(answer)
+        return _offset(answer)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _metadata(**values: str) -> str:
+    return ",".join(f"{name} {b64encode(value.encode()).decode()}" for name, value in values.items())
+
+
+def _address(answer: Answer) -> str:
+    """The path of the upload. A host in the answer is not followed: the token is for the one we know."""
+    found = ADDRESS.search(answer.headers.get("Location", ""))
+    if found is None:
+        raise stranger(answer, "it made an upload but does not say where")
+    return found[0]
+
+
+def _offset(answer: Answer) -> int:
+    text = answer.headers.get("Upload-Offset", "")
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise stranger(answer, "it does not say how far the upload is")
+    return int(text)
+
+
+def _accept_head(answer: Answer) -> None:
+    """A HEAD has no body to tell a problem in: the status is all there is."""
+    if 400 <= answer.status < 500 and answer.from_backhaul and answer.status not in (401, 408, 425, 429):
+        raise Refused(f"{answer.origin} refuses (HTTP {answer.status})", status=answer.status)
+    accept(answer)
+
+
+def _append_failure(answer: Answer) -> BackhaulError:
+    if answer.status == CHECKSUM_MISMATCH:
+        return Unreachable(f"{answer.origin} received damaged bytes and threw them away")
+    error = failure(answer)
+    if isinstance(error, Refused) and answer.status == WRONG_OFFSET:
+        error.problem = "offset-mismatch"
+    return error

@@ -1,0 +1,125 @@
+"""Capture: the triggers that write every change of a tracked table into the outbox, in the same transaction.
+
+A trigger sees what any writer does: an ORM, bulk statements, raw SQL, another language. An insert stores all fields,
+an update those that changed, a delete none; a change of the primary key is a delete and an insert. The row of
+backhaul_replica tells the trigger the group, what the app had seen, and whether capture is muted (remote changes are
+being applied in this transaction).
+
+Values become JSON exactly: SQLite's own json_quote would cut a real to fifteen digits and refuse a blob, so reals go
+through quote() (twenty digits where fifteen do not suffice) and blobs through hex().
+
+Known limit: INSERT OR REPLACE that removes *another* row through a UNIQUE constraint fires no delete trigger unless the
+writer's connection has recursive_triggers on (https://www.sqlite.org/lang_conflict.html); `verify` finds such a row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from sqlalchemy import Connection, text
+
+from backhaul.wire import Table
+
+NOW = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"  # milliseconds since 1970
+COLUMNS = "group_id, table_name, key, kind, fields, captured_at, seen_hlc, base"
+EVENTS = ("insert", "update", "rekey", "delete")
+
+
+def install(connection: Connection, table: Table) -> str:
+    """Make the table's triggers anew; returns the shape (see `shapes`)."""
+    for event in EVENTS:
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quoted(_trigger_name(event, table.name))}")
+    for statement in trigger_statements(table):
+        connection.exec_driver_sql(statement)
+    return shapes(connection, [table.name]).get(table.name, "")
+
+
+def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:
+    """For each table, a hash of its definition and of its triggers of ours: another one means it was altered."""
+    statement = """
+        SELECT tbl_name, name, sql FROM sqlite_master
+        WHERE tbl_name IN (SELECT value FROM json_each(:names))
+          AND (type = 'table' OR type = 'trigger' AND name LIKE 'backhaul\\_%' ESCAPE '\\')
+        ORDER BY tbl_name, type, name
+    """
+    parts: dict[str, list[str]] = {}
+    for table, name, sql in connection.execute(text(statement), {"names": json.dumps(list(names))}):
+        parts.setdefault(table, []).append(f"{name}\n{sql}")
+    return {table: blake2b("\n".join(said).encode(), digest_size=16).hexdigest() for table, said in parts.items()}
+
+
+def trigger_statements(table: Table) -> list[str]:
+    """CREATE TRIGGER for insert, update, a change of the key, and delete."""
+    name = quoted(table.name)
+    columns = [column.name for column in table.columns]
+    rest = [column for column in columns if column not in table.key]
+    same_key = " AND ".join(f"OLD.{quoted(c)} IS NEW.{quoted(c)} COLLATE BINARY" for c in table.key)
+    changed = " OR ".join(f"OLD.{quoted(c)} IS NOT NEW.{quoted(c)} COLLATE BINARY" for c in rest) or "0"
+    insert = _write(table, "insert", "NEW", fields_expression(columns, "NEW"))
+    update = _write(table, "update", "NEW", _changed_fields_expression(rest))
+    delete = _write(table, "delete", "OLD", "NULL")
+    bodies = {
+        "insert": (f"AFTER INSERT ON {name}", insert),
+        "update": (f"AFTER UPDATE ON {name} WHEN ({same_key}) AND ({changed})", update),
+        "rekey": (f"AFTER UPDATE ON {name} WHEN NOT ({same_key})", f"{delete}\n{insert}"),
+        "delete": (f"AFTER DELETE ON {name}", delete),
+    }
+    return [
+        f"CREATE TRIGGER {quoted(_trigger_name(event, table.name))} {when} BEGIN\n{body}\nEND"
+        for event, (when, body) in bodies.items()
+    ]
+
+
+def key_expression(key: Sequence[str], row: str) -> str:
+    """SQL for the JSON array of a row's key."""
+    return "'[' || " + " || ',' || ".join(_json_expression(f"{row}.{quoted(column)}") for column in key) + " || ']'"
+
+
+def fields_expression(columns: Sequence[str], row: str) -> str:
+    """SQL for the JSON object of all a row's fields."""
+    members = [f"{_literal(_member(c))} || {_json_expression(f'{row}.{quoted(c)}')}" for c in columns]
+    return "'{' || " + " || ',' || ".join(members) + " || '}'"
+
+
+def _changed_fields_expression(columns: Sequence[str]) -> str:
+    members = [
+        f"CASE WHEN OLD.{quoted(c)} IS NOT NEW.{quoted(c)} COLLATE BINARY"
+        f" THEN {_literal(',' + _member(c))} || {_json_expression(f'NEW.{quoted(c)}')} ELSE '' END"
+        for c in columns
+    ]
+    return "'{' || substr(" + " || ".join(members or ["''"]) + ", 2) || '}'"
+
+
+def _json_expression(value: str) -> str:
+    real = (
+        f'CASE {value} WHEN 9e999 THEN \'{{"real":"Infinity"}}\' WHEN -9e999 THEN \'{{"real":"-Infinity"}}\''
+        f" ELSE quote({value}) END"
+    )
+    blob = f"'{{\"hex\":\"' || lower(hex({value})) || '\"}}'"
+    return f"CASE typeof({value}) WHEN 'real' THEN {real} WHEN 'blob' THEN {blob} ELSE json_quote({value}) END"
+
+
+def _write(table: Table, kind: str, row: str, fields: str) -> str:
+    return f"""  INSERT INTO backhaul_outbox ({COLUMNS})
+  SELECT group_id, {_literal(table.name)}, {key_expression(table.key, row)}, '{kind}', {fields},
+         {NOW}, seen_hlc, position
+  FROM backhaul_replica WHERE muted = 0;"""  # noqa: S608 - generated from the catalogue's own names, quoted
+
+
+def _trigger_name(event: str, table: str) -> str:
+    return f"backhaul_{event}_{table}"
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _member(column: str) -> str:
+    return json.dumps(column, ensure_ascii=False) + ":"
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

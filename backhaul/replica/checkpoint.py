@@ -1,0 +1,102 @@
+"""Ledger of backhaul_replica: who this replica is, how far it has pulled, and which numbers it has given out.
+
+One row. The triggers read it with every change; only this file writes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, inspect, text
+
+from backhaul.errors import NotInitialised
+from backhaul.wire import Registered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    replica: str
+    scope: str
+    remote: str
+    home: str
+    created_at: int
+    seen_hlc: int
+    position: int
+    cursor: str
+    last_pull_at: int | None
+    last_hlc: int
+    last_send_seq: int
+    last_push_at: int | None
+    clock_offset_ms: int
+
+
+READ = """
+    SELECT replica, scope, remote, home, created_at, seen_hlc, position, cursor, last_pull_at,
+           last_hlc, last_send_seq, last_push_at, clock_offset_ms
+    FROM backhaul_replica
+"""
+
+
+def begin(connection: Connection, registered: Registered, *, remote: str, home: str, now: int) -> None:
+    """A fresh replica, nothing pulled and nothing sent."""
+    statement = """
+        INSERT INTO backhaul_replica (id, replica, scope, remote, home, created_at)
+        VALUES (1, :replica, :scope, :remote, :home, :now)
+    """
+    values = {"replica": registered.replica, "scope": registered.scope, "remote": remote, "home": home, "now": now}
+    connection.execute(text(statement), values)
+
+
+def read(connection: Connection) -> Checkpoint:
+    """Raises NotInitialised when `init` has not been here."""
+    if not exists(connection):
+        raise NotInitialised("this database is no replica yet", hint="run: backhaul init --help")
+    row = connection.execute(text(READ)).one()
+    return Checkpoint(**row._mapping)
+
+
+def exists(connection: Connection) -> bool:
+    if not inspect(connection).has_table("backhaul_replica"):
+        return False
+    return connection.execute(text("SELECT 1 FROM backhaul_replica")).first() is not None
+
+
+def mute(connection: Connection) -> None:
+    """From here to `unmute`, in this transaction, changes are not captured. Nobody else sees it: we hold the write."""
+    connection.execute(text("UPDATE backhaul_replica SET muted = 1"))
+
+
+def unmute(connection: Connection) -> None:
+    connection.execute(text("UPDATE backhaul_replica SET muted = 0"))
+
+
+def pulled(connection: Connection, *, since: str, cursor: str, position: int, hlc: int, now: int) -> None:
+    """The page from `since` to this cursor is applied, in this same transaction."""
+    statement = """
+        UPDATE backhaul_replica
+        SET cursor = :cursor, position = max(position, :position), seen_hlc = max(seen_hlc, :hlc), last_pull_at = :now
+        WHERE cursor = :since
+    """
+    values = {"since": since, "cursor": cursor, "position": position, "hlc": hlc, "now": now}
+    connection.execute(text(statement), values)
+
+
+def pull_from_the_beginning(connection: Connection) -> None:
+    """The next pull fetches everything anew; the position that captured changes have seen stays known."""
+    connection.execute(text("UPDATE backhaul_replica SET cursor = ''"))
+
+
+def numbered(connection: Connection, *, send_seq: int, hlc: int) -> None:
+    """Numbers and stamps up to these were given out."""
+    statement = "UPDATE backhaul_replica SET last_send_seq = :send_seq, last_hlc = max(last_hlc, :hlc)"
+    connection.execute(text(statement), {"send_seq": send_seq, "hlc": hlc})
+
+
+def pushed(connection: Connection, now: int) -> None:
+    connection.execute(text("UPDATE backhaul_replica SET last_push_at = :now"), {"now": now})
+
+
+def measure_clock(connection: Connection, *, server_now: int, asked_at: int, answered_at: int) -> None:
+    """The server's clock minus ours, taking the middle of the exchange as the server's moment."""
+    offset = server_now - (asked_at + answered_at) // 2
+    connection.execute(text("UPDATE backhaul_replica SET clock_offset_ms = :offset"), {"offset": offset})

@@ -1,0 +1,90 @@
+"""Enrol: make a database a replica (`init`), and renew its capture after its tables were altered.
+
+Nothing is changed before everything that can be refused was asked: the tables are inspected and the server has spent
+the code before the first table of ours is made. Triggers, tracked tables and the checkpoint come in one transaction,
+so that a database is a replica or is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from backhaul import migrations
+from backhaul.clock import Clock
+from backhaul.database import Database
+from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
+from backhaul.remotes.base import Remote
+from backhaul.replica import capture, checkpoint, tables
+from backhaul.replica.inspection import find_tables
+from backhaul.telemetry import emit
+from backhaul.wire import Registered, Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """left_out: the tables that cannot be synced, each with its reason and hint."""
+
+    registered: Registered
+    tables: list[Table]
+    left_out: list[TableUnfit]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renewed:
+    """tables: those whose triggers were made anew, and whose rows are sent (again, harmlessly)."""
+
+    tables: list[str]
+
+
+def enrol(
+    database: Database, remote: Remote, *, code: str, url: str, home: str, name: str, names: Sequence[str], clock: Clock
+) -> Enrolled:
+    """Raises AlreadyInitialised, TableUnknown, TableUnfit, Refused (the code), Unreachable: nothing is changed then."""
+    with database.reading() as connection:
+        if checkpoint.exists(connection):
+            known = checkpoint.read(connection)
+            raise AlreadyInitialised(
+                f"this database is replica {known.replica} of {known.remote} already; nothing was changed",
+                hint="after altering tables run `backhaul init` without --remote and --code",
+            )
+        found, left_out = find_tables(connection, names)
+    if not found:
+        raise TableUnknown("there is no table to sync", hint="create the tables first; each needs a primary key")
+    registered = remote.register(code, found, name)
+    migrations.upgrade_replica(database)
+    with database.writing() as connection:
+        checkpoint.begin(connection, registered, remote=url, home=home, now=clock.now())
+        _track(connection, found)
+    return Enrolled(registered=registered, tables=found, left_out=left_out)
+
+
+def renew(database: Database, remote: Remote, *, names: Sequence[str] = ()) -> Renewed:
+    """Bring capture up to date with the tables as they are now, and track the named ones too.
+
+    Tells the server first. Rows of what was altered go to the backfill again, and the next pull starts from the
+    beginning, because the server may have fields that had no column here until now.
+    """
+    migrations.upgrade_replica(database)
+    with database.reading() as connection:
+        checkpoint.read(connection)
+        tracked = tables.all_tracked(connection)
+        stale = set(tables.altered(connection, tracked)) | (set(names) - {one.table.name for one in tracked})
+        found, _ = find_tables(
+            connection, [*(one.table.name for one in tracked), *sorted(set(names) - _names(tracked))]
+        )
+    if not stale:
+        return Renewed(tables=[])
+    remote.declare(found)
+    with database.writing() as connection:
+        _track(connection, [table for table in found if table.name in stale])
+        checkpoint.pull_from_the_beginning(connection)
+    emit("capture.renewed", tables=len(stale))
+    return Renewed(tables=sorted(stale))
+
+
+def _track(connection: Connection, found: Sequence[Table]) -> None:
+    for table in found:
+        tables.track(connection, table, capture.install(connection, table))

@@ -1,0 +1,100 @@
+"""Reading a database's tables: what `init` finds, and whether a table can be synced.
+
+SQLite's own pragmas say it exactly (https://www.sqlite.org/pragma.html: table_list, table_xinfo, foreign_key_list).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from backhaul.errors import TableUnfit, TableUnknown
+from backhaul.wire import Column, KeyKind, Reference, Table
+
+OURS = "backhaul_"
+FRACTIONAL = ("REAL", "FLOA", "DOUB")  # type names that give a column REAL affinity (SQLite: datatype3.html, 3.1)
+
+
+def find_tables(connection: Connection, names: Sequence[str] = ()) -> tuple[list[Table], list[TableUnfit]]:
+    """The named tables; or, with no name, every table that can be synced, and why each of the others cannot.
+
+    Raises TableUnknown or TableUnfit for a named one.
+    """
+    present = _table_names(connection)
+    for name in names:
+        if name not in present:
+            raise TableUnknown(f"there is no table {name!r}", hint=f"the tables are: {', '.join(present) or 'none'}")
+    found: list[Table] = []
+    unfit: list[TableUnfit] = []
+    for name in names or present:
+        try:
+            found.append(describe(connection, name))
+        except TableUnfit as reason:
+            if names:
+                raise
+            unfit.append(reason)
+    return found, unfit
+
+
+def describe(connection: Connection, name: str) -> Table:
+    """The table as it is now. Raises TableUnfit when its records cannot be told apart, or not exactly."""
+    rows = connection.execute(
+        text("SELECT name, type, pk, hidden FROM pragma_table_xinfo(:name)"), {"name": name}
+    ).all()
+    stored = [row for row in rows if row.hidden == 0]  # generated columns are computed on every side
+    key = [row for row in sorted(stored, key=lambda row: row.pk) if row.pk > 0]
+    if not key:
+        raise TableUnfit(
+            f"table {name!r} has no primary key",
+            hint=f"give {name!r} a primary key, or name the tables to sync with --table",
+        )
+    for column in key:
+        if any(part in column.type.upper() for part in FRACTIONAL):
+            raise TableUnfit(
+                f"table {name!r}: the primary key column {column.name!r} holds fractional numbers ({column.type})",
+                hint="use an INTEGER, TEXT or BLOB key: two computers may not agree on a fraction's last digit",
+            )
+    references = _references(connection, name)
+    return Table(
+        name=name,
+        columns=[Column(name=column.name, type=column.type) for column in stored],
+        key=[column.name for column in key],
+        keys=_key_kind([(column.name, column.type) for column in key], references),
+        references=references,
+    )
+
+
+def _table_names(connection: Connection) -> list[str]:
+    statement = """
+        SELECT name FROM pragma_table_list
+        WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+        ORDER BY name
+    """
+    return [name for (name,) in connection.execute(text(statement)) if not name.startswith(OURS)]
+
+
+def _references(connection: Connection, name: str) -> list[Reference]:
+    statement = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(:name) ORDER BY id, seq'
+    found: dict[int, Reference] = {}
+    for number, parent, column, target in connection.execute(text(statement), {"name": name}):
+        reference = found.setdefault(number, Reference(columns=[], table=parent, target=[]))
+        reference.columns.append(column)
+        reference.target.append(target or "")
+    for reference in found.values():
+        if "" in reference.target:  # REFERENCES parent, without columns: its primary key
+            reference.target = _primary_key(connection, reference.table)
+    return list(found.values())
+
+
+def _primary_key(connection: Connection, name: str) -> list[str]:
+    statement = "SELECT name FROM pragma_table_info(:name) WHERE pk > 0 ORDER BY pk"
+    return [column for (column,) in connection.execute(text(statement), {"name": name})]
+
+
+def _key_kind(key: list[tuple[str, str]], references: list[Reference]) -> KeyKind:
+    """A single INTEGER key is one that the database makes up, unless it names a record of another table."""
+    if len(key) > 1 or key[0][1].upper() != "INTEGER":
+        return "natural"
+    borrowed = any(key[0][0] in reference.columns for reference in references)
+    return "natural" if borrowed else "generated"

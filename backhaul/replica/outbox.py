@@ -1,0 +1,327 @@
+"""Ledger of backhaul_outbox: the changes on their way out. The states are explained in schema.py.
+
+A claim freezes what it takes: from then on an op's number, stamp and bytes never change, so that sending it again is
+harmless whatever became of the first try. Ops that were sent and have no outcome go again before anything new, in the
+order of their numbers; a group goes whole.
+
+The stamp of a change (see clock.py) is given at the freeze, from the time it was captured, corrected by the clock
+offset as it is known then, after everything the app had seen and everything this replica stamped before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, RowMapping, text
+
+from backhaul.backoff import Backoff
+from backhaul.clock import BACKFILL_STAMP, stamp
+from backhaul.replica import checkpoint
+from backhaul.wire import Result, problem_name
+
+UNSETTLED = "state IN ('pending', 'sent', 'parked', 'conflict')"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A frozen change. key, fields: JSON as the trigger wrote it, as bytes: an app can store text that is no UTF-8."""
+
+    id: int
+    op_id: str
+    group_id: str | None
+    table_name: str
+    key: bytes
+    kind: str
+    fields: bytes | None
+    base: int
+    send_seq: int
+    hlc: int
+    attempts: int
+    fence: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    pending: int
+    parked: int
+    conflicts: int
+    oldest_pending_at: int | None
+
+
+# ------------------------------------------------------------------------------------------------ asking
+
+
+def pending(connection: Connection, now: int) -> bool:
+    """Whether something could be sent now."""
+    statement = """
+        SELECT EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'pending')
+            OR EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'sent' AND next_at <= :now AND lease_until <= :now)
+    """
+    return bool(connection.execute(text(statement), {"now": now}).scalar_one())
+
+
+def waiting(connection: Connection) -> int:
+    """How many changes have no outcome yet."""
+    statement = """
+        SELECT (SELECT count(*) FROM backhaul_outbox WHERE state = 'pending')
+             + (SELECT count(*) FROM backhaul_outbox WHERE state = 'sent')
+    """
+    return int(connection.execute(text(statement)).scalar_one())
+
+
+def counts(connection: Connection) -> Counts:
+    statement = """
+        SELECT (SELECT count(*) FROM backhaul_outbox WHERE state = 'parked') AS parked,
+               (SELECT count(*) FROM backhaul_outbox WHERE state = 'conflict') AS conflicts,
+               (SELECT min(captured_at) FROM (
+                   SELECT captured_at FROM backhaul_outbox WHERE state = 'pending' AND id = (
+                       SELECT min(id) FROM backhaul_outbox WHERE state = 'pending')
+                   UNION ALL
+                   SELECT captured_at FROM backhaul_outbox WHERE state = 'sent' AND send_seq = (
+                       SELECT min(send_seq) FROM backhaul_outbox WHERE state = 'sent'))) AS oldest_pending_at
+    """
+    return Counts(pending=waiting(connection), **connection.execute(text(statement)).one()._mapping)
+
+
+def of_record(connection: Connection, table: str, key: str) -> list[RowMapping]:
+    """Every change of one record that is still here, oldest first. key: canonical JSON."""
+    statement = """
+        SELECT id, op_id, kind, state, captured_at, attempts, next_at, lease_until, version, reason, detail, settled_at
+        FROM backhaul_outbox WHERE table_name = :table AND key = :key ORDER BY id
+    """
+    return list(connection.execute(text(statement), {"table": table, "key": key}).mappings())
+
+
+def parked(connection: Connection) -> list[RowMapping]:
+    statement = """
+        SELECT id, op_id, group_id, table_name, key, kind, fields, captured_at, reason, detail, settled_at
+        FROM backhaul_outbox WHERE state = 'parked' ORDER BY id
+    """
+    return list(connection.execute(text(statement)).mappings())
+
+
+# ------------------------------------------------------------------------------------------------ pending -> sent
+
+
+def claim(connection: Connection, *, now: int, limit: int, lease_ms: int) -> list[Change]:
+    """The next changes to send, frozen and leased; none while others are on their way or wait for their next try."""
+    again = _sent(connection, limit)
+    if again:
+        if any(row["lease_until"] > now or row["next_at"] > now for row in again):
+            return []
+        return _lease([_frozen(row) for row in again], connection, now=now, lease_ms=lease_ms)
+    rows = _whole_groups(connection, _pending(connection, limit))
+    return _lease(_freeze(connection, rows, now=now), connection, now=now, lease_ms=lease_ms) if rows else []
+
+
+CHANGE = """
+    SELECT id, op_id, group_id, table_name, CAST(key AS BLOB) AS key, kind, CAST(fields AS BLOB) AS fields,
+           captured_at, seen_hlc, base, send_seq, hlc, attempts, fence, lease_until, next_at
+    FROM backhaul_outbox
+"""
+
+
+def _sent(connection: Connection, limit: int) -> list[RowMapping]:
+    statement = f"{CHANGE} WHERE state = 'sent' ORDER BY send_seq LIMIT :limit"
+    rows = list(connection.execute(text(statement), {"limit": limit}).mappings())
+    if len(rows) < limit or rows[-1]["group_id"] is None:
+        return rows
+    rest = f"{CHANGE} WHERE state = 'sent' AND send_seq > :last AND group_id = :group ORDER BY send_seq"
+    values = {"last": rows[-1]["send_seq"], "group": rows[-1]["group_id"]}
+    return rows + list(connection.execute(text(rest), values).mappings())
+
+
+def _pending(connection: Connection, limit: int) -> list[RowMapping]:
+    statement = f"{CHANGE} WHERE state = 'pending' ORDER BY id LIMIT :limit"
+    return list(connection.execute(text(statement), {"limit": limit}).mappings())
+
+
+def _whole_groups(connection: Connection, rows: list[RowMapping]) -> list[RowMapping]:
+    if not rows or rows[-1]["group_id"] is None:
+        return rows
+    rest = f"{CHANGE} WHERE state = 'pending' AND id > :last AND group_id = :group ORDER BY id"
+    values = {"last": rows[-1]["id"], "group": rows[-1]["group_id"]}
+    return rows + list(connection.execute(text(rest), values).mappings())
+
+
+def _freeze(connection: Connection, rows: Sequence[RowMapping], *, now: int) -> list[Change]:
+    known = checkpoint.read(connection)
+    seq, last, offset = known.last_send_seq, known.last_hlc, known.clock_offset_ms
+    changes: list[Change] = []
+    for row in rows:
+        seq += 1
+        if row["kind"] == "backfill":
+            hlc = BACKFILL_STAMP
+        else:
+            hlc = last = max(stamp(min(row["captured_at"], now) + offset), row["seen_hlc"] + 1, last + 1)
+        changes.append(_frozen(row, send_seq=seq, hlc=hlc))
+    checkpoint.numbered(connection, send_seq=seq, hlc=last)
+    return changes
+
+
+def _frozen(row: RowMapping, **given: int) -> Change:
+    values = {name: row[name] for name in Change.__dataclass_fields__} | given
+    return Change(**values)
+
+
+def _lease(changes: list[Change], connection: Connection, *, now: int, lease_ms: int) -> list[Change]:
+    statement = """
+        UPDATE backhaul_outbox
+        SET state = 'sent', send_seq = :send_seq, hlc = :hlc, fence = fence + 1, lease_until = :until,
+            attempts = attempts + 1
+        WHERE id = :id AND fence = :fence AND state IN ('pending', 'sent')
+    """
+    until = now + lease_ms
+    connection.execute(
+        text(statement),
+        [
+            {"id": one.id, "fence": one.fence, "send_seq": one.send_seq, "hlc": one.hlc, "until": until}
+            for one in changes
+        ],
+    )
+    return changes
+
+
+# ------------------------------------------------------------------------------------------------ sent -> settled
+
+
+def settle(connection: Connection, changes: Sequence[Change], results: dict[str, Result], *, now: int) -> None:
+    """Each change by its own result; one without a result is of unknown outcome and goes again, unchanged."""
+    accepted: list[dict[str, object]] = []
+    refused: list[dict[str, object]] = []
+    again: list[Change] = []
+    for change in changes:
+        result = results.get(change.op_id)
+        if result is None or result.status == "retry":
+            again.append(change)
+        elif result.status in ("applied", "duplicate"):
+            accepted.append({"id": change.id, "fence": change.fence + 1, "version": result.version, "now": now})
+        else:
+            refused.append(_refusal(change, result, now))
+    _accept(connection, accepted)
+    _park(connection, refused)
+    if again:
+        release(connection, again, next_at=now, error="no outcome yet")
+
+
+def _accept(connection: Connection, values: list[dict[str, object]]) -> None:
+    statement = """
+        UPDATE backhaul_outbox
+        SET state = 'acked', version = :version, settled_at = :now, lease_until = 0, reason = NULL, detail = NULL
+        WHERE id = :id AND fence = :fence AND state = 'sent'
+    """
+    if values:
+        connection.execute(text(statement), values)
+
+
+def _refusal(change: Change, result: Result, now: int) -> dict[str, object]:
+    problem = result.problem
+    return {
+        "id": change.id,
+        "fence": change.fence + 1,
+        "state": "conflict" if result.status == "conflict" else "parked",
+        "reason": problem_name(problem) if problem else "refused",
+        "detail": (problem.detail or problem.title) if problem else "",
+        "now": now,
+    }
+
+
+def _park(connection: Connection, values: list[dict[str, object]]) -> None:
+    statement = """
+        UPDATE backhaul_outbox
+        SET state = :state, reason = :reason, detail = :detail, settled_at = :now, lease_until = 0
+        WHERE id = :id AND fence = :fence AND state = 'sent'
+    """
+    if values:
+        connection.execute(text(statement), values)
+
+
+def release(connection: Connection, changes: Sequence[Change], *, next_at: int, error: str) -> None:
+    """The outcome is unknown, or the other side asked to wait: the same bytes again, not before `next_at`."""
+    statement = """
+        UPDATE backhaul_outbox SET lease_until = 0, next_at = :next_at, reason = :error
+        WHERE id = :id AND fence = :fence AND state = 'sent'
+    """
+    error = error[:500]
+    connection.execute(
+        text(statement),
+        [{"id": one.id, "fence": one.fence + 1, "next_at": next_at, "error": error} for one in changes],
+    )
+
+
+def next_try(changes: Sequence[Change], policy: Backoff, now: int) -> int:
+    return now + policy.delay_ms(max(one.attempts for one in changes) + 1)
+
+
+def hasten(connection: Connection) -> None:
+    """What waits for its next try may go now: a person asked, or the network is back."""
+    connection.execute(text("UPDATE backhaul_outbox SET next_at = 0 WHERE state = 'sent' AND next_at > 0"))
+
+
+def park_unsendable(connection: Connection, changes: Sequence[Change], *, reason: str, detail: str, now: int) -> None:
+    """The server refuses the whole message that holds just these: park them, and fill their numbers with nothing.
+
+    Nothing of them was accepted (a refused message has no effect), and later numbers are accepted only after these.
+    """
+    park = """
+        UPDATE backhaul_outbox
+        SET state = 'parked', reason = :reason, detail = :detail, settled_at = :now, lease_until = 0, send_seq = NULL,
+            hlc = NULL
+        WHERE id = :id AND fence = :fence AND state = 'sent'
+    """
+    fill = """
+        INSERT INTO backhaul_outbox
+            (table_name, key, kind, captured_at, seen_hlc, base, state, send_seq, hlc)
+        VALUES (:table, '[]', 'void', :now, 0, 0, 'sent', :send_seq, :hlc)
+    """
+    parked_rows = [
+        {"id": one.id, "fence": one.fence + 1, "reason": reason, "detail": detail[:500], "now": now} for one in changes
+    ]
+    connection.execute(text(park), parked_rows)
+    connection.execute(
+        text(fill),
+        [{"table": one.table_name, "now": now, "send_seq": one.send_seq, "hlc": one.hlc} for one in changes],
+    )
+
+
+def park_dependents(connection: Connection, causes: dict[int, str], *, now: int) -> None:
+    """pending -> parked, because of a parked change. causes: id of the dependent -> op id of what it depends on."""
+    statement = """
+        UPDATE backhaul_outbox
+        SET state = 'parked', reason = 'depends-on-parked', detail = :detail, settled_at = :now
+        WHERE id = :id AND state = 'pending'
+    """
+    detail = "depends on the parked change {}"
+    connection.execute(
+        text(statement), [{"id": one, "detail": detail.format(cause), "now": now} for one, cause in causes.items()]
+    )
+
+
+# ------------------------------------------------------------------------------------------------ settled -> gone
+
+
+def forget_passed(connection: Connection, position: int) -> None:
+    """The pull has passed these: what the feed says of the records includes them."""
+    statement = "DELETE FROM backhaul_outbox WHERE state = 'acked' AND version <= :position"
+    connection.execute(text(statement), {"position": position})
+
+
+# ------------------------------------------------------------------------------------------------ parked -> ...
+
+
+def requeue(connection: Connection, ids: Sequence[int]) -> int:
+    """parked -> pending, as a new op: its old number has its outcome for good."""
+    statement = """
+        UPDATE backhaul_outbox
+        SET state = 'pending', op_id = lower(hex(randomblob(16))), send_seq = NULL, hlc = NULL, attempts = 0,
+            next_at = 0, reason = NULL, detail = NULL, settled_at = NULL
+        WHERE id = :id AND state = 'parked'
+    """
+    return connection.execute(text(statement), [{"id": one} for one in ids]).rowcount if ids else 0
+
+
+def discard(connection: Connection, ids: Sequence[int]) -> int:
+    """parked -> gone."""
+    statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = 'parked'"
+    return connection.execute(text(statement), [{"id": one} for one in ids]).rowcount if ids else 0

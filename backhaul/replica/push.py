@@ -1,0 +1,149 @@
+"""Push: claim changes, send them, settle each by its own result; then feed the backfill; until nothing is left.
+
+Where it may be cut, and why nothing is lost and nothing is doubled:
+
+    before the claim commits       nothing happened
+    after the claim                the changes are `sent`; when the lease has passed they go again, the same bytes
+    after the server committed     the answer is lost; they go again, and the server answers `duplicate`
+    before the settling commits    the same
+    after the settling             done; the pull, once past their version, removes them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
+
+from msgspec import UNSET, Raw
+
+from backhaul.backoff import Backoff
+from backhaul.clock import Clock, stamp_to_text
+from backhaul.database import Database
+from backhaul.errors import Refused, SignInRequired, TryLater
+from backhaul.remotes.base import Remote
+from backhaul.replica import backfill, checkpoint, dependents, outbox, tables
+from backhaul.replica.outbox import Change
+from backhaul.telemetry import emit
+from backhaul.wire import OutgoingOp, Pushed
+
+BATCH = 1_000  # changes; a group goes whole, so a batch may hold more
+LEASE_MS = 120_000  # well over the longest a remote may take to answer
+RETRY = Backoff(initial_ms=1_000, most_ms=300_000, jitter=1.0)
+TOO_MUCH_OR_WRONG = (400, 413, 422)  # the message as a whole is refused: somewhere in it is the reason
+
+
+class Context(Protocol):
+    """What a journey needs of its run: a place to stop, and somewhere to say how far it is."""
+
+    def check(self) -> None: ...
+
+    def progress(self, said: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What one push did. acked and parked count changes."""
+
+    acked: int = 0
+    parked: int = 0
+
+
+def push(
+    database: Database, remote: Remote, *, clock: Clock, context: Context, batch: int = BATCH, retry: Backoff = RETRY
+) -> Sent:
+    """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
+    acked = parked = 0
+    limit = batch
+    while True:
+        context.check()
+        changes = _claim(database, now=clock.now(), limit=limit)
+        if not changes:
+            if backfill.advance(database, now=clock.now()):
+                continue
+            return Sent(acked=acked, parked=parked)
+        asked_at = clock.now()
+        try:
+            reply = _exchange(database, remote, changes, clock=clock, retry=retry)
+        except Refused as refusal:
+            if refusal.status not in TOO_MUCH_OR_WRONG:
+                raise
+            limit = _narrow(database, changes, refusal, now=clock.now())
+            continue
+        accepted = _settle(database, changes, reply, asked_at=asked_at, now=clock.now())
+        acked, parked = acked + accepted, parked + len(reply.results) - accepted
+        limit = min(batch, limit * 2)
+        _report(database, context, acked, parked)
+
+
+def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
+    with database.writing() as connection:
+        tracked = tables.checked(connection)
+        while causes := dependents.find(connection, tracked):
+            outbox.park_dependents(connection, causes, now=now)
+        return outbox.claim(connection, now=now, limit=limit, lease_ms=LEASE_MS)
+
+
+def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, clock: Clock, retry: Backoff) -> Pushed:
+    """Send; whatever the outcome, the changes are never left leased."""
+    try:
+        reply = remote.push([_outgoing(change) for change in changes])
+    except TryLater as error:
+        now = clock.now()
+        wait = max(outbox.next_try(changes, retry, now), now + (error.retry_after_ms or 0))
+        _release(database, changes, next_at=wait, error=str(error))
+        error.retry_after_ms = wait - now  # the work waits as long as its changes do
+        raise
+    except (SignInRequired, Refused) as error:
+        _release(database, changes, next_at=0, error=str(error))
+        raise
+    emit("push.sent", ops=len(changes))
+    return reply
+
+
+def _release(database: Database, changes: Sequence[Change], *, next_at: int, error: str) -> None:
+    with database.writing() as connection:
+        outbox.release(connection, changes, next_at=next_at, error=error)
+
+
+def _settle(database: Database, changes: Sequence[Change], reply: Pushed, *, asked_at: int, now: int) -> int:
+    """Returns how many the server has taken."""
+    with database.writing() as connection:
+        checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
+        outbox.settle(connection, changes, {result.op: result for result in reply.results}, now=now)
+        checkpoint.pushed(connection, now)
+    accepted = sum(result.status in ("applied", "duplicate") for result in reply.results)
+    emit("push.settled", acked=accepted, refused=len(reply.results) - accepted)
+    return accepted
+
+
+def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, now: int) -> int:
+    """Half as much next time, until the group that is the reason stands alone; that one is parked."""
+    groups = [list(group) for _, group in groupby(changes, key=lambda one: one.group_id or f"op {one.op_id}")]
+    if len(groups) > 1:
+        return max(1, len(changes) // 2)
+    with database.writing() as connection:
+        outbox.park_unsendable(connection, groups[0], reason=refusal.problem, detail=str(refusal), now=now)
+    emit("push.parked", ops=len(changes), reason=refusal.problem)
+    return len(changes)
+
+
+def _outgoing(change: Change) -> OutgoingOp:
+    return OutgoingOp(
+        op=change.op_id,
+        seq=change.send_seq,
+        table=change.table_name,
+        key=Raw(change.key),
+        kind=change.kind,
+        hlc=stamp_to_text(change.hlc),
+        base=change.base,
+        group=change.group_id,
+        fields=UNSET if change.fields is None else Raw(change.fields),
+    )
+
+
+def _report(database: Database, context: Context, acked: int, parked: int) -> None:
+    with database.reading() as connection:
+        left = outbox.waiting(connection)
+    context.progress({"done": acked + parked, "total": acked + parked + left})

@@ -1,0 +1,107 @@
+"""Reconcile: pull, push, pull, and then compare: the number of records and a fingerprint of every table.
+
+Both sides must speak of the same moment. The server names the feed position that its digest was read at; ours is read
+in one snapshot together with our own position and with what still waits. Where they differ, or something waits, the
+comparison says `moving` and means nothing: the next one will tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from backhaul.clock import Clock
+from backhaul.database import Database
+from backhaul.digest import fingerprint, row_hash
+from backhaul.remotes.base import Remote
+from backhaul.replica import checkpoint, outbox, tables
+from backhaul.replica.capture import quoted
+from backhaul.replica.pull import pull
+from backhaul.replica.push import Context, push
+from backhaul.wire import Table, TableDigest, from_plain
+
+CHUNK = 2_000  # rows held at once
+ROUNDS = 3  # a busy feed moves between the pull and the comparison; after these tries it is said so
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One table on both sides. here, there: (count, fingerprint); None where that side does not know the table."""
+
+    table: str
+    here: tuple[int, str] | None
+    there: tuple[int, str] | None
+
+    @property
+    def equal(self) -> bool:
+        return self.here == self.there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """moving: why the tables cannot be held against each other now; None when they can."""
+
+    tables: list[Compared]
+    moving: str | None
+
+    @property
+    def equal(self) -> bool:
+        return self.moving is None and all(one.equal for one in self.tables)
+
+
+def reconcile(database: Database, remote: Remote, *, clock: Clock, context: Context) -> Comparison:
+    for _ in range(ROUNDS):
+        pull(database, remote, clock=clock, context=context)
+        push(database, remote, clock=clock, context=context)
+        pull(database, remote, clock=clock, context=context)
+        comparison = compare(database, remote, context=context)
+        if comparison.moving is None:
+            break
+    return comparison
+
+
+def compare(database: Database, remote: Remote, *, context: Context) -> Comparison:
+    """Hold both sides against each other, changing nothing."""
+    context.check()
+    digest = remote.digest()
+    there = {one.table: one for one in digest.tables}
+    with database.reading() as connection:
+        tracked = [one.table for one in tables.checked(connection)]
+        moving = _moving(connection, digest.position)
+        here = {table.name: _digest(connection, table) for table in tracked}
+    compared = [Compared(table=name, here=_pair(here[name]), there=_pair(there.get(name))) for name in sorted(here)]
+    return Comparison(tables=compared, moving=moving)
+
+
+def _moving(connection: Connection, position: int) -> str | None:
+    waiting = outbox.waiting(connection)
+    known = checkpoint.read(connection).position
+    if waiting:
+        return f"{waiting} changes wait to be sent"
+    if known != position:
+        return f"the server is at position {position}, this replica at {known}"
+    return None
+
+
+def _digest(connection: Connection, table: Table) -> TableDigest:
+    count, total = 0, 0
+    for row in _rows(connection, table):
+        values = {column.name: from_plain(value) for column, value in zip(table.columns, row, strict=True)}
+        total += row_hash(table.name, [values[column] for column in table.key], values)
+        count += 1
+    return TableDigest(table=table.name, count=count, fingerprint=fingerprint([total]))
+
+
+def _rows(connection: Connection, table: Table) -> Iterator[Any]:
+    columns = ", ".join(quoted(column.name) for column in table.columns)
+    statement = f"SELECT {columns} FROM {quoted(table.name)}"  # noqa: S608 - the catalogue's own names, quoted
+    result = connection.execution_options(stream_results=True).exec_driver_sql(statement)
+    for chunk in result.partitions(CHUNK):
+        yield from chunk
+
+
+def _pair(digest: TableDigest | None) -> tuple[int, str] | None:
+    return (digest.count, digest.fingerprint) if digest else None

@@ -1,0 +1,83 @@
+"""Ledger of backhaul_table: the tracked tables as they were when their triggers were made, and their backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from backhaul.errors import TableAltered
+from backhaul.replica import capture
+from backhaul.wire import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """backfill_after: the key of the last row that the backfill sent to the outbox; None at its beginning."""
+
+    table: Table
+    shape: str
+    backfill: str
+    backfill_after: list[Any] | None
+    backfill_rows: int
+
+
+def track(connection: Connection, table: Table, shape: str) -> None:
+    """Track the table from now on, and send the rows it has: both for a new one and for one that was altered."""
+    statement = """
+        INSERT INTO backhaul_table (name, definition, shape, backfill) VALUES (:name, :definition, :shape, 'pending')
+        ON CONFLICT (name) DO UPDATE
+        SET definition = excluded.definition, shape = excluded.shape, backfill = 'pending', backfill_after = NULL,
+            backfill_rows = 0
+    """
+    definition = msgspec.json.encode(table).decode()
+    connection.execute(text(statement), {"name": table.name, "definition": definition, "shape": shape})
+
+
+def all_tracked(connection: Connection) -> list[Tracked]:
+    statement = "SELECT definition, shape, backfill, backfill_after, backfill_rows FROM backhaul_table ORDER BY name"
+    return [
+        Tracked(
+            table=msgspec.json.decode(row.definition, type=Table),
+            shape=row.shape,
+            backfill=row.backfill,
+            backfill_after=None if row.backfill_after is None else msgspec.json.decode(row.backfill_after),
+            backfill_rows=row.backfill_rows,
+        )
+        for row in connection.execute(text(statement))
+    ]
+
+
+def altered(connection: Connection, tracked: Iterable[Tracked]) -> list[str]:
+    """The tables whose definition or triggers are not what they were."""
+    expected = {one.table.name: one.shape for one in tracked}
+    present = capture.shapes(connection, list(expected))
+    return [name for name, shape in expected.items() if present.get(name) != shape]
+
+
+def checked(connection: Connection) -> list[Tracked]:
+    """The tracked tables. Raises TableAltered when one of them is not what its triggers were made for."""
+    tracked = all_tracked(connection)
+    names = altered(connection, tracked)
+    if names:
+        raise TableAltered(
+            f"altered since `backhaul init`: {', '.join(names)}; nothing was sent or applied",
+            hint="run: backhaul init   (it renews the triggers and sends what the table holds now)",
+        )
+    return tracked
+
+
+def backfilled(connection: Connection, name: str, *, after: str, rows: int) -> None:
+    """Rows up to this key (JSON) went to the outbox."""
+    statement = """
+        UPDATE backhaul_table SET backfill_after = :after, backfill_rows = backfill_rows + :rows
+        WHERE name = :name AND backfill = 'pending'
+    """
+    connection.execute(text(statement), {"name": name, "after": after, "rows": rows})
+
+
+def backfill_done(connection: Connection, name: str) -> None:
+    connection.execute(text("UPDATE backhaul_table SET backfill = 'done' WHERE name = :name"), {"name": name})

@@ -1,0 +1,71 @@
+"""Why a record is not synced yet, in one line: its state, what it waits for, when it is tried next, the last error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping
+
+from backhaul.clock import iso
+from backhaul.errors import TableUnknown, Unknown
+from backhaul.replica import backfill, checkpoint, outbox, tables
+from backhaul.replica.capture import quoted
+from backhaul.wire import Table, canonical_key, to_plain
+
+
+def why_record(connection: Connection, table_name: str, key: list[Any], *, now: int) -> str:
+    """key: wire values, in the order of the primary key. Raises TableUnknown, Unknown."""
+    table = _table(connection, table_name)
+    if len(key) != len(table.key):
+        raise Unknown(f"the key of {table_name} is {', '.join(table.key)}", hint="a composite key as JSON: '[1, 2]'")
+    waiting = [row for row in outbox.of_record(connection, table_name, canonical_key(key)) if row["kind"] != "void"]
+    if waiting:
+        return _of_change(_most_telling(waiting), more=len(waiting) - 1, now=now)
+    if not _exists(connection, table, key):
+        raise Unknown(f"there is no record {canonical_key(key)} in {table_name}, and no change of it waits")
+    if table_name in backfill.remaining(connection):
+        return "pending: there before `init`; the backfill of its table is under way and will send it"
+    return f"synced: the server has every change of it (feed position {checkpoint.read(connection).position})"
+
+
+def _table(connection: Connection, name: str) -> Table:
+    known = {one.table.name: one.table for one in tables.all_tracked(connection)}
+    if name not in known:
+        raise TableUnknown(f"table {name!r} is not synced", hint=f"synced tables: {', '.join(known)}")
+    return known[name]
+
+
+def _most_telling(rows: list[RowMapping]) -> RowMapping:
+    order = {"parked": 0, "conflict": 1, "sent": 2, "pending": 3, "acked": 4}
+    return min(rows, key=lambda row: (order[row["state"]], row["id"]))
+
+
+def _of_change(row: RowMapping, *, more: int, now: int) -> str:
+    also = f" (and {more} later or earlier changes of it)" if more else ""
+    return _state_line(row, now) + also
+
+
+def _state_line(row: RowMapping, now: int) -> str:
+    captured = f"{row['kind']} captured {iso(row['captured_at'])}"
+    match row["state"]:
+        case "parked":
+            said = f"parked: {row['reason']}: {row['detail']}; {captured}"
+            return f"{said}; retry or give up: backhaul parked retry|discard {row['op_id']}"
+        case "conflict":
+            return f"conflict: {row['reason']}: {row['detail']}; {captured}; waits for a person"
+        case "acked":
+            return f"acked: {captured}; the server has it as version {row['version']}; the next pull passes it"
+        case "pending":
+            return f"pending: {captured}; waits for the next push"
+    tried = f"{row['attempts']} tries, last: {row['reason'] or 'no answer yet'}"
+    if row["next_at"] > now:
+        return f"sent: {captured}; {tried}; next try {iso(row['next_at'])}"
+    if row["lease_until"] > now:
+        return f"sent: {captured}; on its way; if no answer comes, again after {iso(row['lease_until'])}"
+    return f"sent: {captured}; {tried}; waits for the next push"
+
+
+def _exists(connection: Connection, table: Table, key: list[Any]) -> bool:
+    where = " AND ".join(f"{quoted(column)} = ?" for column in table.key)
+    statement = f"SELECT 1 FROM {quoted(table.name)} WHERE {where}"  # noqa: S608 - the catalogue's own names, quoted
+    return connection.exec_driver_sql(statement, tuple(to_plain(part) for part in key)).first() is not None

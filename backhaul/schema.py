@@ -1,0 +1,374 @@
+"""Every backhaul_* table, on one page: what a replica keeps beside the app's own tables, and what the server keeps.
+
+Each table has one owner, the only file that writes it:
+
+    backhaul_replica    replica/checkpoint.py     backhaul_work       work/ledger.py
+    backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
+    backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
+    backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
+    server_*            server/store.py, server/auth.py, server/media.py, as said at each table
+
+(*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
+
+Times are milliseconds since 1970-01-01 UTC. JSON stands in TEXT. The migrations in `migrations/` make these tables;
+a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# SQLite numbers a rowid table only when the column is spelt INTEGER.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+replica_metadata = MetaData(naming_convention=NAMING)
+server_metadata = MetaData(naming_convention=NAMING)
+
+# One row: who this replica is, how far it has got, and what the triggers read with each change.
+replica = Table(
+    "backhaul_replica",
+    replica_metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("replica", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("remote", Text, nullable=False),  # the server's URL
+    Column("home", Text, nullable=False),  # the folder of backhaul.toml
+    Column("created_at", BigInteger, nullable=False),
+    # read by the triggers
+    Column("muted", Integer, nullable=False, server_default="0"),  # 1 inside a transaction that applies remote changes
+    Column("group_id", Text),  # of the hooked transaction that is open now
+    Column("seen_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp pulled so far
+    Column("position", BigInteger, nullable=False, server_default="0"),  # the feed position applied so far
+    # pull
+    Column("cursor", Text, nullable=False, server_default=""),
+    Column("last_pull_at", BigInteger),
+    # push
+    Column("last_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp given out
+    Column("last_send_seq", BigInteger, nullable=False, server_default="0"),
+    Column("last_push_at", BigInteger),
+    Column("clock_offset_ms", BigInteger, nullable=False, server_default="0"),  # the server's clock minus ours
+)
+
+# The tracked tables, as they were when the triggers were made, and how far each one's backfill has got.
+tracked = Table(
+    "backhaul_table",
+    replica_metadata,
+    Column("name", Text, primary_key=True),
+    Column("definition", Text, nullable=False),  # wire.Table, JSON
+    Column("shape", Text, nullable=False),  # of the columns and the triggers; another one means: altered since
+    Column("backfill", Text, CheckConstraint("backfill IN ('pending', 'done')", name="backfill"), nullable=False),
+    Column("backfill_after", Text),  # JSON: the key of the last row sent to the outbox
+    Column("backfill_rows", BigInteger, nullable=False, server_default="0"),
+)
+
+# The changes on their way out.
+#
+# pending   captured, not sent yet. Brought in by the triggers and the backfill, and by `retry` of a parked change.
+# sent      numbered, stamped and sent at least once: what it says can no longer change. By a claim.
+# acked     the server has it, as `version`. By its result; deleted when the pull has passed that version.
+# parked    refused for good, with the reason. By its result, or because it depends on a parked one. A person ends it.
+# conflict  waits for a person to choose. By its result.
+outbox = Table(
+    "backhaul_outbox",
+    replica_metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),  # never used twice, or the server would drop changes
+    Column("op_id", Text, nullable=False, server_default=text("(lower(hex(randomblob(16))))")),
+    Column("group_id", Text),  # NULL: a group of its own
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # JSON array
+    Column("kind", Text, nullable=False),
+    Column("fields", Text),  # JSON object of the fields that changed; NULL for a delete
+    Column("captured_at", BigInteger, nullable=False),
+    Column("seen_hlc", BigInteger, nullable=False),
+    Column("base", BigInteger, nullable=False),  # the feed position that the app had seen
+    Column("state", Text, nullable=False, server_default="pending"),
+    Column("send_seq", BigInteger),
+    Column("hlc", BigInteger),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_at", BigInteger, nullable=False, server_default="0"),
+    Column("lease_until", BigInteger, nullable=False, server_default="0"),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("version", BigInteger),
+    Column("reason", Text),  # the problem's name, once parked; the last error, before
+    Column("detail", Text),
+    Column("settled_at", BigInteger),
+    CheckConstraint("state IN ('pending', 'sent', 'acked', 'parked', 'conflict')", name="state"),
+    CheckConstraint("kind IN ('insert', 'update', 'delete', 'backfill', 'void')", name="kind"),
+    CheckConstraint("state = 'pending' OR state = 'parked' OR send_seq IS NOT NULL", name="sent_is_numbered"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "ix_backhaul_outbox_pending",
+    outbox.c.id,
+    sqlite_where=text("state = 'pending'"),
+    postgresql_where=text("state = 'pending'"),
+)
+Index(
+    "ix_backhaul_outbox_sent",
+    outbox.c.send_seq,
+    sqlite_where=text("state = 'sent'"),
+    postgresql_where=text("state = 'sent'"),
+)
+Index(
+    "ix_backhaul_outbox_group",
+    outbox.c.group_id,
+    sqlite_where=text("group_id IS NOT NULL"),
+    postgresql_where=text("group_id IS NOT NULL"),
+)
+Index("ix_backhaul_outbox_key", outbox.c.table_name, outbox.c.key)
+Index(
+    "ix_backhaul_outbox_refused",
+    outbox.c.state,
+    sqlite_where=text("state IN ('parked', 'conflict')"),
+    postgresql_where=text("state IN ('parked', 'conflict')"),
+)
+# Units of background execution. The row is the truth, a message only rings its bell.
+#
+# ENQUEUED   waits for its time, its constraints and a worker. By enqueue, by a retry, a stop, a lost worker, or
+#            (periodic work) by the end of a run.
+# RUNNING    claimed by a worker, under a lease. By a claim.
+# SUCCEEDED, FAILED, CANCELLED   finished. By the settling of a run, or by a cancel; periodic work only by a cancel.
+# BLOCKED    waits for other work. (Chains come later.)
+work = Table(
+    "backhaul_work",
+    replica_metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, unique=True),  # of unique work
+    Column("task", Text, nullable=False),  # the Celery task that runs it, for example backhaul.upload
+    Column("function", Text),  # for backhaul.work: the registered name of the host's function
+    Column("state", Text, nullable=False),
+    Column("generation", Integer, nullable=False, server_default="0"),
+    Column("queue", Text, nullable=False),
+    Column("requires", Text, nullable=False, server_default="[]"),  # JSON: sorted constraint tags
+    Column("tags", Text, nullable=False, server_default="[]"),
+    Column("input", Text, nullable=False, server_default="{}"),
+    Column("output", Text),
+    Column("progress", Text),
+    Column("interval_ms", BigInteger, nullable=False, server_default="0"),  # 0: one-time work
+    Column("flex_ms", BigInteger, nullable=False, server_default="0"),
+    Column("backoff_policy", Text, nullable=False, server_default="exponential"),
+    Column("backoff_ms", BigInteger, nullable=False, server_default="30000"),
+    Column("backoff_most_ms", BigInteger, nullable=False, server_default="18000000"),
+    Column("jitter", Integer, nullable=False, server_default="0"),  # per cent
+    Column("max_attempts", Integer),
+    Column("created_at", BigInteger, nullable=False),
+    Column("enqueued_at", BigInteger, nullable=False),  # the anchor of delays: when it last became ENQUEUED by itself
+    Column("due_at", BigInteger, nullable=False),
+    Column("rung_at", BigInteger, nullable=False, server_default="0"),  # when a message was last sent for it
+    Column("attempt", Integer, nullable=False, server_default="0"),  # counted at the claim; 0 after a period closes
+    Column("runs", Integer, nullable=False, server_default="0"),  # periods closed
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("worker", Text),  # who runs it, while RUNNING
+    Column("lease_until", BigInteger, nullable=False, server_default="0"),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("stop_requested", Text),  # a stop reason, while RUNNING
+    Column("stop_reason", Text),  # of the last stop
+    Column("last_error", Text),
+    Column("last_outcome", Text),  # of the last run: success, failure, retry, stopped, lost
+    CheckConstraint(
+        "state IN ('ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'BLOCKED', 'CANCELLED')", name="state"
+    ),
+    CheckConstraint(
+        "(state IN ('SUCCEEDED', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)", name="finished_has_its_time"
+    ),
+)
+Index("ix_backhaul_work_due", work.c.state, work.c.due_at)
+
+# Files on their way out. The row's id is its work's id.
+#
+# pending   registered. By `put`.
+# sending   an upload exists on the server; `sent` bytes of it are there. By the transfer's first answer.
+# done      the server has the whole file, checked by its hash. parked: it cannot be sent, with the reason.
+upload = Table(
+    "backhaul_upload",
+    replica_metadata,
+    Column("id", Text, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("modified_ns", BigInteger, nullable=False),  # of the file, when it was hashed
+    Column("state", Text, nullable=False),
+    Column("url", Text),  # of the upload on the server
+    Column("sent", BigInteger, nullable=False, server_default="0"),
+    Column("queue", Text),  # the queue of the worker that sent the last byte
+    Column("worker", Text),
+    Column("reason", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    CheckConstraint("state IN ('pending', 'sending', 'done', 'parked')", name="state"),
+)
+Index("ix_backhaul_upload_sha256", upload.c.sha256)
+
+# What an operator or an agent says of this machine; it goes before what is configured.
+condition = Table(
+    "backhaul_condition",
+    replica_metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Boolean, nullable=False),
+    Column("set_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+)
+
+# The worker processes that were seen lately, and what they serve.
+worker = Table(
+    "backhaul_worker",
+    replica_metadata,
+    Column("name", Text, primary_key=True),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("queues", Text, nullable=False),  # JSON: [{"name", "open", "reason", "since"}]
+)
+
+# Who may do what only one may do (leading the beats).
+lease = Table(
+    "backhaul_lease",
+    replica_metadata,
+    Column("name", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+
+# ---------------------------------------------------------------------------------------------------- the server
+
+# One row: this server's own secret, which binds cursors to it.
+server_identity = Table(
+    "server_identity",
+    server_metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# A set of records that are synced together, with one sequence (server/store.py).
+server_scope = Table(
+    "server_scope",
+    server_metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),  # incremented in the writing transaction: commit order
+    Column("feed", Text, nullable=False),  # random: a cursor of another feed is refused
+)
+
+# The tables that may be pushed, and how (server/store.py).
+server_table = Table(
+    "server_table",
+    server_metadata,
+    Column("scope", Text, ForeignKey("server_scope.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("definition", Text, nullable=False),  # wire.Table, JSON
+    PrimaryKeyConstraint("scope", "name"),
+)
+
+# Who may register (server/auth.py). Codes and tokens are kept as SHA-256 only.
+server_enrolment = Table(
+    "server_enrolment",
+    server_metadata,
+    Column("code_sha256", Text, primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+)
+
+# The replicas, and how far each one's pushes are known: kept for ever (server/auth.py; high_water: server/store.py).
+server_replica = Table(
+    "server_replica",
+    server_metadata,
+    Column("replica", Text, primary_key=True),
+    Column("scope", Text, ForeignKey("server_scope.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("token_sha256", Text, nullable=False, unique=True),
+    Column("high_water", BigInteger, nullable=False),  # every send seq up to here has an outcome
+    Column("created_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+# The outcomes of ops: kept for 30 days (server/store.py).
+server_applied = Table(
+    "server_applied",
+    server_metadata,
+    Column("replica", Text, nullable=False),
+    Column("send_seq", BigInteger, nullable=False),
+    Column("op_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("problem", Text),  # wire.Problem, JSON
+    Column("applied_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("replica", "send_seq"),
+)
+Index("ix_server_applied_at", server_applied.c.applied_at)
+
+# The records, tombstones included, each as its latest version (server/store.py).
+server_record = Table(
+    "server_record",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # canonical JSON array
+    Column("version", BigInteger, nullable=False),  # feed position of the last change
+    Column("born", BigInteger, nullable=False),  # feed position since which every field is there; 0: not whole yet
+    Column("creator", Text, nullable=False),  # the replica that made it
+    Column("deleted", Integer, nullable=False),
+    Column("hlc", BigInteger, nullable=False),  # of the fields that `stamps` does not name; or of the delete
+    Column("writer", Text, nullable=False),  # the same, the replica
+    Column("fields", Text, nullable=False),  # JSON object
+    Column("stamps", Text, nullable=False),  # JSON: {field: [hlc, writer, version]}, where not the record's
+    PrimaryKeyConstraint("scope", "table_name", "key"),
+)
+Index("ix_server_record_feed", server_record.c.scope, server_record.c.version)
+
+# Uploads that are not finished (server/media.py). The bytes lie in a file of the upload's own random name.
+server_upload = Table(
+    "server_upload",
+    server_metadata,
+    Column("id", Text, primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("replica", Text, nullable=False),
+    Column("length", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),  # bytes that are safe on disk
+    Column("sha256", Text),  # promised by the client
+    Column("metadata", Text, nullable=False),  # Upload-Metadata, as it came
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("completed_at", BigInteger),
+)
+
+# Files that are whole and checked (server/media.py).
+server_media = Table(
+    "server_media",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("replica", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "sha256"),
+)

@@ -1,0 +1,83 @@
+"""What happens, in words and numbers. Code says `emit("work.claimed", work=..., ...)`; this file knows the rest.
+
+An event is a line of the catalogue: its level, its sentence, whose braces are its fields, and its counter. Counters
+live in this process only; what must survive it is derived from the database. No field may hold a row's data, a
+token or a URL with a password in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from logging import DEBUG, ERROR, INFO, WARNING
+from threading import Lock
+from typing import NamedTuple
+
+logger = logging.getLogger("backhaul")
+
+
+class Event(NamedTuple):
+    level: int
+    sentence: str
+    metric: str
+
+
+CATALOGUE = {
+    "work.claimed": Event(DEBUG, "{task} {work}: try {attempt} begins on {worker}", "backhaul_work_claimed_total"),
+    "work.succeeded": Event(INFO, "{task} {work}: done in {milliseconds} ms", "backhaul_work_succeeded_total"),
+    "work.failed": Event(ERROR, "{task} {work}: failed: {error}", "backhaul_work_failed_total"),
+    "work.retried": Event(
+        WARNING,
+        "{task} {work}: try {attempt} failed, again at {next_at}: {error}",
+        "backhaul_work_retried_total",
+    ),
+    "work.stopped": Event(INFO, "{task} {work}: stopped: {reason}", "backhaul_work_stopped_total"),
+    "work.lost": Event(WARNING, "{task} {work}: its worker was lost, it waits again", "backhaul_work_lost_total"),
+    "work.handed_back": Event(
+        WARNING, "{task} {work}: came by queue {came_by}, belongs to {queue}", "backhaul_work_handed_back_total"
+    ),
+    "push.sent": Event(DEBUG, "push: {ops} changes sent, {bytes} bytes", "backhaul_push_batches_total"),
+    "push.settled": Event(
+        INFO, "push: {applied} applied, {duplicate} known already, {rejected} refused", "backhaul_push_settled_total"
+    ),
+    "push.parked": Event(
+        WARNING, "push: {count} changes of {table} are parked: {reason}", "backhaul_push_parked_total"
+    ),
+    "pull.applied": Event(INFO, "pull: {records} records, now at position {position}", "backhaul_pull_pages_total"),
+    "queue.opened": Event(INFO, "queue {queue} is open", "backhaul_gate_opened_total"),
+    "queue.closed": Event(INFO, "queue {queue} is closed: {reason}", "backhaul_gate_closed_total"),
+    "broker.started": Event(INFO, "the broker runs at {address}", "backhaul_broker_started_total"),
+    "broker.lost": Event(WARNING, "the broker cannot be reached: {error}", "backhaul_broker_lost_total"),
+    "bell.failed": Event(DEBUG, "the bell could not be rung: {error}", "backhaul_broker_publish_failures_total"),
+    "upload.created": Event(INFO, "upload {upload}: {size} bytes to send", "backhaul_media_uploads_created_total"),
+    "upload.advanced": Event(DEBUG, "upload {upload}: {sent} of {size} bytes", "backhaul_media_chunks_total"),
+    "upload.done": Event(INFO, "upload {upload}: the server has all {size} bytes", "backhaul_media_uploads_done_total"),
+    "upload.parked": Event(WARNING, "upload {upload}: parked: {reason}", "backhaul_media_uploads_parked_total"),
+    "capture.renewed": Event(INFO, "the triggers of {table} were made anew", "backhaul_capture_renewed_total"),
+    "leader.taken": Event(INFO, "{owner} leads the beats", "backhaul_leader_taken_total"),
+    "leader.lost": Event(WARNING, "{owner} leads the beats no longer", "backhaul_leader_lost_total"),
+}
+
+_counters: Counter[str] = Counter()
+_counting = Lock()
+
+
+def emit(event: str, *, trace: BaseException | None = None, **fields: object) -> None:
+    """Say that something happened. trace: an exception whose traceback goes to the log. A field left out reads `?`."""
+    level, sentence, metric = CATALOGUE[event]
+    with _counting:
+        _counters[metric] += 1
+    if logger.isEnabledFor(level):
+        text = sentence.format_map(_Fields(fields))
+        logger.log(level, "%s", text, exc_info=trace, extra={"event": event, "fields": fields})
+
+
+def counters() -> dict[str, int]:
+    """Every counter of this process by its metric's name; those of events that never happened are 0."""
+    with _counting:
+        return {event.metric: _counters[event.metric] for event in CATALOGUE.values()}
+
+
+class _Fields(dict[str, object]):
+    def __missing__(self, name: str) -> str:
+        return "?"

@@ -1,0 +1,281 @@
+"""What travels between a replica and the server: messages, values, and their coding. `docs/protocol.md` is the text.
+
+Messages are JSON (RFC 8259), typed by the structures below, optionally compressed (zstd, RFC 8878; gzip, RFC 1952).
+Every decompression is bounded: a body may inflate to `limit` bytes and no further, whatever it claims.
+
+A value of a record is null, a string, an integer (64 bits, signed: read it as an integer, not as a double), a real
+(a JSON number with a point or an exponent), a boolean, or one of the objects `{"hex": "00ff"}` (bytes) and
+`{"real": "Infinity"}` / `{"real": "-Infinity"}`.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Annotated, Any, Literal
+
+import msgspec
+import zstandard
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from backhaul.errors import Refused
+
+PROTOCOL = "1"
+PROTOCOL_HEADER = "Backhaul-Protocol"
+MOST_OPS = 2_000  # of one push
+MOST_BODY = 8 * 2**20  # bytes of one message, inflated
+MOST_WIRE = 8 * 2**20  # bytes of one message, as sent
+MOST_PAGE = 5_000  # records of one pull page, before it is completed to a group boundary
+SMALLEST_COMPRESSED = 1024  # bytes below which a body is not worth compressing
+ZSTD_LEVEL = 1
+ZSTD_WINDOW = 8 * 2**20  # RFC 9659
+
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class Tagged(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A value that JSON has no form for."""
+
+    hex: Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")] | UnsetType = UNSET
+    real: Literal["Infinity", "-Infinity"] | UnsetType = UNSET
+
+
+Value = None | bool | Integer | float | str | Tagged
+Kind = Literal["insert", "update", "delete", "backfill", "void"]
+KeyKind = Literal["generated", "natural"]
+Status = Literal["applied", "duplicate", "conflict", "rejected", "retry"]
+
+
+class Column(Struct, forbid_unknown_fields=True):
+    name: str
+    type: str = ""
+
+
+class Reference(Struct, forbid_unknown_fields=True):
+    """A foreign key: `columns` of this table name the record of `table` whose `target` columns are equal."""
+
+    columns: list[str]
+    table: str
+    target: list[str]
+
+
+class Table(Struct, forbid_unknown_fields=True):
+    """A table as the server must know it. key: the primary key's columns, in order."""
+
+    name: str
+    columns: list[Column]
+    key: list[str]
+    keys: KeyKind = "natural"
+    references: list[Reference] = []
+
+
+class Registration(Struct, forbid_unknown_fields=True):
+    """POST /v1/replicas. code: a one-time enrolment code. name: for people."""
+
+    code: str
+    tables: list[Table]
+    name: str = ""
+
+
+class Registered(Struct):
+    replica: str
+    token: str
+    scope: str
+    now: int
+
+
+class Tables(Struct, forbid_unknown_fields=True):
+    """PUT /v1/tables: the tables of this replica, as they are now."""
+
+    tables: list[Table]
+
+
+class Op(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One change. seq: the replica's gap-free number of it. base: the feed position that the app had seen.
+
+    A `void` op says nothing: it fills the number of an op that was given up before the server had ever accepted it.
+    """
+
+    op: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    seq: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    table: str
+    key: list[Value]
+    kind: Kind
+    hlc: Annotated[str, Meta(pattern="^[0-9a-f]{12}-[0-9a-f]{4}$")]
+    base: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    group: str | None = None
+    fields: dict[str, Value] = {}
+
+
+class Push(Struct, forbid_unknown_fields=True):
+    ops: Annotated[list[Op], Meta(max_length=MOST_OPS)]
+
+
+class OutgoingOp(Struct, omit_defaults=True):
+    """An Op on its way out: the key and the fields as the trigger wrote them, spliced in without a parse."""
+
+    op: str
+    seq: int
+    table: str
+    key: Raw
+    kind: str
+    hlc: str
+    base: int = 0
+    group: str | None = None
+    fields: Raw | UnsetType = UNSET
+
+
+class OutgoingPush(Struct):
+    ops: list[OutgoingOp]
+
+
+class Problem(Struct, omit_defaults=True):
+    """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name."""
+
+    type: str
+    title: str
+    status: int = 0
+    detail: str = ""
+    op: str | None = None
+    limit: int | None = None
+
+
+class Result(Struct, omit_defaults=True):
+    """What became of one op. version: the feed position at which the server has it."""
+
+    op: str
+    status: Status
+    version: int = 0
+    problem: Problem | None = None
+
+
+class Pushed(Struct):
+    results: list[Result]
+    now: int
+
+
+class Record(Struct, omit_defaults=True):
+    """A record in the feed. whole: `fields` holds every field; otherwise only what changed since the cursor."""
+
+    table: str
+    key: list[Value]
+    version: int
+    whole: bool = False
+    deleted: bool = False
+    fields: dict[str, Value] = {}
+
+
+class Page(Struct):
+    """GET /v1/pull. hlc: the highest stamp in the page. head: the feed's last position when the page was read."""
+
+    records: list[Record]
+    cursor: str
+    position: int
+    head: int
+    more: bool
+    hlc: str
+    now: int
+
+
+class Keys(Struct, forbid_unknown_fields=True):
+    """POST /v1/records: the current state of these records, whole."""
+
+    keys: Annotated[list[tuple[str, list[Value]]], Meta(max_length=MOST_OPS)]
+
+
+class TableDigest(Struct):
+    table: str
+    count: int
+    fingerprint: str
+
+
+class Digest(Struct):
+    tables: list[TableDigest]
+    position: int
+    now: int
+
+
+PROBLEM_BASE = "https://backhaul.invalid/problems/"
+
+
+def problem_name(problem: Problem) -> str:
+    return problem.type.removeprefix(PROBLEM_BASE)
+
+
+encode = msgspec.json.Encoder().encode
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+def canonical_key(key: list[Any]) -> str:
+    """The text of a key that is equal exactly when the keys are; the same text as SQLite's json_array makes."""
+    return _canonical(key).decode()
+
+
+def to_plain(value: Any) -> Any:
+    """A wire value as Python holds it: bytes for hex, a float for a real beyond JSON."""
+    if type(value) is Tagged:
+        return bytes.fromhex(value.hex) if value.hex is not UNSET else float(str(value.real))
+    return value
+
+
+def from_plain(value: Any) -> Value:
+    """A Python value of a database row as it travels."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Tagged(hex=bytes(value).hex())
+    if isinstance(value, float) and math.isinf(value):
+        return Tagged(real="Infinity" if value > 0 else "-Infinity")
+    return value  # type: ignore[no-any-return]  # the database's own scalar types are the wire's
+
+
+def compress(body: bytes, coding: str | None) -> tuple[bytes, str | None]:
+    """The body in the coding ("zstd", "gzip" or None), and the coding that was used: small bodies stay as they are."""
+    if coding is None or len(body) < SMALLEST_COMPRESSED:
+        return body, None
+    if coding == "zstd":
+        return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(body), "zstd"
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return packer.compress(body) + packer.flush(), "gzip"
+
+
+def inflate(body: bytes, coding: str | None, limit: int = MOST_BODY) -> bytes:
+    """The body without its coding. Raises Refused: `unsupported-coding`, `malformed`, `inflated-too-large`."""
+    coding = (coding or "identity").strip().lower()
+    if coding == "identity":
+        plain = body
+    elif coding == "zstd":
+        plain = _inflate_zstd(body, limit)
+    elif coding == "gzip":
+        plain = _inflate_gzip(body, limit)
+    else:
+        raise Refused(f"the coding {coding!r} is not supported", problem="unsupported-coding", status=415)
+    if len(plain) > limit:
+        raise _too_large(limit)
+    return plain
+
+
+def _inflate_zstd(body: bytes, limit: int) -> bytes:
+    reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).stream_reader(body, read_across_frames=False)
+    try:
+        declared = zstandard.frame_content_size(body)
+        plain = reader.read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise Refused(f"not a zstd frame: {error}", problem="malformed", status=400) from error
+    # A truncated frame reads short without an error, so the size in its head must be there and hold.
+    if declared < 0 or (len(plain) <= limit and len(plain) != declared):
+        raise Refused("the zstd frame is cut short or does not say its size", problem="malformed", status=400)
+    return plain
+
+
+def _inflate_gzip(body: bytes, limit: int) -> bytes:
+    reader = zlib.decompressobj(31)
+    try:
+        plain = reader.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Refused(f"not a gzip stream: {error}", problem="malformed", status=400) from error
+    if len(plain) <= limit and (not reader.eof or reader.unused_data):
+        raise Refused("the gzip stream is cut short or has a tail", problem="malformed", status=400)
+    return plain
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(f"the body inflates to more than {limit} bytes", problem="inflated-too-large", status=413)

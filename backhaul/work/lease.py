@@ -1,0 +1,35 @@
+"""Leases: who may do, for a while, what only one may do (leading the beats). Owner of backhaul_lease.
+
+A lease that is not renewed passes by itself. The fence moves whenever the holder changes, or comes back too late.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, case, or_, update
+from sqlalchemy.dialects.sqlite import insert
+
+from backhaul.schema import lease
+
+
+def take(connection: Connection, name: str, owner: str, *, now: int, ms: int) -> bool:
+    """Take the lease, or renew it, until `now + ms`. False when another holds it."""
+    statement = insert(lease).values(name=name, owner=owner, fence=1, until=now + ms)
+    held = (lease.c.owner == statement.excluded.owner) & (lease.c.until > now)
+    taken = connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[lease.c.name],
+            set_={
+                "owner": statement.excluded.owner,
+                "fence": case((held, lease.c.fence), else_=lease.c.fence + 1),
+                "until": statement.excluded.until,
+            },
+            where=or_(lease.c.owner == statement.excluded.owner, lease.c.until <= now),
+        ).returning(lease.c.fence)
+    )
+    return taken.one_or_none() is not None
+
+
+def release(connection: Connection, name: str, owner: str) -> bool:
+    """Give the lease back before its time. The row stays, for the sake of its fence."""
+    given = update(lease).where(lease.c.name == name, lease.c.owner == owner).values(until=0).returning(lease.c.name)
+    return connection.execute(given).one_or_none() is not None

@@ -1,0 +1,1 @@
+"""How a replica's folder is configured, and how Celery is set up for it."""

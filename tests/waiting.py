@@ -1,0 +1,21 @@
+"""Waiting for a condition, with a bound: the one place in the tests that sleeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+
+def eventually(check: Callable[[], Found], timeout: float = 10.0, what: str = "", pause: float = 0.02) -> Found:
+    """The first true answer of `check`. Raises AssertionError after `timeout` seconds, naming `what`."""
+    end = time.monotonic() + timeout
+    while True:
+        found = check()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout:g} s: {what or getattr(check, '__name__', 'the condition')}")
+        time.sleep(pause)

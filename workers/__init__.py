@@ -1,0 +1,1 @@
+"""Everything that is started as a process: workers, beat, and what keeps them together."""
