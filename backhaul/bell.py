@@ -7,7 +7,7 @@ entry point `backhaul.bells`, which names a function `open_bell(home: Path) -> B
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -34,10 +34,18 @@ class Ring:
 
 
 class Bell(Protocol):
+    """queues: what is declared, for placing work. upload_requires: the constraint tags of a file's upload."""
+
     @property
     def queues(self) -> Sequence[Queue]: ...
 
+    @property
+    def upload_requires(self) -> frozenset[str]: ...
+
     def ring(self, ring: Ring) -> None: ...
+
+    def ring_for(self, name: str, look: Callable[[], Ring | None]) -> None:
+        """Ring for whatever `look` says then, on the bell's own thread; notes of one name become one message."""
 
     def close(self) -> None: ...
 
@@ -45,10 +53,14 @@ class Bell(Protocol):
 class SilentBell:
     """For programs without workers near: Beat, wherever it runs, finds the work."""
 
-    def __init__(self, queues: Sequence[Queue] = ()) -> None:
+    def __init__(self, queues: Sequence[Queue] = (), upload_requires: frozenset[str] = frozenset()) -> None:
         self.queues: Sequence[Queue] = queues
+        self.upload_requires = upload_requires
 
     def ring(self, ring: Ring) -> None:
+        pass
+
+    def ring_for(self, name: str, look: Callable[[], Ring | None]) -> None:
         pass
 
     def close(self) -> None:

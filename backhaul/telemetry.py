@@ -36,14 +36,10 @@ CATALOGUE = {
     "work.handed_back": Event(
         WARNING, "{task} {work}: came by queue {came_by}, belongs to {queue}", "backhaul_work_handed_back_total"
     ),
-    "push.sent": Event(DEBUG, "push: {ops} changes sent, {bytes} bytes", "backhaul_push_batches_total"),
-    "push.settled": Event(
-        INFO, "push: {applied} applied, {duplicate} known already, {rejected} refused", "backhaul_push_settled_total"
-    ),
-    "push.parked": Event(
-        WARNING, "push: {count} changes of {table} are parked: {reason}", "backhaul_push_parked_total"
-    ),
-    "pull.applied": Event(INFO, "pull: {records} records, now at position {position}", "backhaul_pull_pages_total"),
+    "push.sent": Event(DEBUG, "push: {ops} changes sent", "backhaul_push_batches_total"),
+    "push.settled": Event(INFO, "push: {acked} acknowledged, {refused} refused", "backhaul_push_settled_total"),
+    "push.parked": Event(WARNING, "push: {ops} changes are parked: {reason}", "backhaul_push_parked_total"),
+    "pull.applied": Event(INFO, "pull: {records} records applied", "backhaul_pull_pages_total"),
     "queue.opened": Event(INFO, "queue {queue} is open", "backhaul_gate_opened_total"),
     "queue.closed": Event(INFO, "queue {queue} is closed: {reason}", "backhaul_gate_closed_total"),
     "broker.started": Event(INFO, "the broker runs at {address}", "backhaul_broker_started_total"),
@@ -53,7 +49,7 @@ CATALOGUE = {
     "upload.advanced": Event(DEBUG, "upload {upload}: {sent} of {size} bytes", "backhaul_media_chunks_total"),
     "upload.done": Event(INFO, "upload {upload}: the server has all {size} bytes", "backhaul_media_uploads_done_total"),
     "upload.parked": Event(WARNING, "upload {upload}: parked: {reason}", "backhaul_media_uploads_parked_total"),
-    "capture.renewed": Event(INFO, "the triggers of {table} were made anew", "backhaul_capture_renewed_total"),
+    "capture.renewed": Event(INFO, "the triggers of {tables} tables were made anew", "backhaul_capture_renewed_total"),
     "leader.taken": Event(INFO, "{owner} leads the beats", "backhaul_leader_taken_total"),
     "leader.lost": Event(WARNING, "{owner} leads the beats no longer", "backhaul_leader_lost_total"),
 }

@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ APART_SECONDS = 0.020
 QUIET_SECONDS = 1.0  # after a failure
 CLOSE_SECONDS = 1.0
 MOST_WAITING = 1_000
+
+Look = Callable[[], Ring | None]
 
 
 def open_bell(home: Path) -> CeleryBell:
@@ -59,16 +61,28 @@ class CeleryBell:
 
     def __init__(self, settings: Settings) -> None:
         self.queues: Sequence[bell.Queue] = declared(settings)
+        self.upload_requires = frozenset(settings.media.requires)
         self.failures = 0
         self._settings = settings
-        self._begin()
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._waiting: dict[str, Look] = {}
+        self._thread: threading.Thread | None = None
+        self._app: Celery | None = None
+        self._closing = False
 
     def ring(self, ring: Ring) -> None:
+        self._note(ring.task_id, lambda: ring)
+
+    def ring_for(self, name: str, look: Look) -> None:
+        self._note(name, look)
+
+    def _note(self, name: str, look: Look) -> None:
         if self._pid != os.getpid():
-            self._begin()  # a forked child has neither the thread nor a usable lock
+            self._begin_in_the_child()
         with self._changed:
             if len(self._waiting) < MOST_WAITING:
-                self._waiting[ring.task_id] = ring
+                self._waiting[name] = look
             if self._thread is None:
                 self._thread = self._start()
             self._changed.notify()
@@ -84,12 +98,11 @@ class CeleryBell:
         if thread is not None:
             thread.join(CLOSE_SECONDS)
 
-    def _begin(self) -> None:
+    def _begin_in_the_child(self) -> None:
+        """A forked child has neither the thread nor a lock that can be trusted."""
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._waiting: dict[str, Ring] = {}
-        self._thread: threading.Thread | None = None
-        self._closing = False
+        self._waiting, self._thread, self._app = {}, None, None
 
     def _start(self) -> threading.Thread | None:
         thread = threading.Thread(target=self._publish_for_ever, name="backhaul-bell", daemon=True)
@@ -101,16 +114,13 @@ class CeleryBell:
         return thread
 
     def _publish_for_ever(self) -> None:
-        app: Celery | None = None
         while self._wait():
             try:
-                app = app or self._app()
-                publish(app, self._take())
+                publish(self._opened(), self._take())
                 time.sleep(APART_SECONDS)
             except Exception as error:  # whatever it is, the app must not notice
-                app = self._keep_quiet(app, error)
-        if app is not None:
-            app.close()
+                self._keep_quiet(error)
+        self._let_go()
 
     def _wait(self) -> bool:
         """Until there is something to publish. False: the bell is closed, and all is said."""
@@ -124,21 +134,34 @@ class CeleryBell:
 
     def _take(self) -> list[Ring]:
         with self._changed:
-            rings, self._waiting = list(self._waiting.values()), {}
-        return rings
+            looks, self._waiting = list(self._waiting.values()), {}
+        return [ring for ring in map(_looked, looks) if ring is not None]
 
-    def _keep_quiet(self, app: Celery | None, error: Exception) -> None:
+    def _keep_quiet(self, error: Exception) -> None:
         self.failures += 1
         emit("bell.failed", error=type(error).__name__)
-        if app is not None:
-            with contextlib.suppress(Exception):
-                app.close()
+        self._let_go()
         with self._changed:
-            self._waiting.clear()
             self._changed.wait_for(lambda: self._closing, QUIET_SECONDS)
             self._waiting.clear()
 
-    def _app(self) -> Celery:
-        from config.celery import make_app  # half a second of imports, which the host's start need not wait for
+    def _opened(self) -> Celery:
+        if self._app is None:
+            from config.celery import make_app  # half a second of imports, which the host's start need not wait for
 
-        return make_app(self._settings, current=False)
+            self._app = make_app(self._settings, current=False)
+        return self._app
+
+    def _let_go(self) -> None:
+        app, self._app = self._app, None
+        if app is not None:
+            with contextlib.suppress(Exception):
+                app.close()
+
+
+def _looked(look: Look) -> Ring | None:
+    try:
+        return look()
+    except Exception as error:  # the database is busy, or gone: nothing that the broker should be spared for
+        emit("bell.failed", error=type(error).__name__)
+        return None

@@ -24,6 +24,7 @@ def make_app(settings: Settings, *, current: bool = True) -> Celery:
     url = broker_url(settings)
     app = Celery("backhaul", broker=url, set_as_current=current)
     app.conf.update(_configuration(settings, url))
+    app.settings = settings
     return app
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from backhaul import bell
 from config.settings import Settings
 
 # The broker's default exchange: it has no bindings that a FLUSHALL could take away.
-DIRECT = Exchange("", type="direct")
+DIRECT = Exchange("", type="direct")  # type: ignore[no-untyped-call]
 
 
 def declared(settings: Settings) -> list[bell.Queue]:
@@ -19,4 +19,4 @@ def declared(settings: Settings) -> list[bell.Queue]:
 
 
 def celery_queues(settings: Settings) -> list[Queue]:
-    return [Queue(name, exchange=DIRECT, routing_key=name) for name in settings.queues]
+    return [Queue(name, exchange=DIRECT, routing_key=name) for name in settings.queues]  # type: ignore[no-untyped-call]

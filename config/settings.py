@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 from sqlalchemy import make_url
@@ -26,6 +25,17 @@ from config.units import Duration, Size
 
 FILE = "backhaul.toml"
 INIT = "backhaul init --database URL --remote URL --code CODE"
+
+
+def _known(name: str) -> str:
+    try:
+        return known_condition(name)
+    except Misused as error:
+        raise ValueError(f"{error}; {error.hint}") from error
+
+
+Condition = Annotated[str, AfterValidator(_known)]
+Tag = Annotated[str, AfterValidator(lambda name: name if is_label(name) else _known(name))]
 
 
 class Section(BaseModel):
@@ -49,14 +59,9 @@ class Broker(Section):
 class QueueSection(Section):
     """tags: the conditions under which it is open. labels: what a machine that serves it must be."""
 
-    tags: tuple[str, ...] = ()
+    tags: tuple[Tag, ...] = ()
     labels: tuple[str, ...] = ()
     concurrency: int | None = Field(default=None, ge=1, le=1024)
-
-    @field_validator("tags")
-    @classmethod
-    def _known(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
-        return _tags(tags)
 
 
 class Sync(Section):
@@ -79,23 +84,28 @@ class Retry(Section):
     jitter: float = Field(default=0.5, ge=0, le=1)
 
 
+class RetryOfReconcile(Retry):
+    initial: Duration = 30_000
+    most: Duration = 5 * 3_600_000
+
+
+class RetryOfUpload(Retry):
+    initial: Duration = 10_000
+    most: Duration = 3_600_000
+
+
 class Retries(Section):
     push: Retry = Retry()
     pull: Retry = Retry()
-    reconcile: Retry = Retry(initial=30_000, most=5 * 3_600_000)
-    upload: Retry = Retry(initial=10_000, most=3_600_000)
+    reconcile: RetryOfReconcile = RetryOfReconcile()
+    upload: RetryOfUpload = RetryOfUpload()
 
 
 class Media(Section):
     """requires: the conditions under which files travel. chunk: bytes of one append."""
 
-    requires: tuple[str, ...] = ("connected", "unmetered", "charging", "storage_not_low")
+    requires: tuple[Tag, ...] = ("connected", "unmetered", "charging", "storage_not_low")
     chunk: Size = 4 * 2**20
-
-    @field_validator("requires")
-    @classmethod
-    def _known(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
-        return _tags(tags)
 
 
 class WorkSection(Section):
@@ -124,7 +134,10 @@ class Settings(BaseSettings):
     """All there is to set. Unknown names are refused, or a slip of the pen would silently mean the default."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BACKHAUL_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="BACKHAUL_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
     )
 
     home: Path
@@ -132,7 +145,7 @@ class Settings(BaseSettings):
     replica: Replica = Replica()
     broker: Broker = Broker()
     queues: dict[str, QueueSection] = Field(default_factory=DEFAULT_QUEUES.copy)
-    conditions: dict[str, bool] = Field(default_factory=dict)
+    conditions: dict[Condition, bool] = Field(default_factory=dict)
     sync: Sync = Sync()
     retry: Retries = Retries()
     media: Media = Media()
@@ -144,20 +157,14 @@ class Settings(BaseSettings):
     def _beside_the_default(cls, queues: dict[str, QueueSection]) -> dict[str, QueueSection]:
         return DEFAULT_QUEUES | queues
 
-    @field_validator("conditions")
-    @classmethod
-    def _known(cls, conditions: dict[str, bool]) -> dict[str, bool]:
-        _conditions(conditions)
-        return conditions
-
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's own signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The folder as the caller said it, then the environment, then the file."""
         assert isinstance(init_settings, InitSettingsSource)
@@ -213,7 +220,9 @@ def _settings(home: Path, text: str) -> Settings:
     try:
         return Settings(home=home, **_with_broker_variable(tomllib.loads(text)))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationInvalid(f"{home / FILE}: {error}", hint="see https://toml.io for how TOML is written") from error
+        raise ConfigurationInvalid(
+            f"{home / FILE}: {error}", hint="see https://toml.io for how TOML is written"
+        ) from error
     except ValidationError as error:
         raise ConfigurationInvalid(_said(home, text, error)) from error
     except SettingsError as error:
@@ -256,17 +265,6 @@ def _place(home: Path, line: int | None) -> str:
 def _sentence(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return "there is no such setting"
+    if problem["type"] == "tuple_type":
+        return "it should be a list"
     return str(problem["msg"]).removeprefix("Value error, ")
-
-
-def _tags(names: tuple[str, ...]) -> tuple[str, ...]:
-    _conditions([name for name in names if not is_label(name)])
-    return names
-
-
-def _conditions(names: Iterable[str]) -> None:
-    try:
-        for name in names:
-            known_condition(name)
-    except Misused as error:
-        raise ValueError(f"{error}; {error.hint}") from error

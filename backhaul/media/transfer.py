@@ -21,6 +21,9 @@ from backhaul.media.uploads import Upload
 from backhaul.remotes.base import MediaRemote
 
 CHUNK_BYTES = 4 * 2**20
+FIRST_CHUNK_BYTES = 64 * 2**10
+QUICK_MS = 2_500
+SLOW_MS = 10_000
 CONTENT_MISMATCH = "content-mismatch"
 FORGOTTEN = (404, 410)
 
@@ -120,19 +123,26 @@ def _resume(run: Transfer, this: Upload) -> tuple[str, int]:
 def _send(run: Transfer, this: Upload, address: str, file: FileIO, at: int) -> int:
     """Every chunk from this byte on; how many bytes that were."""
     room = memoryview(bytearray(min(run.chunk_bytes, this.size - at)))
-    sent = 0
+    sent, size = 0, FIRST_CHUNK_BYTES
     while at < this.size:
         run.context.check()
-        chunk = _chunk(this, file, at, room)
-        reached = _append(run, address, at, chunk)
+        chunk, began = _chunk(this, file, at, room[:size]), run.clock.now()
+        at = _append(run, address, at, chunk)
         sent += len(chunk)
-        at = reached
+        size = _next_size(len(chunk), run.clock.now() - began, run.chunk_bytes)
         with run.database.writing() as connection:
             uploads.advance(connection, this.id, url=address, sent=at, queue=run.queue, worker=run.worker)
         run.context.progress({"sent": at, "total": this.size})
     if not run.remote.has(this.sha256):
         raise Refused("the server has every byte, but not the content they should be", problem=CONTENT_MISMATCH)
     return sent
+
+
+def _next_size(size: int, took_ms: int, most: int) -> int:
+    """A slow link gets small chunks: each must be through long before the lease of its work ends."""
+    if took_ms < QUICK_MS:
+        return min(2 * size, most)
+    return max(size // 2, min(FIRST_CHUNK_BYTES, most)) if took_ms > SLOW_MS else size
 
 
 def _chunk(this: Upload, file: FileIO, at: int, room: memoryview) -> memoryview:

@@ -6,6 +6,8 @@
     401                               SignInRequired
     408, 425, 5xx                     Unreachable
     429, 503                          Busy, with the wait that was asked for
+    403 `replica-revoked`             SignInRequired
+    400 `protocol-unsupported`        Unreachable
     other 4xx with problem details    Refused, with the problem's name
     other 4xx without                 Unreachable: it is not our server that speaks; only 413 counts from a proxy, too
 
@@ -35,7 +37,7 @@ TOO_LARGE = 413
 
 
 class AnswerTooLarge(Unreachable):
-    """The answer is larger than we are willing to hold; ask for less."""
+    """The answer is larger than we can hold, or than the link carries in time; ask for less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +86,7 @@ def failure(answer: Answer) -> BackhaulError:
     """What an answer that is not good means."""
     status, origin = answer.status, answer.origin
     if status == 401:
-        return SignInRequired(
-            f"{origin} does not accept this replica's token",
-            hint="register this replica with a fresh code (`backhaul enroll` on the server makes one)",
-        )
+        return _signed_out(answer)
     if status in (429, 503):
         return Busy(f"{origin} is busy (HTTP {status})", retry_after_ms=retry_after_ms(answer.headers))
     if status in (408, TOO_EARLY) or status >= 500:
@@ -122,11 +121,23 @@ def retry_after_ms(headers: Mapping[str, str]) -> int | None:
     return min(max(wait, 0), LONGEST_WAIT_MS)
 
 
+def _signed_out(answer: Answer) -> SignInRequired:
+    return SignInRequired(
+        f"{answer.origin} does not accept this replica's token",
+        hint="register this replica with a fresh code (`backhaul enroll` on the server makes one)",
+    )
+
+
 def _refusal(answer: Answer) -> BackhaulError:
+    """What is said of the replica or of the program is no verdict on what was sent: that stays in its queue."""
     problem = _problem(answer)
     if problem is not None:
-        said = (problem.detail or problem.title)[:LONGEST_DETAIL]
-        return Refused(f"{answer.origin} refuses: {said}", problem=problem_name(problem), status=answer.status)
+        name, said = problem_name(problem), (problem.detail or problem.title)[:LONGEST_DETAIL]
+        if name == "replica-revoked":
+            return _signed_out(answer)
+        if name == "protocol-unsupported":
+            return stranger(answer, said)
+        return Refused(f"{answer.origin} refuses: {said}", problem=name, status=answer.status)
     if answer.status == TOO_LARGE:
         return Refused(f"{answer.origin} takes no message of this size", problem="too-large", status=TOO_LARGE)
     return stranger(answer, _protocol(answer))

@@ -27,9 +27,10 @@ from backhaul.remotes.answers import MOST_ANSWER, Answer, AnswerTooLarge
 from backhaul.wire import PROTOCOL, PROTOCOL_HEADER
 
 CONNECT_AND_READ = (5.0, 30.0)  # seconds without a sign of life
-LONGEST_EXCHANGE = 300.0  # seconds for one request and its answer; a run of work has ten minutes
+LONGEST_EXCHANGE = 60.0  # seconds to send a request and to read its answer; leases of what is sent are longer
 PIECE = 16 * 2**10  # bytes given to the socket at once; each must leave within the connect timeout
 READ = 64 * 2**10
+SLOW = "the link is very slow; try again on a better one"
 
 Body = bytes | memoryview
 
@@ -128,7 +129,8 @@ class _Pieces:
 
     def __iter__(self) -> Iterator[Any]:  # memoryviews: they are sent as they are, never copied
         for start in range(0, len(self._body), PIECE):
-            _check(self._deadline)
+            if time.monotonic() > self._deadline:
+                raise Unreachable(f"the request did not leave within {LONGEST_EXCHANGE:.0f} seconds", hint=SLOW)
             yield self._body[start : start + PIECE]
 
 
@@ -136,17 +138,13 @@ def _read(raw: Any, deadline: float) -> bytes:
     """The body, still coded. raw: a urllib3 response, which would inflate without limit if it were let."""
     parts, size = [], 0
     while part := raw.read1(READ, decode_content=False):
-        _check(deadline)
         size += len(part)
         if size > MOST_ANSWER:
             raise AnswerTooLarge(f"the answer is larger than {MOST_ANSWER} bytes")
+        if time.monotonic() > deadline:
+            raise AnswerTooLarge(f"the answer did not arrive within {LONGEST_EXCHANGE:.0f} seconds", hint=SLOW)
         parts.append(part)
     return b"".join(parts)
-
-
-def _check(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise Unreachable(f"the exchange took longer than {LONGEST_EXCHANGE:.0f} seconds", hint="the link is too slow")
 
 
 def _session(*, trusting_environment: bool) -> requests.Session:
@@ -178,7 +176,7 @@ def _parsed(url: str) -> Url:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigurationInvalid("the remote's URL is neither http nor https", hint=hint)
     if parsed.auth or parsed.query or parsed.fragment:
-        raise ConfigurationInvalid("the remote's URL holds more than a host and a path: a secret, perhaps", hint=hint)
+        raise ConfigurationInvalid("the remote's URL holds more than a host and a path", hint=hint)
     return parsed._replace(path=(parsed.path or "").rstrip("/") or None)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, accept, message
 from backhaul.remotes.connection import CONNECT_AND_READ, Connection
 from backhaul.wire import (
+    MOST_PAGE,
     Digest,
     Keys,
     OutgoingOp,
@@ -45,6 +46,7 @@ class HttpRemote:
     ) -> None:
         self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout)
         self._coding: str | None = "zstd"
+        self._most_records = MOST_PAGE
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.origin!r})"
@@ -62,15 +64,16 @@ class HttpRemote:
         return self._ask("POST", "/v1/push", OutgoingPush(ops=list(ops)), Pushed)
 
     def pull(self, cursor: str, limit: int) -> Page:
-        """A page that is too large to hold is asked for again, smaller."""
+        """A page that is too large is asked for again, smaller, and so are those after it."""
         while True:
-            query = {"cursor": cursor, "limit": str(limit)}
+            asked = min(limit, self._most_records)
+            query = {"cursor": cursor, "limit": str(asked)}
             try:
                 return message(self._connection.exchange("GET", "/v1/pull", query=query), Page)
             except AnswerTooLarge:
-                if limit <= 1:
+                if asked <= 1:
                     raise
-                limit = max(1, limit // 4)
+                self._most_records = asked // 4 or 1
 
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
         return self._ask("POST", "/v1/records", Keys(keys=list(keys)), list[Record])

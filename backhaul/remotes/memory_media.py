@@ -13,11 +13,13 @@ from backhaul.errors import Refused
 class _Upload:
     size: int
     sha256: str
+    name: str
+    media_type: str
     received: bytearray = field(default_factory=bytearray)
 
 
 class MemoryMediaRemote:
-    """A MediaRemote. whole: the contents it has, by SHA-256. appended: the bytes of every append that was kept, added."""
+    """A MediaRemote. whole: the contents it has, by SHA-256. appended: the bytes of all appends that were kept."""
 
     def __init__(self) -> None:
         self.whole: dict[str, bytes] = {}
@@ -30,7 +32,7 @@ class MemoryMediaRemote:
 
     def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
         address = f"/v1/media/{next(self._numbers)}"
-        self.uploads[address] = _Upload(size=size, sha256=sha256)
+        self.uploads[address] = _Upload(size=size, sha256=sha256, name=name, media_type=media_type)
         self._complete(address)
         return address
 
@@ -41,11 +43,11 @@ class MemoryMediaRemote:
     def append(self, address: str, at: int, chunk: bytes | memoryview) -> int:
         upload = self.uploads.get(address)
         if upload is None:
-            raise Refused("no such upload", problem="upload-unknown", status=404)
+            raise Refused("no such upload", problem="not-found", status=404)
         if at != len(upload.received):
             raise Refused(f"the upload is at {len(upload.received)}", problem="offset-mismatch", status=409)
         if at + len(chunk) > upload.size:
-            raise Refused("more bytes than the upload has", problem="too-large", status=413)
+            raise Refused("more bytes than the upload has", problem="upload-too-large", status=413)
         upload.received += chunk
         self.appended += len(chunk)
         self._complete(address)

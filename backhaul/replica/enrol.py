@@ -71,10 +71,9 @@ def renew(database: Database, remote: Remote, *, names: Sequence[str] = ()) -> R
     with database.reading() as connection:
         checkpoint.read(connection)
         tracked = tables.all_tracked(connection)
-        stale = set(tables.altered(connection, tracked)) | (set(names) - {one.table.name for one in tracked})
-        found, _ = find_tables(
-            connection, [*(one.table.name for one in tracked), *sorted(set(names) - _names(tracked))]
-        )
+        known = {one.table.name for one in tracked}
+        stale = set(tables.altered(connection, tracked)) | (set(names) - known)
+        found, _ = find_tables(connection, sorted(known | set(names)))
     if not stale:
         return Renewed(tables=[])
     remote.declare(found)

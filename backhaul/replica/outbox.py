@@ -310,15 +310,19 @@ def forget_passed(connection: Connection, position: int) -> None:
 # ------------------------------------------------------------------------------------------------ parked -> ...
 
 
-def requeue(connection: Connection, ids: Sequence[int]) -> int:
-    """parked -> pending, as a new op: its old number has its outcome for good."""
+def requeue(connection: Connection, ids: Sequence[int], *, now: int) -> int:
+    """parked -> pending, as a new op, decided now: its old number has its outcome for good.
+
+    What the app had seen when it wrote it (`base`) stays: a person who says "again" has not merged anything.
+    """
     statement = """
         UPDATE backhaul_outbox
         SET state = 'pending', op_id = lower(hex(randomblob(16))), send_seq = NULL, hlc = NULL, attempts = 0,
-            next_at = 0, reason = NULL, detail = NULL, settled_at = NULL
+            next_at = 0, reason = NULL, detail = NULL, settled_at = NULL, captured_at = :now,
+            seen_hlc = (SELECT seen_hlc FROM backhaul_replica)
         WHERE id = :id AND state = 'parked'
     """
-    return connection.execute(text(statement), [{"id": one} for one in ids]).rowcount if ids else 0
+    return connection.execute(text(statement), [{"id": one, "now": now} for one in ids]).rowcount if ids else 0
 
 
 def discard(connection: Connection, ids: Sequence[int]) -> int:

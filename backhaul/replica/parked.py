@@ -19,10 +19,10 @@ from backhaul.replica import apply, outbox, tables
 from backhaul.wire import Record, Table, Tagged, Value, canonical_key
 
 
-def retry(database: Database, op_ids: Sequence[str]) -> int:
+def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
     """Send these parked changes (or, with none named, all) again, as new ops. Raises Unknown."""
     with database.writing() as connection:
-        return outbox.requeue(connection, [row["id"] for row in _chosen(connection, op_ids)])
+        return outbox.requeue(connection, [row["id"] for row in _chosen(connection, op_ids)], now=now)
 
 
 def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:

@@ -26,15 +26,21 @@ class Tracked:
 
 
 def track(connection: Connection, table: Table, shape: str) -> None:
-    """Track the table from now on, and send the rows it has: both for a new one and for one that was altered."""
+    """Track the table from now on; the rows that it has are the backfill's, for a new one and for an altered one."""
     statement = """
-        INSERT INTO backhaul_table (name, definition, shape, backfill) VALUES (:name, :definition, :shape, 'pending')
+        INSERT INTO backhaul_table (name, definition, shape, backfill) VALUES (:name, :definition, :shape, :backfill)
         ON CONFLICT (name) DO UPDATE
-        SET definition = excluded.definition, shape = excluded.shape, backfill = 'pending', backfill_after = NULL,
-            backfill_rows = 0
+        SET definition = excluded.definition, shape = excluded.shape, backfill = excluded.backfill,
+            backfill_after = NULL, backfill_rows = 0
     """
-    definition = msgspec.json.encode(table).decode()
-    connection.execute(text(statement), {"name": table.name, "definition": definition, "shape": shape})
+    rows = f"SELECT EXISTS (SELECT 1 FROM {capture.quoted(table.name)})"  # noqa: S608 - the catalogue's own name, quoted
+    values = {
+        "name": table.name,
+        "definition": msgspec.json.encode(table).decode(),
+        "shape": shape,
+        "backfill": "pending" if connection.exec_driver_sql(rows).scalar_one() else "done",
+    }
+    connection.execute(text(statement), values)
 
 
 def all_tracked(connection: Connection) -> list[Tracked]:

@@ -386,13 +386,19 @@ def _lost(connection: Connection, work: Work) -> Stopped:
 # --------------------------------------------------------------------------------------------------------- bell
 
 
-def due(connection: Connection, now: int, *, ring_again_ms: int, limit: int) -> list[Work]:
-    """What is due and was not rung lately, oldest first. Ring for it, then `mark_rung`."""
+def due(
+    connection: Connection, now: int, *, ring_again_ms: int, limit: int, unheard: Collection[str] = ()
+) -> list[Work]:
+    """What is due and was not rung lately, oldest first. Ring for it, then `mark_rung`.
+
+    unheard: queues in which messages still wait: work of theirs that was rung once is left out, however long ago.
+    """
     return _all(
         connection,
         select(table)
         .where(table.c.state == "ENQUEUED", table.c.due_at <= now)
         .where(table.c.rung_at <= now - ring_again_ms)
+        .where(or_(table.c.rung_at == 0, table.c.queue.not_in(unheard)))
         .order_by(table.c.due_at, table.c.id)
         .limit(limit),
     )

@@ -1,0 +1,146 @@
+"""What a host app holds: `Backhaul(engine)`.
+
+    engine = create_engine("sqlite:///shop.db")
+    backhaul = Backhaul(engine)          # the app writes as before, with the engine, an ORM, or anything else
+    backhaul.media.put("photo.jpg")
+
+The app's database must be a replica already (`backhaul init`). Nothing here waits for a worker, a broker or a server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from backhaul.bell import Bell, Ring, open_bell
+from backhaul.clock import Clock, SystemClock
+from backhaul.database import Database, open_database
+from backhaul.errors import BackhaulError
+from backhaul.media import put, uploads
+from backhaul.media.uploads import Upload
+from backhaul.replica import checkpoint, outbox
+from backhaul.replica.hook import Hook
+from backhaul.replica.why import why_record
+from backhaul.work import ledger
+from backhaul.work.constraints import place
+from backhaul.work.ledger import Work
+from backhaul.work.request import WorkRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far this replica is. Times: milliseconds since 1970. work: how many are in each state."""
+
+    replica: str
+    scope: str
+    remote: str
+    pending: int
+    parked: int
+    conflicts: int
+    oldest_pending_seconds: float | None
+    last_push_at: int | None
+    last_pull_at: int | None
+    position: int
+    work: dict[str, int]
+    media: dict[str, int]
+
+
+class Backhaul:
+    """A replica, seen from the app. Raises NotInitialised when the engine's database is none.
+
+    engine: the app's own; its transactions become groups, and a commit rings the workers. bell, clock: for tests.
+    """
+
+    def __init__(self, engine: Engine, *, bell: Bell | None = None, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._database = open_database(engine.url)
+        with self._database.reading() as connection:
+            self._home = Path(checkpoint.read(connection).home)
+        self._bell = bell or open_bell(self._home)
+        self.media = Media(self._database, self._bell, self._clock)
+        self._hook = Hook(engine, self._wrote)
+
+    def status(self) -> Status:
+        return read_status(self._database, self._clock.now())
+
+    def why(self, table: str, key: list[Any]) -> str:
+        """Why this record is not synced yet, in one line. key: its primary key's values, in order."""
+        with self._database.reading() as connection:
+            return why_record(connection, table, key, now=self._clock.now())
+
+    def enqueue(self, request: WorkRequest) -> Work:
+        """Have this work done in the background. Raises WorkUnplaceable when no declared queue can serve it."""
+        queue = place(self._bell.queues, request.requires)
+        with self._database.writing() as connection:
+            work = ledger.enqueue(connection, request, queue=queue.name, now=self._clock.now())
+        self._bell.ring(work.ring)
+        return work
+
+    def close(self) -> None:
+        """Let go of the engine (it captures on), and of the bell."""
+        self._hook.remove()
+        self._bell.close()
+        self._database.close()
+
+    def _wrote(self) -> None:
+        self._bell.ring_for("push", self._look_for_push)
+
+    def _look_for_push(self) -> Ring | None:
+        """On the bell's thread: what Flower is to call this run can only be read when the message is sent."""
+        try:
+            with self._database.reading() as connection:
+                work = ledger.get(connection, "push")
+        except BackhaulError:
+            return None
+        return work.ring if work is not None and work.state == "ENQUEUED" else None
+
+
+class Media:
+    """Files that belong to the records, each uploaded as work of its own."""
+
+    def __init__(self, database: Database, bell: Bell, clock: Clock) -> None:
+        self._database = database
+        self._bell = bell
+        self._clock = clock
+
+    def put(self, path: str | Path) -> Upload:
+        """Upload this file in the background, when its constraints hold. Raises Misused, WorkUnplaceable."""
+        enqueued: list[Work] = []
+
+        def enqueue(connection: Connection, upload: Upload) -> None:
+            request = WorkRequest(task="backhaul.upload", id=upload.id, requires=self._bell.upload_requires)
+            queue = place(self._bell.queues, request.requires)
+            enqueued.append(ledger.enqueue(connection, request, queue=queue.name, now=self._clock.now()))
+
+        upload = put.put(self._database, path, enqueue=enqueue, now=self._clock.now())
+        self._bell.ring(enqueued[0].ring)
+        return upload
+
+    def list(self) -> list[Upload]:
+        """The newest first."""
+        with self._database.reading() as connection:
+            return uploads.listed(connection)
+
+
+def read_status(database: Database, now: int) -> Status:
+    with database.reading() as connection:
+        known = checkpoint.read(connection)
+        counts = outbox.counts(connection)
+        oldest = counts.oldest_pending_at
+        return Status(
+            replica=known.replica,
+            scope=known.scope,
+            remote=known.remote,
+            pending=counts.pending,
+            parked=counts.parked,
+            conflicts=counts.conflicts,
+            oldest_pending_seconds=None if oldest is None else max(0.0, (now - oldest) / 1000),
+            last_push_at=known.last_push_at,
+            last_pull_at=known.last_pull_at,
+            position=known.position,
+            work={str(state): number for state, number in ledger.counts(connection).items()},
+            media={str(state): number for state, number in uploads.counts(connection).items()},
+        )

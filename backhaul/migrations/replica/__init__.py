@@ -1,0 +1,1 @@
+"""The revisions of a replica's tables, oldest first."""

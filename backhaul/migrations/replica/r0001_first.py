@@ -1,0 +1,242 @@
+"""The tables of a replica, as they were first."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "replica_0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+# SQLite numbers a rowid table only when the column is spelt INTEGER.
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    _backhaul_replica()
+    _backhaul_table()
+    _backhaul_outbox()
+    _backhaul_work()
+    _backhaul_upload()
+    _backhaul_condition()
+    _backhaul_worker()
+    _backhaul_lease()
+
+
+def _backhaul_replica() -> None:
+    op.create_table(
+        "backhaul_replica",
+        sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="ck_backhaul_replica_one_row"), nullable=False),
+        sa.Column("replica", sa.Text, nullable=False),
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("remote", sa.Text, nullable=False),
+        sa.Column("home", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("muted", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("group_id", sa.Text),
+        sa.Column("seen_hlc", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("position", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("cursor", sa.Text, nullable=False, server_default=""),
+        sa.Column("last_pull_at", sa.BigInteger),
+        sa.Column("last_hlc", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("last_send_seq", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("last_push_at", sa.BigInteger),
+        sa.Column("clock_offset_ms", sa.BigInteger, nullable=False, server_default="0"),
+        sa.PrimaryKeyConstraint("id", name="pk_backhaul_replica"),
+    )
+
+
+def _backhaul_table() -> None:
+    op.create_table(
+        "backhaul_table",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("definition", sa.Text, nullable=False),
+        sa.Column("shape", sa.Text, nullable=False),
+        sa.Column(
+            "backfill",
+            sa.Text,
+            sa.CheckConstraint("backfill IN ('pending', 'done')", name="ck_backhaul_table_backfill"),
+            nullable=False,
+        ),
+        sa.Column("backfill_after", sa.Text),
+        sa.Column("backfill_rows", sa.BigInteger, nullable=False, server_default="0"),
+        sa.PrimaryKeyConstraint("name", name="pk_backhaul_table"),
+    )
+
+
+def _backhaul_outbox() -> None:
+    op.create_table(
+        "backhaul_outbox",
+        sa.Column("id", BigId, autoincrement=True, nullable=False),
+        sa.Column("op_id", sa.Text, nullable=False, server_default=sa.text("(lower(hex(randomblob(16))))")),
+        sa.Column("group_id", sa.Text),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("fields", sa.Text),
+        sa.Column("captured_at", sa.BigInteger, nullable=False),
+        sa.Column("seen_hlc", sa.BigInteger, nullable=False),
+        sa.Column("base", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.Text, nullable=False, server_default="pending"),
+        sa.Column("send_seq", sa.BigInteger),
+        sa.Column("hlc", sa.BigInteger),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("next_at", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("lease_until", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("version", sa.BigInteger),
+        sa.Column("reason", sa.Text),
+        sa.Column("detail", sa.Text),
+        sa.Column("settled_at", sa.BigInteger),
+        sa.PrimaryKeyConstraint("id", name="pk_backhaul_outbox"),
+        sa.CheckConstraint(
+            "kind IN ('insert', 'update', 'delete', 'backfill', 'void')", name="ck_backhaul_outbox_kind"
+        ),
+        sa.CheckConstraint(
+            "state = 'pending' OR state = 'parked' OR send_seq IS NOT NULL", name="ck_backhaul_outbox_sent_is_numbered"
+        ),
+        sa.CheckConstraint(
+            "state IN ('pending', 'sent', 'acked', 'parked', 'conflict')", name="ck_backhaul_outbox_state"
+        ),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "ix_backhaul_outbox_group",
+        "backhaul_outbox",
+        ["group_id"],
+        sqlite_where=sa.text("group_id IS NOT NULL"),
+        postgresql_where=sa.text("group_id IS NOT NULL"),
+    )
+    op.create_index("ix_backhaul_outbox_key", "backhaul_outbox", ["table_name", "key"])
+    op.create_index(
+        "ix_backhaul_outbox_pending",
+        "backhaul_outbox",
+        ["id"],
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(
+        "ix_backhaul_outbox_refused",
+        "backhaul_outbox",
+        ["state"],
+        sqlite_where=sa.text("state IN ('parked', 'conflict')"),
+        postgresql_where=sa.text("state IN ('parked', 'conflict')"),
+    )
+    op.create_index(
+        "ix_backhaul_outbox_sent",
+        "backhaul_outbox",
+        ["send_seq"],
+        sqlite_where=sa.text("state = 'sent'"),
+        postgresql_where=sa.text("state = 'sent'"),
+    )
+
+
+def _backhaul_work() -> None:
+    op.create_table(
+        "backhaul_work",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("name", sa.Text),
+        sa.Column("task", sa.Text, nullable=False),
+        sa.Column("function", sa.Text),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("generation", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("queue", sa.Text, nullable=False),
+        sa.Column("requires", sa.Text, nullable=False, server_default="[]"),
+        sa.Column("tags", sa.Text, nullable=False, server_default="[]"),
+        sa.Column("input", sa.Text, nullable=False, server_default="{}"),
+        sa.Column("output", sa.Text),
+        sa.Column("progress", sa.Text),
+        sa.Column("interval_ms", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("flex_ms", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("backoff_policy", sa.Text, nullable=False, server_default="exponential"),
+        sa.Column("backoff_ms", sa.BigInteger, nullable=False, server_default="30000"),
+        sa.Column("backoff_most_ms", sa.BigInteger, nullable=False, server_default="18000000"),
+        sa.Column("jitter", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("max_attempts", sa.Integer),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("enqueued_at", sa.BigInteger, nullable=False),
+        sa.Column("due_at", sa.BigInteger, nullable=False),
+        sa.Column("rung_at", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("runs", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("started_at", sa.BigInteger),
+        sa.Column("finished_at", sa.BigInteger),
+        sa.Column("worker", sa.Text),
+        sa.Column("lease_until", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("stop_requested", sa.Text),
+        sa.Column("stop_reason", sa.Text),
+        sa.Column("last_error", sa.Text),
+        sa.Column("last_outcome", sa.Text),
+        sa.PrimaryKeyConstraint("id", name="pk_backhaul_work"),
+        sa.UniqueConstraint("name", name="uq_backhaul_work_name"),
+        sa.CheckConstraint(
+            "(state IN ('SUCCEEDED', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)",
+            name="ck_backhaul_work_finished_has_its_time",
+        ),
+        sa.CheckConstraint(
+            "state IN ('ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'BLOCKED', 'CANCELLED')",
+            name="ck_backhaul_work_state",
+        ),
+    )
+    op.create_index("ix_backhaul_work_due", "backhaul_work", ["state", "due_at"])
+
+
+def _backhaul_upload() -> None:
+    op.create_table(
+        "backhaul_upload",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("path", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("media_type", sa.Text, nullable=False),
+        sa.Column("size", sa.BigInteger, nullable=False),
+        sa.Column("sha256", sa.Text, nullable=False),
+        sa.Column("modified_ns", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("url", sa.Text),
+        sa.Column("sent", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("queue", sa.Text),
+        sa.Column("worker", sa.Text),
+        sa.Column("reason", sa.Text),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("finished_at", sa.BigInteger),
+        sa.PrimaryKeyConstraint("id", name="pk_backhaul_upload"),
+        sa.CheckConstraint("state IN ('pending', 'sending', 'done', 'parked')", name="ck_backhaul_upload_state"),
+    )
+    op.create_index("ix_backhaul_upload_sha256", "backhaul_upload", ["sha256"])
+
+
+def _backhaul_condition() -> None:
+    op.create_table(
+        "backhaul_condition",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("value", sa.Boolean, nullable=False),
+        sa.Column("set_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger),
+        sa.PrimaryKeyConstraint("name", name="pk_backhaul_condition"),
+    )
+
+
+def _backhaul_worker() -> None:
+    op.create_table(
+        "backhaul_worker",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("seen_at", sa.BigInteger, nullable=False),
+        sa.Column("queues", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_backhaul_worker"),
+    )
+
+
+def _backhaul_lease() -> None:
+    op.create_table(
+        "backhaul_lease",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("fence", sa.BigInteger, nullable=False),
+        sa.Column("until", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_backhaul_lease"),
+    )

@@ -1,0 +1,165 @@
+"""The feed: what has changed since a cursor, records as they are now, and the digest that proves two sides equal.
+
+Nothing here writes. Everything is read in one snapshot, streamed, and put together without parsing what can be
+passed on as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+from sqlalchemy import Connection, Row
+
+from backhaul.clock import stamp_to_text
+from backhaul.digest import fingerprint, row_hash
+from backhaul.server import cursors, records, scopes, tables
+from backhaul.server.problems import refusal
+from backhaul.wire import MOST_OPS, MOST_PAGE, Digest, TableDigest, canonical_key
+
+PAGE_BYTES = 4 * 2**20  # of fields, beyond which a page ends with its group
+MOST_PAGE_BYTES = 16 * 2**20  # beyond which it ends within one: clients hold 32 MiB
+
+_raw_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_any = msgspec.json.Decoder().decode
+
+
+class OutgoingRecord(Struct, omit_defaults=True):
+    """A wire.Record on its way out: the key, and the fields of a whole record, spliced in without a parse."""
+
+    table: str
+    key: Raw
+    version: int
+    whole: bool = False
+    deleted: bool = False
+    fields: Raw | dict[str, Raw] = msgspec.field(default_factory=dict)
+
+
+class OutgoingPage(Struct):
+    """A wire.Page on its way out."""
+
+    records: list[OutgoingRecord]
+    cursor: str
+    position: int
+    head: int
+    more: bool
+    hlc: str
+    now: int
+
+
+def pull(
+    connection: Connection, secret: bytes, scope: str, replica: str, cursor: str, limit: int, now: int
+) -> OutgoingPage:
+    """The next page after the cursor. Raises Refused `cursor-expired`."""
+    feed, head = scopes.head(connection, scope)
+    place = cursors.unseal(secret, scope, feed, cursor)
+    if max(place.floor, place.start[0] - 1) > head:
+        raise refusal("cursor-expired", "the cursor is ahead of the feed: the server was put back to an older state")
+    limit = min(limit, MOST_PAGE)
+    rows = records.since(connection, scope, place.start, limit + MOST_OPS + 1)
+    page = _Page(place.floor, replica)
+    start = page.fill(rows, limit)
+    return OutgoingPage(
+        records=page.records,
+        cursor=cursors.seal(secret, scope, feed, _next(place, start, head)),
+        position=_reached(start, head),
+        head=head,
+        more=start is not None,
+        hlc=stamp_to_text(page.hlc),
+        now=now,
+    )
+
+
+def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[OutgoingRecord]:
+    """The records as they are now. Raises Refused `batch-too-large` when they are too much for one answer."""
+    found, size = [], 0
+    for row in records.rows(connection, scope, {(table, canonical_key(key)) for table, key in keys}):
+        size += len(row.fields)
+        if size > MOST_PAGE_BYTES:
+            raise refusal("batch-too-large", f"the records are larger than {MOST_PAGE_BYTES} bytes; ask for fewer")
+        if row.deleted or row.born:
+            found.append(_outgoing(row, 0))
+    return found
+
+
+def digest(connection: Connection, scope: str, now: int) -> Digest:
+    """Count and fingerprint of the live records of every table."""
+    _, position = scopes.head(connection, scope)
+    sums = dict.fromkeys(tables.shapes(connection, scope), (0, 0))
+    for row in records.alive(connection, scope):
+        count, total = sums[row.table_name]
+        sums[row.table_name] = count + 1, total + row_hash(row.table_name, _any(row.key), _any(row.fields))
+    return Digest(
+        tables=[
+            TableDigest(table=name, count=count, fingerprint=fingerprint([total]))
+            for name, (count, total) in sums.items()
+        ],
+        position=position,
+        now=now,
+    )
+
+
+class _Page:
+    """The records of one page, for a replica that has seen everything up to the floor."""
+
+    def __init__(self, floor: int, replica: str) -> None:
+        self.floor = floor
+        self.replica = replica
+        self.records: list[OutgoingRecord] = []
+        self.hlc = 0
+
+    def fill(self, rows: Iterator[Row[Any]], limit: int) -> tuple[int, str, str] | None:
+        """Take rows until the page is full and its last group is whole; where the next page starts, if there is one."""
+        count = size = version = 0
+        last = (0, "", "")
+        for row in rows:
+            if row.version != version and (count >= limit or size >= PAGE_BYTES):
+                return version + 1, "", ""
+            if size >= MOST_PAGE_BYTES or count >= limit + MOST_OPS:
+                return last
+            version, last = row.version, (row.version, row.table_name, row.key)
+            count, size = count + 1, size + len(row.fields)
+            self._take(row)
+        return None
+
+    def _take(self, row: Row[Any]) -> None:
+        if self.floor and _is_own(row, self.replica, self.floor):
+            return
+        self.hlc = max(self.hlc, row.hlc, *(stamp[0] for stamp in records.stamps_of(row).values()))
+        self.records.append(_outgoing(row, self.floor))
+
+
+def _is_own(row: Row[Any], replica: str, floor: int) -> bool:
+    """Whether all that is new in the record was written by the replica that asks, and stands."""
+    stamps = records.stamps_of(row).values()
+    if row.deleted or row.born > floor:
+        return bool(row.writer == replica) and all(writer == replica for _, writer, _ in stamps)
+    return all(writer == replica for _, writer, version in stamps if version > floor)
+
+
+def _outgoing(row: Row[Any], floor: int) -> OutgoingRecord:
+    record = OutgoingRecord(table=row.table_name, key=Raw(row.key.encode()), version=row.version)
+    if row.deleted:
+        record.deleted = True
+    elif row.born > floor:
+        record.whole, record.fields = True, Raw(row.fields.encode())
+    else:
+        newer = {name for name, stamp in records.stamps_of(row).items() if stamp[2] > floor}
+        record.fields = {name: value for name, value in _raw_fields(row.fields).items() if name in newer}
+    return record
+
+
+def _reached(start: tuple[int, str, str] | None, head: int) -> int:
+    """The version of the last record listed: the whole of it, or what a page that ends within a group holds of it."""
+    if start is None:
+        return head
+    version, table, _ = start
+    return version if table else version - 1
+
+
+def _next(place: cursors.Place, start: tuple[int, str, str] | None, head: int) -> cursors.Place:
+    if start is None:
+        return cursors.Place(floor=head, start=(head + 1, "", ""))
+    return cursors.Place(floor=place.floor, start=start)

@@ -1,0 +1,59 @@
+"""Every problem that the server names (RFC 9457): its HTTP status and its title. `docs/protocol.md` lists the same."""
+
+from __future__ import annotations
+
+from backhaul.errors import Refused
+from backhaul.wire import PROBLEM_BASE, Problem
+
+CATALOGUE: dict[str, tuple[int, str]] = {
+    # of a request
+    "malformed": (400, "The request cannot be read"),
+    "protocol-unsupported": (400, "This version of the protocol is not spoken here"),
+    "token-invalid": (401, "The token is missing or not valid"),
+    "code-invalid": (403, "The enrolment code is unknown, used or expired"),
+    "replica-revoked": (403, "This replica may not sync any more"),
+    "not-found": (404, "There is nothing here"),
+    "method-not-allowed": (405, "This cannot be done here"),
+    "request-timeout": (408, "The request did not arrive in time"),
+    "replica-forked": (409, "Another op was sent under this number"),
+    "sequence-gap": (409, "The numbers do not continue where the server stands"),
+    "schema-conflict": (409, "The table is known with another primary key"),
+    "cursor-expired": (410, "The cursor is not of this feed"),
+    "batch-too-large": (413, "Too much in one request"),
+    "body-too-large": (413, "The body is too large"),
+    "inflated-too-large": (413, "The body inflates to too much"),
+    "unsupported-coding": (415, "The content coding is not supported"),
+    "unsupported-media-type": (415, "The content type is not supported"),
+    "table-invalid": (422, "The description of a table contradicts itself"),
+    "internal": (500, "The server failed"),
+    "busy": (503, "The server is busy"),
+    # of one op
+    "table-unknown": (422, "The table is not synced in this scope"),
+    "column-unknown": (422, "The column is not synced in this scope"),
+    "key-invalid": (422, "The key is not a key of the table"),
+    "value-invalid": (422, "A value is none that can travel"),
+    "fields-invalid": (422, "The fields do not go with the kind of the op"),
+    "key-taken": (409, "Another replica made a record with this generated key first"),
+    "depends-on-refused": (422, "What it depends on was refused"),
+    "clock-drift": (422, "The stamp is too far ahead of the server's clock"),
+    # of media
+    "metadata-invalid": (400, "Upload-Metadata cannot be used"),
+    "checksum-unsupported": (400, "The checksum's algorithm is not supported"),
+    "offset-mismatch": (409, "The upload continues at another offset"),
+    "upload-expired": (410, "The upload has expired"),
+    "tus-unsupported": (412, "This version of tus is not spoken here"),
+    "upload-too-large": (413, "The upload is too large"),
+    "content-mismatch": (422, "The content is not what its hash promised"),
+    "checksum-mismatch": (460, "The chunk is not what its checksum says"),
+    "storage-full": (507, "The server's disk is full"),
+}
+
+
+def problem(name: str, detail: str = "", *, op: str | None = None, limit: int | None = None) -> Problem:
+    status, title = CATALOGUE[name]
+    return Problem(type=PROBLEM_BASE + name, title=title, status=status, detail=detail, op=op, limit=limit)
+
+
+def refusal(name: str, detail: str) -> Refused:
+    """For raising: the whole request is refused."""
+    return Refused(detail, problem=name, status=CATALOGUE[name][0])

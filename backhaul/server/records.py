@@ -1,0 +1,128 @@
+"""The records: the only file that writes `server_record`. A record is the state that `merge.py` speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, text
+
+from backhaul.merge import Stamp, State
+from backhaul.server.statements import write_rows
+from backhaul.wire import encode
+
+Place = tuple[str, str]  # table, canonical key
+CHUNK = 1_000  # rows held at once while streaming
+
+_stamps = msgspec.json.Decoder(dict[str, Stamp]).decode
+_fields = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def find(connection: Connection, scope: str, places: Iterable[Place]) -> dict[Place, State]:
+    """Those of the records that are there."""
+    return {(row.table_name, row.key): _state(row) for row in rows(connection, scope, places)}
+
+
+def rows(connection: Connection, scope: str, places: Iterable[Place]) -> Iterator[Row[Any]]:
+    if connection.dialect.name == "postgresql":
+        yield from _rows_postgresql(connection, scope, list(places))
+    else:
+        yield from _rows_sqlite(connection, scope, list(places))
+
+
+def since(connection: Connection, scope: str, start: tuple[int, str, str], most: int) -> Iterator[Row[Any]]:
+    """The records that a feed lists after (version, table, key), in this order, not more than `most`, streamed."""
+    statement = """
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        FROM server_record
+        WHERE scope = :scope
+          AND version >= :version
+          AND (version, table_name, key) > (:version, :table, :key)
+          AND (born > 0 OR deleted = 1)
+        ORDER BY version, table_name, key
+        LIMIT :most
+    """
+    values = {"scope": scope, "version": start[0], "table": start[1], "key": start[2], "most": most}
+    result = connection.execute(text(statement).execution_options(stream_results=True), values)
+    for chunk in result.partitions(CHUNK):
+        yield from chunk
+
+
+def alive(connection: Connection, scope: str) -> Iterator[Row[Any]]:
+    """Every whole record that is not deleted: (table_name, key, fields), streamed, in no order."""
+    statement = """
+        SELECT table_name, key, fields
+        FROM server_record
+        WHERE scope = :scope AND deleted = 0 AND born > 0
+    """
+    result = connection.execute(text(statement).execution_options(stream_results=True), {"scope": scope})
+    for chunk in result.partitions(CHUNK):
+        yield from chunk
+
+
+def keep(connection: Connection, scope: str, states: Mapping[Place, State]) -> None:
+    statement = """
+        INSERT INTO server_record
+               (scope, table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (scope, table_name, key) DO UPDATE
+        SET version = excluded.version, born = excluded.born, creator = excluded.creator, deleted = excluded.deleted,
+            hlc = excluded.hlc, writer = excluded.writer, fields = excluded.fields, stamps = excluded.stamps
+    """
+    write_rows(connection, statement, [_row(scope, place, state) for place, state in states.items()])
+
+
+def stamps_of(row: Row[Any]) -> dict[str, Stamp]:
+    return {} if row.stamps == "{}" else _stamps(row.stamps)
+
+
+def _row(scope: str, place: Place, state: State) -> tuple[Any, ...]:
+    return (
+        scope,
+        *place,
+        state.version,
+        state.born,
+        state.creator,
+        int(state.deleted),
+        state.hlc,
+        state.writer,
+        encode(state.fields).decode(),
+        encode(state.stamps).decode() if state.stamps else "{}",
+    )
+
+
+def _state(row: Row[Any]) -> State:
+    return State(
+        version=row.version,
+        born=row.born,
+        creator=row.creator,
+        deleted=bool(row.deleted),
+        hlc=row.hlc,
+        writer=row.writer,
+        fields=_fields(row.fields),
+        stamps=stamps_of(row),
+    )
+
+
+def _rows_sqlite(connection: Connection, scope: str, places: list[Place]) -> Iterator[Row[Any]]:
+    statement = """
+        SELECT table_name, record.key, version, born, creator, deleted, hlc, writer, fields, stamps
+        FROM json_each(:places) AS place
+        CROSS JOIN server_record AS record
+          ON scope = :scope
+         AND table_name = json_extract(place.value, '$[0]')
+         AND record.key = json_extract(place.value, '$[1]')
+    """
+    # CROSS JOIN: SQLite then starts from the places, and never reads the table for them.
+    yield from connection.execute(text(statement), {"scope": scope, "places": encode(places).decode()})
+
+
+def _rows_postgresql(connection: Connection, scope: str, places: list[Place]) -> Iterator[Row[Any]]:
+    statement = """
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        FROM unnest(CAST(:tables AS text[]), CAST(:keys AS text[])) AS place (in_table, by_key)
+        JOIN server_record ON scope = :scope AND table_name = in_table AND key = by_key
+    """
+    values = {"scope": scope, "tables": [place[0] for place in places], "keys": [place[1] for place in places]}
+    yield from connection.execute(text(statement), values)

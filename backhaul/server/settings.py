@@ -1,0 +1,31 @@
+"""What an operator decides about a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DAY_MS = 86_400_000
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """data: the folder of everything the server keeps. database_url: SQLAlchemy; default: SQLite in the folder.
+
+    port: 0 takes a free one. most_upload: bytes of one file. upload_lifetime_ms: an unfinished upload is kept this
+    long after its last byte. tls_certificate, tls_key: PEM files, both or none.
+    """
+
+    data: Path
+    database_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    most_upload: int = 16 * GIB
+    upload_lifetime_ms: int = 7 * DAY_MS
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data / 'server.sqlite'}"

@@ -1,0 +1,213 @@
+"""The store: every change goes in here, in one transaction a push, and the feed comes out.
+
+A push is a handful of statements, whatever it holds: lock the scope, read the mark, the tables and the records that
+the batch is about; decide and merge in memory; write the records, the outcomes, the position and the mark. Where it
+may be cut: before the commit nothing happened, and the same bytes come again; after it the outcomes are stored, and
+the same bytes get them again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from backhaul.clock import stamp, stamp_to_text
+from backhaul.database import Database
+from backhaul.merge import State, merge
+from backhaul.migrations import upgrade_server
+from backhaul.server import feed, outcomes, records, scopes, tables
+from backhaul.server.admission import Item, read, refuse
+from backhaul.server.auth import Replica
+from backhaul.server.problems import problem, refusal
+from backhaul.server.records import Place
+from backhaul.wire import Digest, Op, Pushed, Result, Table
+
+MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
+PURGE_EVERY_MS = 3_600_000
+
+
+class ServerDatabase(Database):
+    """A database in which the threads of this process write one after the other.
+
+    SQLite has one writer anyway; waiting here is in turn and at once, where its own waiting is by polling.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.engine)
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        if not self.sqlite:
+            with super().writing() as connection:
+                yield connection
+        else:
+            with self._turn, super().writing() as connection:
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with super().reading() as connection:
+            if not self.sqlite:
+                connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            yield connection
+
+
+def prepare(database: Database, now: int) -> None:
+    """Make the server's tables and its identity, unless they are there."""
+    upgrade_server(database)
+    statement = """
+        INSERT INTO server_identity (id, secret, created_at)
+        VALUES (1, :secret, :now)
+        ON CONFLICT (id) DO NOTHING
+    """
+    with database.writing() as connection:
+        connection.execute(text(statement), {"secret": secrets.token_bytes(32), "now": now})
+
+
+class Store:
+    """Everything about records. Every method is one transaction, and raises DatabaseBusy when it cannot be had."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._secret = _secret(database)
+        self._purged_at = 0
+
+    def declare(self, scope: str, declared: Sequence[Table]) -> None:
+        """Raises Refused: `table-invalid`, `schema-conflict`."""
+        with self.database.writing() as connection:
+            scopes.lock(connection, scope)
+            tables.declare(connection, scope, declared)
+
+    def push(self, replica: Replica, ops: Sequence[Op], now: int) -> Pushed:
+        """One result for each op, in the order of the ops.
+
+        Raises Refused for the push as a whole: `replica-forked`, `sequence-gap`, `replica-revoked`.
+        """
+        with self.database.writing() as connection:
+            position = scopes.lock(connection, replica.scope)
+            mark = outcomes.high_water(connection, replica.id)
+            fresh = _fresh(ops, mark)
+            results = outcomes.replay(connection, replica.id, [op for op in ops if op.seq <= mark])
+            accepted = _undrifted(fresh, now)
+            if accepted:
+                settled, reached = _apply(connection, replica, accepted, position)
+                outcomes.keep(connection, replica.id, accepted, settled, now)
+                outcomes.advance(connection, replica.id, since=mark, to=accepted[-1].seq, now=now)
+                scopes.advance(connection, replica.scope, since=position, to=reached)
+                results |= {op.seq: result for op, result in zip(accepted, settled, strict=True)}
+        self._purge_now_and_then(now)
+        results |= {op.seq: _drifted(op, now) for op in fresh[len(accepted) :]}
+        return Pushed(results=[results[op.seq] for op in ops], now=now)
+
+    def pull(self, replica: Replica, cursor: str, limit: int, now: int) -> feed.OutgoingPage:
+        """Raises Refused: `cursor-expired`."""
+        with self.database.reading() as connection:
+            return feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now)
+
+    def records(self, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[feed.OutgoingRecord]:
+        """Raises Refused: `batch-too-large`."""
+        with self.database.reading() as connection:
+            return feed.whole(connection, scope, keys)
+
+    def digest(self, scope: str, now: int) -> Digest:
+        with self.database.reading() as connection:
+            return feed.digest(connection, scope, now)
+
+    def purge(self, now: int) -> int:
+        """Forget the outcomes of ops that are older than 30 days; returns how many."""
+        with self.database.writing() as connection:
+            return outcomes.purge(connection, now)
+
+    def _purge_now_and_then(self, now: int) -> None:
+        if now - self._purged_at >= PURGE_EVERY_MS:
+            self._purged_at = now
+            self.purge(now)
+
+
+def _secret(database: Database) -> bytes:
+    with database.reading() as connection:
+        return bytes(connection.execute(text("SELECT secret FROM server_identity WHERE id = 1")).scalar_one())
+
+
+def _fresh(ops: Sequence[Op], mark: int) -> list[Op]:
+    """The ops that have no outcome yet. Raises Refused `sequence-gap`."""
+    fresh = [op for op in ops if op.seq > mark]
+    for expected, op in enumerate(fresh, start=mark + 1):
+        if op.seq != expected:
+            raise refusal("sequence-gap", f"number {expected} is due where {op.seq} stands")
+    return fresh
+
+
+def _undrifted(ops: Sequence[Op], now: int) -> Sequence[Op]:
+    """The ops before the first one whose clock is too far ahead, and before the first of its group."""
+    first_refused = stamp_to_text(stamp(now + MOST_DRIFT_MS + 1))  # stamps sort as text
+    cut = next((index for index, op in enumerate(ops) if op.hlc >= first_refused), len(ops))
+    started: dict[str, int] = {}
+    for index, op in enumerate(ops):
+        if op.group is not None:
+            started.setdefault(op.group, index)
+    for index in range(len(ops) - 1, -1, -1):  # a group that begins earlier moves the cut, which may meet another
+        if index < cut:
+            break
+        group = ops[index].group
+        cut = cut if group is None else min(cut, started[group])
+    return ops[:cut]
+
+
+def _drifted(op: Op, now: int) -> Result:
+    detail = f"a stamp may be {MOST_DRIFT_MS} ms ahead of {now}; send it again, stamped anew or later"
+    return Result(op=op.op, status="retry", problem=problem("clock-drift", detail, op=op.op))
+
+
+def _apply(connection: Connection, replica: Replica, ops: Sequence[Op], position: int) -> tuple[list[Result], int]:
+    """The result of each op, and the position after them."""
+    shapes = tables.shapes(connection, replica.scope)
+    items = [read(op, shapes, replica.id) for op in ops]
+    places = {item.place: None for item in items if item.place is not None and item.change is not None}
+    states = records.find(connection, replica.scope, places)
+    refuse(items, states, shapes, replica.id)
+    versions, reached = _versions(items, position)
+    records.keep(connection, replica.scope, _merged(items, states, versions))
+    return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached
+
+
+def _versions(items: Sequence[Item], position: int) -> tuple[list[int], int]:
+    """One new version for each group that is accepted, in the order of their first ops; 0 for what is refused."""
+    versions: list[int] = []
+    of_group: dict[str, int] = {}
+    for item in items:
+        group = item.op.group
+        if item.problem is not None:
+            versions.append(0)
+        elif group in of_group and group is not None:
+            versions.append(of_group[group])
+        else:
+            position += 1
+            versions.append(position)
+            if group is not None:
+                of_group[group] = position
+    return versions, position
+
+
+def _merged(items: Sequence[Item], states: Mapping[Place, State], versions: Sequence[int]) -> dict[Place, State]:
+    """The records that are not as they were, by group: versions only grow."""
+    changed: dict[Place, State] = {}
+    for version, item in sorted(zip(versions, items, strict=True), key=lambda pair: pair[0]):
+        if version and item.change is not None and item.place is not None:
+            before = changed.get(item.place) or states.get(item.place)
+            after = merge(before, item.change, version)
+            if after is not before:
+                changed[item.place] = after
+    return changed
+
+
+def _result(item: Item, version: int) -> Result:
+    if item.problem is not None:
+        return Result(op=item.op.op, status="rejected", problem=item.problem)
+    return Result(op=item.op.op, status="applied", version=version)

@@ -1,0 +1,1 @@
+"""The Celery tasks: each takes a message to the journey that does the work, and tells Celery what came of it."""

@@ -1,0 +1,105 @@
+"""Replicas for tests: an app's database, made a replica of a server in memory (or of any remote), in one line."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backhaul.clock import SystemClock
+from backhaul.database import Database, open_database
+from backhaul.remotes.base import Remote
+from backhaul.replica import enrol, outbox, pull, push
+
+SHOP = """
+    CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL, phone TEXT, credit NUMERIC(10, 2), photo BLOB);
+    CREATE TABLE invoice (
+        id INTEGER PRIMARY KEY, customer_id INTEGER NOT NULL REFERENCES customer (id), total NUMERIC(10, 2));
+    CREATE TABLE line (
+        invoice_id INTEGER NOT NULL REFERENCES invoice (id), position INTEGER NOT NULL, what TEXT,
+        PRIMARY KEY (invoice_id, position));
+"""
+
+
+class Undisturbed:
+    """The context of a run that nobody stops."""
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+
+    def check(self) -> None:
+        pass
+
+    def progress(self, said: dict[str, Any]) -> None:
+        self.said.append(said)
+
+
+@dataclass
+class MovedClock:
+    """A clock that stands until it is moved."""
+
+    moment: int = 1_800_000_000_000
+
+    def now(self) -> int:
+        return self.moment
+
+
+@dataclass
+class Replica:
+    """An app's database and its remote. `app` is the app's own connection, without any hook."""
+
+    database: Database
+    remote: Remote
+    path: Path
+    app: sqlite3.Connection
+    context: Undisturbed = field(default_factory=Undisturbed)
+    clock: Any = field(default_factory=SystemClock)
+
+    def write(self, statement: str, *values: Any) -> None:
+        with self.app:
+            self.app.execute(statement, values)
+
+    def rows(self, table: str) -> list[tuple[Any, ...]]:
+        return sorted(self.app.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
+
+    def push(self, **options: Any) -> push.Sent:
+        return push.push(self.database, self.remote, clock=self.clock, context=self.context, **options)
+
+    def pull(self, **options: Any) -> pull.Received:
+        return pull.pull(self.database, self.remote, clock=self.clock, context=self.context, **options)
+
+    def sync(self) -> None:
+        self.pull()
+        self.push()
+        self.pull()
+
+    def outbox(self) -> list[dict[str, Any]]:
+        self.app.row_factory = sqlite3.Row
+        try:
+            return [dict(row) for row in self.app.execute("SELECT * FROM backhaul_outbox ORDER BY id")]
+        finally:
+            self.app.row_factory = None
+
+    def states(self) -> dict[str, int]:
+        rows = self.app.execute("SELECT state, count(*) FROM backhaul_outbox GROUP BY state")
+        return dict(rows.fetchall())
+
+    def parked(self) -> list[Any]:
+        with self.database.reading() as connection:
+            return list(outbox.parked(connection))
+
+    def close(self) -> None:
+        self.app.close()
+        self.database.close()
+
+
+def make_replica(path: Path, remote: Remote, *, schema: str = SHOP, code: str, before: str = "") -> Replica:
+    """before: SQL that runs before `init`: rows for the backfill."""
+    app = sqlite3.connect(path)
+    app.executescript(schema + before)
+    database = open_database(f"sqlite:///{path}")
+    enrol.enrol(
+        database, remote, code=code, url="memory:", home=str(path.parent), name=path.stem, names=[], clock=SystemClock()
+    )
+    return Replica(database=database, remote=remote, path=path, app=app)

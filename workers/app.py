@@ -1,0 +1,55 @@
+"""The Celery app of the replica in BACKHAUL_HOME, or in the current folder:
+
+celery -A workers.app worker            every declared queue; -Q sync,media for some of them
+celery -A workers.app beat
+celery -A workers.app flower
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+from celery import Celery
+from celery.signals import beat_init, worker_init, worker_shutdown
+
+from backhaul.errors import BackhaulError
+from config.celery import make_app
+from config.settings import load
+from workers.gate import Gate
+from workers.replica import WorkerReplica, replica_of
+from workers.watcher import Watcher
+
+
+def _made() -> Celery:
+    settings = load()
+    app = make_app(settings)
+    app.replica = WorkerReplica(settings)
+    app.steps["consumer"].update({Gate, Watcher})
+    return app
+
+
+def _give_up(error: BackhaulError) -> NoReturn:
+    hint = f" ({error.hint})" if error.hint else ""
+    print(f"backhaul: {error}{hint}", file=sys.stderr)  # noqa: T201 - a program that does not start says why
+    raise SystemExit(error.exit_status)
+
+
+def _begin(**_: Any) -> None:
+    try:
+        replica_of(app).begin()
+    except BackhaulError as error:
+        _give_up(error)
+
+
+def _end(**_: Any) -> None:
+    replica_of(app).end()
+
+
+try:
+    app = _made()
+except BackhaulError as error:
+    _give_up(error)
+worker_init.connect(_begin)
+beat_init.connect(_begin)
+worker_shutdown.connect(_end)

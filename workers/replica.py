@@ -1,0 +1,40 @@
+"""What a worker's main process holds: the settings, the database, and the embedded broker, if that is the broker."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from backhaul.clock import SystemClock
+from backhaul.telemetry import emit
+from config.broker import EmbeddedBroker
+from config.schedule import ensure_standing
+from config.settings import Settings
+from workers.database import WorkerDatabase
+
+
+class WorkerReplica:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = WorkerDatabase(settings.database_url)
+        self._broker = None if settings.broker.url else EmbeddedBroker(settings.state)
+
+    def begin(self) -> None:
+        """Before a worker or a beat starts. Raises BrokerUnreachable, DatabaseBusy, ConfigurationInvalid."""
+        self.ensure_broker()
+        with self.database.using() as database, database.writing() as connection:
+            ensure_standing(connection, self.settings, SystemClock().now())
+
+    def ensure_broker(self) -> None:
+        if self._broker is not None and not self._broker.answers():
+            emit("broker.started", address=self._broker.ensure())
+
+    def end(self) -> None:
+        """The broker ends with the process that started it; another one that still needs it starts its own."""
+        self.database.close()
+        if self._broker is not None:
+            self._broker.stop()
+
+
+def replica_of(app: Celery) -> WorkerReplica:
+    replica: WorkerReplica = app.replica
+    return replica

@@ -1,0 +1,85 @@
+"""The watcher: notices what was written without our hook (plain sqlite3, another language), and rings for the push.
+
+SQLite counts the commits of others for every connection (`PRAGMA data_version`); asking costs microseconds. Only when
+the number has moved does it look into the outbox. Elsewhere the outbox is looked at each time.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from celery import Celery, bootsteps
+from celery.worker.consumer import Consumer
+
+from backhaul.clock import SystemClock
+from backhaul.database import Database
+from backhaul.errors import DatabaseBusy
+from backhaul.telemetry import emit
+from backhaul.work.ledger import Work
+from config.bell import publish
+from workers.replica import replica_of
+from workers.waking import wake_push
+
+LOOK_SECONDS = 0.5
+
+
+class Watcher(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
+    """In workers that serve the queue of the push."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, _consumer: Consumer, **_: Any) -> None:
+        self._watch: Watch | None = None
+
+    def start(self, consumer: Consumer) -> None:
+        if self._watch is None:
+            self._watch = Watch(consumer.app, served=set(consumer.app.amqp.queues.consume_from))
+            self._watch.start()
+
+    def shutdown(self, _consumer: Consumer) -> None:
+        if self._watch is not None:
+            self._watch.end()
+
+
+class Watch:
+    def __init__(self, app: Celery, *, served: set[str]) -> None:
+        self._app = app
+        self._served = served
+        self._replica = replica_of(app)
+        self._clock = SystemClock()
+        self._seen: int | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch_for_ever, name="backhaul-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _watch_for_ever(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            try:
+                work = self._look()
+                if work is not None:
+                    publish(self._app, [work.ring])
+            except DatabaseBusy:
+                self._seen = None
+            except Exception as error:  # the thread must go on; Beat looks too
+                self._seen = None
+                emit("bell.failed", error=type(error).__name__)
+
+    def _look(self) -> Work | None:
+        with self._replica.database.using() as database:
+            if not self._has_moved(database):
+                return None
+            return wake_push(database, self._clock.now())
+
+    def _has_moved(self, database: Database) -> bool:
+        if not database.sqlite:
+            return True
+        with database.reading() as connection:
+            version: int = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+        before, self._seen = self._seen, version
+        return version != before
