@@ -103,7 +103,7 @@ def _parsed(url: str | URL) -> URL:
 
 def _engine(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_pre_ping=url.get_backend_name() == "postgresql")
+        return create_engine(url, hide_parameters=True, pool_pre_ping=url.get_backend_name() == "postgresql")
     except ModuleNotFoundError as error:
         raise ConfigurationInvalid(f"{error.name} is not installed", hint="pip install 'backhaul[postgres]'") from error
 

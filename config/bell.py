@@ -23,10 +23,12 @@ from config.settings import Settings, load
 
 if TYPE_CHECKING:
     from celery import Celery
+    from kombu.messaging import Producer
 
 GATHER_SECONDS = 0.005  # one transaction often rings for several works
 APART_SECONDS = 0.020
 QUIET_SECONDS = 1.0  # after a failure
+SAY_AGAIN_SECONDS = 60.0  # of one run; Beat needs seconds to find that a message was lost
 CLOSE_SECONDS = 1.0
 MOST_WAITING = 1_000
 
@@ -40,20 +42,8 @@ def open_bell(home: Path) -> CeleryBell:
 
 def publish(app: Celery, rings: Iterable[Ring]) -> int:
     """Send a message for each; returns how many. Raises what Celery, Kombu and the broker's client raise."""
-    sent = 0
     with app.producer_pool.acquire(block=True, timeout=QUIET_SECONDS) as producer:
-        for ring in rings:
-            app.send_task(
-                ring.task,
-                args=[ring.work_id, ring.generation],
-                task_id=ring.task_id,
-                queue=ring.queue,
-                producer=producer,
-                ignore_result=True,
-                add_to_parent=False,
-            )
-            sent += 1
-    return sent
+        return _publish(app, producer, rings)
 
 
 class CeleryBell:
@@ -68,7 +58,9 @@ class CeleryBell:
         self._changed = threading.Condition()
         self._waiting: dict[str, Look] = {}
         self._thread: threading.Thread | None = None
+        self._said: dict[str, float] = {}  # task id: when
         self._app: Celery | None = None
+        self._producer: Producer | None = None
         self._closing = False
 
     def ring(self, ring: Ring) -> None:
@@ -102,7 +94,7 @@ class CeleryBell:
         """A forked child has neither the thread nor a lock that can be trusted."""
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._waiting, self._thread, self._app = {}, None, None
+        self._waiting, self._thread, self._producer = {}, None, None
 
     def _start(self) -> threading.Thread | None:
         thread = threading.Thread(target=self._publish_for_ever, name="backhaul-bell", daemon=True)
@@ -116,7 +108,10 @@ class CeleryBell:
     def _publish_for_ever(self) -> None:
         while self._wait():
             try:
-                publish(self._opened(), self._take())
+                rings = self._not_said_yet(self._take())
+                if rings:
+                    _publish(*self._opened(), rings)
+                    self._said |= dict.fromkeys((ring.task_id for ring in rings), time.monotonic())
                 time.sleep(APART_SECONDS)
             except Exception as error:  # whatever it is, the app must not notice
                 self._keep_quiet(error)
@@ -137,6 +132,12 @@ class CeleryBell:
             looks, self._waiting = list(self._waiting.values()), {}
         return [ring for ring in map(_looked, looks) if ring is not None]
 
+    def _not_said_yet(self, rings: list[Ring]) -> list[Ring]:
+        """Once for each run: while its message waits, say in a closed queue, more of them would only pile up."""
+        long_ago = time.monotonic() - SAY_AGAIN_SECONDS
+        self._said = {task_id: at for task_id, at in self._said.items() if at > long_ago}
+        return [ring for ring in rings if ring.task_id not in self._said]
+
     def _keep_quiet(self, error: Exception) -> None:
         self.failures += 1
         emit("bell.failed", error=type(error).__name__)
@@ -145,18 +146,37 @@ class CeleryBell:
             self._changed.wait_for(lambda: self._closing, QUIET_SECONDS)
             self._waiting.clear()
 
-    def _opened(self) -> Celery:
+    def _opened(self) -> tuple[Celery, Producer]:
         if self._app is None:
             from config.celery import make_app  # half a second of imports, which the host's start need not wait for
 
             self._app = make_app(self._settings, current=False)
-        return self._app
+        if self._producer is None:
+            # Not from Celery's pool: pools are shared by all apps of a process that have the same broker.
+            self._producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+        return self._app, self._producer
 
     def _let_go(self) -> None:
-        app, self._app = self._app, None
-        if app is not None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
             with contextlib.suppress(Exception):
-                app.close()
+                producer.connection.close()
+
+
+def _publish(app: Celery, producer: Producer, rings: Iterable[Ring]) -> int:
+    sent = 0
+    for ring in rings:
+        app.send_task(
+            ring.task,
+            args=[ring.work_id, ring.generation],
+            task_id=ring.task_id,
+            queue=ring.queue,
+            producer=producer,
+            ignore_result=True,
+            add_to_parent=False,
+        )
+        sent += 1
+    return sent
 
 
 def _looked(look: Look) -> Ring | None:

@@ -6,6 +6,7 @@ seconds. Whoever needs it calls `ensure`; whichever process comes first starts i
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -72,6 +73,17 @@ class EmbeddedBroker:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+    def end(self) -> None:
+        """Stop the server, whoever started it: for the one who heads all processes of this folder."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(PING_SECONDS)
+            with contextlib.suppress(OSError):
+                connection.connect(str(self.socket))
+                connection.sendall(b"SHUTDOWN NOSAVE\r\n")
+                connection.recv(1)  # nothing: it closes when it has ended
+        if self._started is not None:
+            self._started.wait(5)
 
     def _start(self) -> None:
         self._reap()

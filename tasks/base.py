@@ -16,7 +16,7 @@ from backhaul.work.run import Context, Settled, run
 from config.bell import publish
 from config.machine import conditions_of
 from config.settings import Settings
-from tasks import process
+from tasks import lease, process
 
 Body = Callable[[Context], dict[str, Any] | None]
 LONGEST_REASON = 300  # characters of a reason that Flower is shown
@@ -24,6 +24,10 @@ LONGEST_REASON = 300  # characters of a reason that Flower is shown
 
 class WorkFailed(Exception):
     """The work failed; the text is the reason, as `backhaul why` tells it in full."""
+
+
+class RunAgain(Exception):
+    """The work waits for another run; the text is the reason. Celery's events tell a retry's exception alone."""
 
 
 def named(name: str) -> Callable[[Callable[[Task, str, int], str]], Task]:
@@ -40,6 +44,11 @@ def settings_of(task: Task) -> Settings:
 def run_work(task: Task, work_id: str, generation: int, body: Body) -> Settled:
     """Run the work that the message names. Raises Retry when its row is out of reach: Beat rings again."""
     settings = settings_of(task)
+
+    def leased(context: Context) -> dict[str, Any] | None:
+        with lease.renewed(context):
+            return body(context)
+
     try:
         return run(
             process.database(settings),
@@ -49,10 +58,11 @@ def run_work(task: Task, work_id: str, generation: int, body: Body) -> Settled:
             queue=queue_of(task),
             conditions=conditions_of(settings),
             clock=SystemClock(),
-            body=body,
+            body=leased,
+            lease_ms=lease.LEASE_MS,
         )
     except DatabaseBusy as error:
-        raise Retry(message=_shown(str(error)), when=0) from None
+        raise _again(str(error), None) from None
 
 
 def told(settled: Settled) -> str:
@@ -60,7 +70,7 @@ def told(settled: Settled) -> str:
     if settled.kind == "failed":
         raise WorkFailed(_shown(settled.reason)) from None
     if settled.kind in ("retry", "stopped"):
-        raise Retry(message=_shown(settled.reason), when=_seconds_until(settled.due_at)) from None
+        raise _again(settled.reason, settled.due_at) from None
     return settled.kind if settled.kind == "done" else f"{settled.kind}: {settled.reason}"
 
 
@@ -90,6 +100,11 @@ def queue_of(task: Task) -> str | None:
 
 def worker_of(task: Task) -> str:
     return str(task.request.hostname or "here")
+
+
+def _again(reason: str, due_at: int | None) -> Retry:
+    reason, seconds = _shown(reason), _seconds_until(due_at)
+    return Retry(message=f"{reason}; again in {seconds:g} s", exc=RunAgain(reason), when=seconds)
 
 
 def _seconds_until(due_at: int | None) -> float:

@@ -8,17 +8,23 @@ celery -A workers.app flower
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any, NoReturn
 
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import beat_init, worker_init, worker_shutdown
 
 from backhaul.errors import BackhaulError
 from config.celery import make_app
 from config.settings import load
+from tasks.work import import_modules
 from workers.gate import Gate
 from workers.replica import WorkerReplica, replica_of
 from workers.watcher import Watcher
+
+# At every loss of the broker Celery warns that runs go on by default; that is what we set, on purpose.
+warnings.simplefilter("ignore", CPendingDeprecationWarning)
 
 
 def _made() -> Celery:
@@ -37,6 +43,7 @@ def _give_up(error: BackhaulError) -> NoReturn:
 
 def _begin(**_: Any) -> None:
     try:
+        import_modules(replica_of(app).settings)
         replica_of(app).begin()
     except BackhaulError as error:
         _give_up(error)

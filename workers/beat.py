@@ -20,14 +20,13 @@ from backhaul.telemetry import emit
 from backhaul.work import lease, ledger, roster
 from config.schedule import ensure_standing
 from workers.replica import replica_of
-from workers.ringing import ring_due
+from workers.ringing import RING_AGAIN_MS, ring_due
 from workers.waking import wake_push
 
 LEASE = "beat"
 LEASE_MS = 10_000
 RENEW_MS = 3_000
 LOOK_SECONDS = 1.0
-RING_AGAIN_MS = 5_000
 DAY_MS = 86_400_000
 KEEP_MS = 7 * DAY_MS  # finished work; and workers that were not heard of since
 
@@ -60,13 +59,14 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
             return LOOK_SECONDS  # the app has it; the lease stays ours for a while
 
     def close(self) -> None:
-        """Let the other one lead at once."""
+        """Let the other beat lead at once."""
         try:
             with self._replica.database.using() as database, database.writing() as connection:
                 lease.release(connection, LEASE, self._owner)
         except BackhaulError:
             pass  # the lease passes by itself
         super().close()
+        self._replica.end()
 
     def _leads(self, database: Database, now: int) -> bool:
         if now < self._led_until - (LEASE_MS - RENEW_MS):
@@ -100,7 +100,13 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
 
     def _ring(self, now: int) -> None:
         try:
-            ring_due(self.app, self._replica.database, now=now, ring_again_ms=RING_AGAIN_MS)
+            ring_due(
+                self.app,
+                self._replica.database,
+                now=now,
+                ring_again_ms=RING_AGAIN_MS,
+                queues=list(self._replica.settings.queues),
+            )
         except DatabaseBusy:
             raise
         except Exception as error:  # the broker is gone; what is due stays due

@@ -12,11 +12,12 @@ import threading
 from collections.abc import Sequence
 
 from celery import Celery
+from celery.worker import state
 
 from backhaul.clock import SystemClock
 from backhaul.errors import BackhaulError, DatabaseBusy
 from backhaul.telemetry import emit
-from backhaul.work import roster
+from backhaul.work import ledger, roster
 from backhaul.work.roster import QueueState
 from workers.judge import Flipped, Judge
 from workers.replica import replica_of
@@ -35,6 +36,7 @@ class Lookout:
         self._judge = Judge(self._replica.settings, served)
         self._clock = SystemClock()
         self._beat_at = 0
+        self._drained = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_for_ever, name="backhaul-lookout", daemon=True)
 
@@ -48,14 +50,16 @@ class Lookout:
         self._thread.start()
 
     def end(self) -> None:
+        """The worker ends: what it runs is asked to checkpoint, and it is no longer on the roster."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(2)
         try:
+            self._drain()
             with self._replica.database.using() as database, database.writing() as connection:
                 roster.leave(connection, self._name)
         except DatabaseBusy:
-            pass  # whoever reads the roster sees that it has not been heard of
+            pass  # the runs end in their time, and whoever reads the roster sees that it has not been heard of
 
     def mend_broker(self) -> None:
         if not self._ended.is_set():
@@ -71,6 +75,8 @@ class Lookout:
 
     def _look(self, *, first: bool = False) -> None:
         try:
+            if state.should_stop is not None and not self._drained:
+                self._drain()  # a pool without processes of its own ends its run before it ends us
             flipped = self._judge_anew()
             if flipped.opened and not first:
                 self._ring_for(flipped.opened)
@@ -78,6 +84,13 @@ class Lookout:
             pass  # all stays as it was, until the next look
         except Exception as error:  # the thread must go on, and what rings is only a hint
             emit("bell.failed", error=type(error).__name__)
+
+    def _drain(self) -> None:
+        with self._replica.database.using() as database, database.writing() as connection:
+            for work in ledger.query(connection, states=["RUNNING"]):
+                if work.worker == self._name:
+                    ledger.request_stop(connection, work.id, "DEPLOY_DRAIN")
+        self._drained = True
 
     def _judge_anew(self) -> Flipped:
         now = self._clock.now()
@@ -93,11 +106,10 @@ class Lookout:
         return flipped
 
     def _ring_for(self, opened: Sequence[QueueState]) -> None:
-        names = {queue.name for queue in opened}
         ring_due(
             self._app,
             self._replica.database,
             now=self._clock.now(),
             ring_again_ms=0,
-            wanted=lambda work: work.queue in names,
+            queues=[queue.name for queue in opened],
         )

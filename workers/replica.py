@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from celery import Celery
+from sqlalchemy import inspect
 
 from backhaul.clock import SystemClock
+from backhaul.errors import NotInitialised
+from backhaul.schema import work
 from backhaul.telemetry import emit
 from config.broker import EmbeddedBroker
 from config.schedule import ensure_standing
-from config.settings import Settings
+from config.settings import INIT, Settings
 from workers.database import WorkerDatabase
 
 
@@ -21,6 +24,9 @@ class WorkerReplica:
     def begin(self) -> None:
         """Before a worker or a beat starts. Raises BrokerUnreachable, DatabaseBusy, ConfigurationInvalid."""
         self.ensure_broker()
+        with self.database.using() as database, database.reading() as connection:
+            if not inspect(connection).has_table(work.name):
+                raise NotInitialised("this database holds no replica", hint=INIT)
         with self.database.using() as database, database.writing() as connection:
             ensure_standing(connection, self.settings, SystemClock().now())
 

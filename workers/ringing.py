@@ -1,4 +1,4 @@
-"""Ringing for what is due: Beat does it for everything, a gate for the queue that it has just opened.
+"""Ringing for what is due: Beat does it for every queue, a gate for the queue that it has just opened.
 
 Work that was never rung since it began to wait is rung at once. Work that was rung, and still waits, is rung again
 only when no message waits in its queue: then either a message was lost, or a worker holds it and a second one does no
@@ -7,7 +7,7 @@ harm. A closed queue keeps its one message for each work, however long it stays 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Collection
 
 from celery import Celery
 from kombu.exceptions import ChannelError
@@ -17,33 +17,32 @@ from backhaul.work.ledger import Work
 from config.bell import publish
 from workers.database import WorkerDatabase
 
-BATCH = 500
+RING_AGAIN_MS = 5_000
+BATCH = 200
 
 
 def ring_due(
-    app: Celery,
-    database: WorkerDatabase,
-    *,
-    now: int,
-    ring_again_ms: int,
-    wanted: Callable[[Work], bool] = lambda _: True,
-) -> int:
-    """Returns how many were rung. Raises what the broker's client raises; what was not said is then not marked."""
+    app: Celery, database: WorkerDatabase, *, now: int, ring_again_ms: int, queues: Collection[str]
+) -> list[Work]:
+    """What was rung. queues: declared ones; a row of any other waits until its queue is declared again.
+
+    Raises what the broker's client raises; what was not said is then not marked.
+    """
     with database.using() as opened, opened.reading() as connection:
-        due = [work for work in ledger.due(connection, now, ring_again_ms=ring_again_ms, limit=BATCH) if wanted(work)]
-    ringing = _unheard(app, due)
-    if ringing:
-        publish(app, [work.ring for work in ringing])
+        if not ledger.due(connection, now, ring_again_ms=ring_again_ms, limit=1, queues=queues):
+            return []
+    unheard = [queue for queue in queues if waiting_messages(app, queue)]
+    with database.using() as opened, opened.reading() as connection:
+        due = ledger.due(connection, now, ring_again_ms=ring_again_ms, limit=BATCH, unheard=unheard, queues=queues)
+    ring_and_mark(app, database, due, now)
+    return due
+
+
+def ring_and_mark(app: Celery, database: WorkerDatabase, works: Collection[Work], now: int) -> None:
+    if works:
+        publish(app, [work.ring for work in works])
         with database.using() as opened, opened.writing() as connection:
-            ledger.mark_rung(connection, [work.id for work in ringing], now)
-    return len(ringing)
-
-
-def _unheard(app: Celery, due: Iterable[Work]) -> list[Work]:
-    due = list(due)
-    rung = {work.queue for work in due if work.rung_at}
-    empty = {queue for queue in rung if not waiting_messages(app, queue)}
-    return [work for work in due if not work.rung_at or work.queue in empty]
+            ledger.mark_rung(connection, [work.id for work in works], now)
 
 
 def waiting_messages(app: Celery, queue: str) -> int:

@@ -17,8 +17,8 @@ from backhaul.database import Database
 from backhaul.errors import DatabaseBusy
 from backhaul.telemetry import emit
 from backhaul.work.ledger import Work
-from config.bell import publish
 from workers.replica import replica_of
+from workers.ringing import ring_and_mark
 from workers.waking import wake_push
 
 LOOK_SECONDS = 0.5
@@ -61,9 +61,7 @@ class Watch:
     def _watch_for_ever(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
             try:
-                work = self._look()
-                if work is not None:
-                    publish(self._app, [work.ring])
+                self._ring(self._look())
             except DatabaseBusy:
                 self._seen = None
             except Exception as error:  # the thread must go on; Beat looks too
@@ -75,6 +73,11 @@ class Watch:
             if not self._has_moved(database):
                 return None
             return wake_push(database, self._clock.now())
+
+    def _ring(self, push: Work | None) -> None:
+        """Once: while its message waits, say in a closed queue, more of them would only pile up."""
+        if push is not None and not push.rung_at:
+            ring_and_mark(self._app, self._replica.database, [push], self._clock.now())
 
     def _has_moved(self, database: Database) -> bool:
         if not database.sqlite:

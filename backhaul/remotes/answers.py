@@ -34,6 +34,7 @@ LONGEST_WAIT_MS = 3_600_000  # whatever a server asks for, it is asked again aft
 LONGEST_DETAIL = 500  # characters of a server's text that we repeat
 TOO_EARLY = 425
 TOO_LARGE = 413
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)  # the last: thousands of brackets
 
 
 class AnswerTooLarge(Unreachable):
@@ -70,8 +71,8 @@ def message(answer: Answer, kind: type[Message]) -> Message:
         raise stranger(answer, f"it sent {answer.media_type or 'nothing'} where JSON was due")
     try:
         return msgspec.json.decode(_plain(answer), type=kind)
-    except msgspec.MsgspecError as error:
-        raise stranger(answer, str(error)) from error
+    except UNREADABLE as error:
+        raise stranger(answer, str(error)[:LONGEST_DETAIL]) from error
 
 
 def accept(answer: Answer) -> None:
@@ -86,7 +87,7 @@ def failure(answer: Answer) -> BackhaulError:
     """What an answer that is not good means."""
     status, origin = answer.status, answer.origin
     if status == 401:
-        return _signed_out(answer)
+        return signed_out(answer)
     if status in (429, 503):
         return Busy(f"{origin} is busy (HTTP {status})", retry_after_ms=retry_after_ms(answer.headers))
     if status in (408, TOO_EARLY) or status >= 500:
@@ -94,6 +95,14 @@ def failure(answer: Answer) -> BackhaulError:
     if 300 <= status < 400:
         return _moved(answer)
     return _refusal(answer)
+
+
+def signed_out(answer: Answer) -> SignInRequired:
+    """The token is not, or no longer, one of this server's."""
+    return SignInRequired(
+        f"{answer.origin} does not accept this replica's token",
+        hint="register this replica with a fresh code (`backhaul enroll` on the server makes one)",
+    )
 
 
 def stranger(answer: Answer, because: str) -> Unreachable:
@@ -121,20 +130,13 @@ def retry_after_ms(headers: Mapping[str, str]) -> int | None:
     return min(max(wait, 0), LONGEST_WAIT_MS)
 
 
-def _signed_out(answer: Answer) -> SignInRequired:
-    return SignInRequired(
-        f"{answer.origin} does not accept this replica's token",
-        hint="register this replica with a fresh code (`backhaul enroll` on the server makes one)",
-    )
-
-
 def _refusal(answer: Answer) -> BackhaulError:
     """What is said of the replica or of the program is no verdict on what was sent: that stays in its queue."""
     problem = _problem(answer)
     if problem is not None:
         name, said = problem_name(problem), (problem.detail or problem.title)[:LONGEST_DETAIL]
         if name == "replica-revoked":
-            return _signed_out(answer)
+            return signed_out(answer)
         if name == "protocol-unsupported":
             return stranger(answer, said)
         return Refused(f"{answer.origin} refuses: {said}", problem=name, status=answer.status)
@@ -148,7 +150,7 @@ def _problem(answer: Answer) -> Problem | None:
         return None
     try:
         return msgspec.json.decode(_plain(answer), type=Problem)
-    except (msgspec.MsgspecError, Unreachable):
+    except (*UNREADABLE, Unreachable):
         return None
 
 
@@ -162,12 +164,20 @@ def _plain(answer: Answer) -> bytes:
 
 
 def _moved(answer: Answer) -> Unreachable:
-    place = urlsplit(answer.headers.get("Location", ""))
-    where = f"{place.scheme}://{place.hostname}" if place.hostname else "another place"
+    where = _place(answer.headers.get("Location", ""))
     return Unreachable(
         f"{answer.origin} points to {where} (HTTP {answer.status}); redirects are not followed",
         hint="if the server has moved there, make that the URL of the remote; if not, sign in to this network first",
     )
+
+
+def _place(location: str) -> str:
+    """The server that a redirect points to, and nothing of what it says there."""
+    try:
+        place = urlsplit(location)
+    except ValueError:
+        return "another place"
+    return f"{place.scheme}://{place.hostname}"[:LONGEST_DETAIL] if place.hostname else "another place"
 
 
 def _protocol(answer: Answer) -> str:

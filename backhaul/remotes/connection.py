@@ -134,6 +134,11 @@ class _Pieces:
             yield self._body[start : start + PIECE]
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, _response: requests.Response) -> None:
+        """No redirect is looked at: even unfollowed, its body would be read and inflated without a bound."""
+
+
 def _read(raw: Any, deadline: float) -> bytes:
     """The body, still coded. raw: a urllib3 response, which would inflate without limit if it were let."""
     parts, size = [], 0
@@ -148,7 +153,7 @@ def _read(raw: Any, deadline: float) -> bytes:
 
 
 def _session(*, trusting_environment: bool) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.trust_env = trusting_environment
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.clear()

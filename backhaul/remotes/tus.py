@@ -10,15 +10,15 @@ import re
 from base64 import b64encode
 from hashlib import sha256 as new_sha256
 
-from backhaul.errors import BackhaulError, Refused, Unreachable
-from backhaul.remotes.answers import Answer, accept, failure, stranger
+from backhaul.errors import Unreachable
+from backhaul.remotes.answers import Answer, accept, signed_out, stranger
 from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
 
 TUS = {"Tus-Resumable": "1.0.0"}
 MEDIA = "/v1/media"
 ADDRESS = re.compile(rf"{MEDIA}/[0-9A-Za-z_-]+$")  # wherever the server stands, our address starts here
 FORGOTTEN = (404, 410)
-WRONG_OFFSET = 409
+REVOKED = 403
 CHECKSUM_MISMATCH = 460
 
 
@@ -68,8 +68,8 @@ class TusRemote:
             "Upload-Checksum": f"sha256 {b64encode(new_sha256(chunk).digest()).decode()}",
         }
         answer = self._connection.exchange("PATCH", address, headers=headers, body=chunk)
-        if not answer.good:
-            raise _append_failure(answer)
+        if answer.status == CHECKSUM_MISMATCH:
+            raise Unreachable(f"{answer.origin} received damaged bytes and threw them away")
         accept(answer)
         return _offset(answer)
 
@@ -97,16 +97,7 @@ def _offset(answer: Answer) -> int:
 
 
 def _accept_head(answer: Answer) -> None:
-    """A HEAD has no body to tell a problem in: the status is all there is."""
-    if 400 <= answer.status < 500 and answer.from_backhaul and answer.status not in (401, 408, 425, 429):
-        raise Refused(f"{answer.origin} refuses (HTTP {answer.status})", status=answer.status)
+    """A question has nothing to refuse, and its answer no body to say why: 403 is a replica that was revoked."""
+    if answer.status == REVOKED and answer.from_backhaul:
+        raise signed_out(answer)
     accept(answer)
-
-
-def _append_failure(answer: Answer) -> BackhaulError:
-    if answer.status == CHECKSUM_MISMATCH:
-        return Unreachable(f"{answer.origin} received damaged bytes and threw them away")
-    error = failure(answer)
-    if isinstance(error, Refused) and answer.status == WRONG_OFFSET:
-        error.problem = "offset-mismatch"
-    return error

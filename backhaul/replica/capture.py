@@ -63,7 +63,7 @@ def trigger_statements(table: Table) -> list[str]:
     bodies = {
         "insert": (f"AFTER INSERT ON {name}", insert),
         "update": (f"AFTER UPDATE ON {name} WHEN ({same_key}) AND ({changed})", update),
-        "rekey": (f"AFTER UPDATE ON {name} WHEN NOT ({same_key})", f"{delete}\n{insert}"),
+        "rekey": (f"AFTER UPDATE ON {name} WHEN NOT ({same_key})", f"{delete}\n{insert}"),  # OF would miss a rowid
         "delete": (f"AFTER DELETE ON {name}", delete),
     }
     return [
@@ -79,8 +79,11 @@ def key_expression(key: Sequence[str], row: str) -> str:
 
 def fields_expression(columns: Sequence[str], row: str) -> str:
     """SQL for the JSON object of all a row's fields."""
-    members = [f"{_literal(_member(c))} || {_json_expression(f'{row}.{quoted(c)}')}" for c in columns]
-    return "'{' || " + " || ',' || ".join(members) + " || '}'"
+    members = [
+        f"{_literal((',' if number else '{') + _member(c))} || {_json_expression(f'{row}.{quoted(c)}')}"
+        for number, c in enumerate(columns)
+    ]
+    return " || ".join(members) + " || '}'"
 
 
 def _changed_fields_expression(columns: Sequence[str]) -> str:

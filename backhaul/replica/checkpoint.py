@@ -26,13 +26,14 @@ class Checkpoint:
     last_pull_at: int | None
     last_hlc: int
     last_send_seq: int
+    frozen_id: int
     last_push_at: int | None
     clock_offset_ms: int
 
 
 READ = """
     SELECT replica, scope, remote, home, created_at, seen_hlc, position, cursor, last_pull_at,
-           last_hlc, last_send_seq, last_push_at, clock_offset_ms
+           last_hlc, last_send_seq, frozen_id, last_push_at, clock_offset_ms
     FROM backhaul_replica
 """
 
@@ -86,10 +87,13 @@ def pull_from_the_beginning(connection: Connection) -> None:
     connection.execute(text("UPDATE backhaul_replica SET cursor = ''"))
 
 
-def numbered(connection: Connection, *, send_seq: int, hlc: int) -> None:
-    """Numbers and stamps up to these were given out."""
-    statement = "UPDATE backhaul_replica SET last_send_seq = :send_seq, last_hlc = max(last_hlc, :hlc)"
-    connection.execute(text(statement), {"send_seq": send_seq, "hlc": hlc})
+def numbered(connection: Connection, *, send_seq: int, hlc: int, frozen_id: int) -> None:
+    """Numbers and stamps up to these were given out; no change up to this outbox id is pending any more."""
+    statement = """
+        UPDATE backhaul_replica
+        SET last_send_seq = :send_seq, last_hlc = max(last_hlc, :hlc), frozen_id = max(frozen_id, :frozen_id)
+    """
+    connection.execute(text(statement), {"send_seq": send_seq, "hlc": hlc, "frozen_id": frozen_id})
 
 
 def pushed(connection: Connection, now: int) -> None:

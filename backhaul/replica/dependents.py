@@ -15,23 +15,23 @@ SAME_RECORD = """
     SELECT later.id, refused.op_id
     FROM backhaul_outbox AS refused
     JOIN backhaul_outbox AS later ON later.table_name = refused.table_name AND later.key = refused.key
-    WHERE refused.state = 'parked' AND later.state = 'pending' AND later.id > refused.id
+    WHERE refused.state = 'parked' AND later.state = 'pending' AND later.id > refused.id AND later.id BETWEEN ? AND ?
 """
 SAME_GROUP = """
     SELECT other.id, refused.op_id
     FROM backhaul_outbox AS refused
     JOIN backhaul_outbox AS other ON other.group_id = refused.group_id
-    WHERE refused.state = 'parked' AND other.state = 'pending'
+    WHERE refused.state = 'parked' AND other.state = 'pending' AND other.id BETWEEN ? AND ?
 """
 
 
-def find(connection: Connection, tracked: Sequence[Tracked]) -> dict[int, str]:
-    """The pending changes that depend directly on a parked one: id -> op id of the parked one."""
+def find(connection: Connection, tracked: Sequence[Tracked], *, first: int, last: int) -> dict[int, str]:
+    """The pending changes between two outbox ids that depend directly on a parked one: id -> the parked one's op id."""
     if connection.execute(text("SELECT 1 FROM backhaul_outbox WHERE state = 'parked' LIMIT 1")).first() is None:
         return {}
     found: dict[int, str] = {}
     for statement, values in _statements(tracked):
-        for dependent, cause in connection.exec_driver_sql(statement, values):
+        for dependent, cause in connection.exec_driver_sql(statement, (*values, first, last)):
             found.setdefault(dependent, cause)
     return found
 
@@ -58,6 +58,7 @@ def _refers_to(parent: Table, reference: Reference) -> str:
         FROM backhaul_outbox AS refused
         JOIN backhaul_outbox AS child ON child.table_name = ? AND child.state = 'pending'
         WHERE refused.state = 'parked' AND refused.table_name = ? AND refused.kind = 'insert' AND {matches}
+          AND child.id BETWEEN ? AND ?
     """  # noqa: S608 - generated from the catalogue's own names, quoted
 
 

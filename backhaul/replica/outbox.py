@@ -10,8 +10,10 @@ offset as it is known then, after everything the app had seen and everything thi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from sqlalchemy import Connection, RowMapping, text
 
@@ -52,35 +54,39 @@ class Counts:
 # ------------------------------------------------------------------------------------------------ asking
 
 
+PENDING = "id > (SELECT frozen_id FROM backhaul_replica) AND state = 'pending'"
+
+
 def pending(connection: Connection, now: int) -> bool:
     """Whether something could be sent now."""
-    statement = """
-        SELECT EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'pending')
+    statement = f"""
+        SELECT EXISTS (SELECT 1 FROM backhaul_outbox WHERE {PENDING})
             OR EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'sent' AND next_at <= :now AND lease_until <= :now)
-    """
+    """  # noqa: S608 - the parts are constants of this file
     return bool(connection.execute(text(statement), {"now": now}).scalar_one())
 
 
 def waiting(connection: Connection) -> int:
     """How many changes have no outcome yet."""
-    statement = """
-        SELECT (SELECT count(*) FROM backhaul_outbox WHERE state = 'pending')
+    statement = f"""
+        SELECT (SELECT count(*) FROM backhaul_outbox WHERE {PENDING})
              + (SELECT count(*) FROM backhaul_outbox WHERE state = 'sent')
-    """
+    """  # noqa: S608 - the same
     return int(connection.execute(text(statement)).scalar_one())
 
 
 def counts(connection: Connection) -> Counts:
-    statement = """
+    statement = f"""
         SELECT (SELECT count(*) FROM backhaul_outbox WHERE state = 'parked') AS parked,
                (SELECT count(*) FROM backhaul_outbox WHERE state = 'conflict') AS conflicts,
                (SELECT min(captured_at) FROM (
-                   SELECT captured_at FROM backhaul_outbox WHERE state = 'pending' AND id = (
-                       SELECT min(id) FROM backhaul_outbox WHERE state = 'pending')
+                   SELECT captured_at FROM (
+                       SELECT captured_at FROM backhaul_outbox WHERE {PENDING} ORDER BY id LIMIT 1)
                    UNION ALL
-                   SELECT captured_at FROM backhaul_outbox WHERE state = 'sent' AND send_seq = (
-                       SELECT min(send_seq) FROM backhaul_outbox WHERE state = 'sent'))) AS oldest_pending_at
-    """
+                   SELECT captured_at FROM (
+                       SELECT captured_at FROM backhaul_outbox WHERE state = 'sent' ORDER BY send_seq LIMIT 1)
+               )) AS oldest_pending_at
+    """  # noqa: S608 - the same
     return Counts(pending=waiting(connection), **connection.execute(text(statement)).one()._mapping)
 
 
@@ -103,18 +109,6 @@ def parked(connection: Connection) -> list[RowMapping]:
 
 # ------------------------------------------------------------------------------------------------ pending -> sent
 
-
-def claim(connection: Connection, *, now: int, limit: int, lease_ms: int) -> list[Change]:
-    """The next changes to send, frozen and leased; none while others are on their way or wait for their next try."""
-    again = _sent(connection, limit)
-    if again:
-        if any(row["lease_until"] > now or row["next_at"] > now for row in again):
-            return []
-        return _lease([_frozen(row) for row in again], connection, now=now, lease_ms=lease_ms)
-    rows = _whole_groups(connection, _pending(connection, limit))
-    return _lease(_freeze(connection, rows, now=now), connection, now=now, lease_ms=lease_ms) if rows else []
-
-
 CHANGE = """
     SELECT id, op_id, group_id, table_name, CAST(key AS BLOB) AS key, kind, CAST(fields AS BLOB) AS fields,
            captured_at, seen_hlc, base, send_seq, hlc, attempts, fence, lease_until, next_at
@@ -122,30 +116,45 @@ CHANGE = """
 """
 
 
+def claim(connection: Connection, *, now: int, limit: int, lease_ms: int) -> list[Change]:
+    """The next changes to send, frozen and leased; none while others are on their way or wait for their next try."""
+    again = _sent(connection, limit)
+    if any(row["lease_until"] > now or row["next_at"] > now for row in again):
+        return []
+    changes = [_frozen(row) for row in again] or _freeze(connection, next_pending(connection, limit), now=now)
+    if changes:
+        _lease(connection, changes, until=now + lease_ms)
+    return changes
+
+
+def next_pending(connection: Connection, limit: int) -> list[RowMapping]:
+    """The pending changes that the next claim takes: at least `limit`, if there are so many, and groups whole."""
+    (after,) = connection.execute(text("SELECT frozen_id FROM backhaul_replica")).one()
+    statement = f"{CHANGE} WHERE state = 'pending' AND id > :after ORDER BY id LIMIT :limit"
+    return _whole_groups(connection, statement, "id", after=after, limit=limit)
+
+
 def _sent(connection: Connection, limit: int) -> list[RowMapping]:
-    statement = f"{CHANGE} WHERE state = 'sent' ORDER BY send_seq LIMIT :limit"
-    rows = list(connection.execute(text(statement), {"limit": limit}).mappings())
-    if len(rows) < limit or rows[-1]["group_id"] is None:
-        return rows
-    rest = f"{CHANGE} WHERE state = 'sent' AND send_seq > :last AND group_id = :group ORDER BY send_seq"
-    values = {"last": rows[-1]["send_seq"], "group": rows[-1]["group_id"]}
-    return rows + list(connection.execute(text(rest), values).mappings())
+    statement = f"{CHANGE} WHERE state = 'sent' AND send_seq > :after ORDER BY send_seq LIMIT :limit"
+    return _whole_groups(connection, statement, "send_seq", after=0, limit=limit)
 
 
-def _pending(connection: Connection, limit: int) -> list[RowMapping]:
-    statement = f"{CHANGE} WHERE state = 'pending' ORDER BY id LIMIT :limit"
-    return list(connection.execute(text(statement), {"limit": limit}).mappings())
-
-
-def _whole_groups(connection: Connection, rows: list[RowMapping]) -> list[RowMapping]:
-    if not rows or rows[-1]["group_id"] is None:
-        return rows
-    rest = f"{CHANGE} WHERE state = 'pending' AND id > :last AND group_id = :group ORDER BY id"
-    values = {"last": rows[-1]["id"], "group": rows[-1]["group_id"]}
-    return rows + list(connection.execute(text(rest), values).mappings())
+def _whole_groups(connection: Connection, statement: str, number: str, *, after: int, limit: int) -> list[RowMapping]:
+    """The first rows, and as many more as the last one's group has: a transaction's rows stand together."""
+    rows = list(connection.execute(text(statement), {"after": after, "limit": limit}).mappings())
+    while rows and rows[-1]["group_id"] is not None:
+        group, values = rows[-1]["group_id"], {"after": rows[-1][number], "limit": limit}
+        more = connection.execute(text(statement), values).mappings().all()
+        same = list(takewhile(lambda row, group=group: row["group_id"] == group, more))
+        rows += same
+        if len(same) < limit:
+            break
+    return rows
 
 
 def _freeze(connection: Connection, rows: Sequence[RowMapping], *, now: int) -> list[Change]:
+    if not rows:
+        return []
     known = checkpoint.read(connection)
     seq, last, offset = known.last_send_seq, known.last_hlc, known.clock_offset_ms
     changes: list[Change] = []
@@ -156,7 +165,7 @@ def _freeze(connection: Connection, rows: Sequence[RowMapping], *, now: int) -> 
         else:
             hlc = last = max(stamp(min(row["captured_at"], now) + offset), row["seen_hlc"] + 1, last + 1)
         changes.append(_frozen(row, send_seq=seq, hlc=hlc))
-    checkpoint.numbered(connection, send_seq=seq, hlc=last)
+    checkpoint.numbered(connection, send_seq=seq, hlc=last, frozen_id=rows[-1]["id"])
     return changes
 
 
@@ -165,22 +174,17 @@ def _frozen(row: RowMapping, **given: int) -> Change:
     return Change(**values)
 
 
-def _lease(changes: list[Change], connection: Connection, *, now: int, lease_ms: int) -> list[Change]:
+def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> None:
     statement = """
         UPDATE backhaul_outbox
         SET state = 'sent', send_seq = :send_seq, hlc = :hlc, fence = fence + 1, lease_until = :until,
             attempts = attempts + 1
         WHERE id = :id AND fence = :fence AND state IN ('pending', 'sent')
     """
-    until = now + lease_ms
-    connection.execute(
-        text(statement),
-        [
-            {"id": one.id, "fence": one.fence, "send_seq": one.send_seq, "hlc": one.hlc, "until": until}
-            for one in changes
-        ],
-    )
-    return changes
+    rows = [
+        {"id": one.id, "fence": one.fence, "send_seq": one.send_seq, "hlc": one.hlc, "until": until} for one in changes
+    ]
+    connection.execute(text(statement), rows)
 
 
 # ------------------------------------------------------------------------------------------------ sent -> settled
@@ -311,18 +315,20 @@ def forget_passed(connection: Connection, position: int) -> None:
 
 
 def requeue(connection: Connection, ids: Sequence[int], *, now: int) -> int:
-    """parked -> pending, as a new op, decided now: its old number has its outcome for good.
+    """parked -> pending, as a new op at the end of the queue, decided now: the old number has its outcome for good.
 
     What the app had seen when it wrote it (`base`) stays: a person who says "again" has not merged anything.
     """
     statement = """
-        UPDATE backhaul_outbox
-        SET state = 'pending', op_id = lower(hex(randomblob(16))), send_seq = NULL, hlc = NULL, attempts = 0,
-            next_at = 0, reason = NULL, detail = NULL, settled_at = NULL, captured_at = :now,
-            seen_hlc = (SELECT seen_hlc FROM backhaul_replica)
-        WHERE id = :id AND state = 'parked'
+        INSERT INTO backhaul_outbox (group_id, table_name, key, kind, fields, captured_at, seen_hlc, base)
+        SELECT parked.group_id, parked.table_name, parked.key, parked.kind, parked.fields, :now, replica.seen_hlc,
+               parked.base
+        FROM backhaul_outbox AS parked, backhaul_replica AS replica
+        WHERE parked.state = 'parked' AND parked.id IN (SELECT value FROM json_each(:ids))
+        ORDER BY parked.id
     """
-    return connection.execute(text(statement), [{"id": one, "now": now} for one in ids]).rowcount if ids else 0
+    connection.execute(text(statement), {"ids": json.dumps(list(ids)), "now": now})
+    return discard(connection, ids)
 
 
 def discard(connection: Connection, ids: Sequence[int]) -> int:

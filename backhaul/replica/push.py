@@ -17,6 +17,7 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from msgspec import UNSET, Raw
+from sqlalchemy import Connection
 
 from backhaul.backoff import Backoff
 from backhaul.clock import Clock, stamp_to_text
@@ -25,6 +26,7 @@ from backhaul.errors import Refused, SignInRequired, TryLater
 from backhaul.remotes.base import Remote
 from backhaul.replica import backfill, checkpoint, dependents, outbox, tables
 from backhaul.replica.outbox import Change
+from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
 from backhaul.wire import OutgoingOp, Pushed
 
@@ -80,9 +82,17 @@ def push(
 def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
     with database.writing() as connection:
         tracked = tables.checked(connection)
-        while causes := dependents.find(connection, tracked):
-            outbox.park_dependents(connection, causes, now=now)
+        _park_dependents(connection, tracked, now=now, limit=limit)
         return outbox.claim(connection, now=now, limit=limit, lease_ms=LEASE_MS)
+
+
+def _park_dependents(connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int) -> None:
+    """Look at what the claim would take until it takes nothing that depends on a parked change."""
+    while rows := outbox.next_pending(connection, limit):
+        causes = dependents.find(connection, tracked, first=rows[0]["id"], last=rows[-1]["id"])
+        if not causes:
+            return
+        outbox.park_dependents(connection, causes, now=now)
 
 
 def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, clock: Clock, retry: Backoff) -> Pushed:

@@ -19,10 +19,16 @@ VERSION = 1
 SEAL = 16  # bytes of HMAC-SHA-256 (RFC 2104, truncated as its section 5 allows)
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
-    """floor: see above. start: (version, table, key); the next page lists what comes after it."""
+BEGINNING = -1
 
-    floor: int = 0
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """floor: see above; BEGINNING for a replica that begins, and is sent its own records, too.
+
+    start: (version, table, key); the next page lists what comes after it.
+    """
+
+    floor: int = BEGINNING
     start: tuple[int, str, str] = (1, "", "")
 
 

@@ -7,6 +7,7 @@ passed on as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -58,9 +59,9 @@ def pull(
     if max(place.floor, place.start[0] - 1) > head:
         raise refusal("cursor-expired", "the cursor is ahead of the feed: the server was put back to an older state")
     limit = min(limit, MOST_PAGE)
-    rows = records.since(connection, scope, place.start, limit + MOST_OPS + 1)
     page = _Page(place.floor, replica)
-    start = page.fill(rows, limit)
+    with closing(records.since(connection, scope, place.start, limit + MOST_OPS + 1)) as rows:
+        start = page.fill(rows, limit)
     return OutgoingPage(
         records=page.records,
         cursor=cursors.seal(secret, scope, feed, _next(place, start, head)),
@@ -73,14 +74,14 @@ def pull(
 
 
 def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[OutgoingRecord]:
-    """The records as they are now. Raises Refused `batch-too-large` when they are too much for one answer."""
+    """The records as they are now. Raises Refused `answer-too-large` when they are too much for one answer."""
     found, size = [], 0
     for row in records.rows(connection, scope, {(table, canonical_key(key)) for table, key in keys}):
         size += len(row.fields)
         if size > MOST_PAGE_BYTES:
-            raise refusal("batch-too-large", f"the records are larger than {MOST_PAGE_BYTES} bytes; ask for fewer")
+            raise refusal("answer-too-large", f"the records are larger than {MOST_PAGE_BYTES} bytes; ask for fewer")
         if row.deleted or row.born:
-            found.append(_outgoing(row, 0))
+            found.append(_outgoing(row, cursors.BEGINNING))
     return found
 
 
@@ -125,7 +126,7 @@ class _Page:
         return None
 
     def _take(self, row: Row[Any]) -> None:
-        if self.floor and _is_own(row, self.replica, self.floor):
+        if self.floor != cursors.BEGINNING and _is_own(row, self.replica, self.floor):
             return
         self.hlc = max(self.hlc, row.hlc, *(stamp[0] for stamp in records.stamps_of(row).values()))
         self.records.append(_outgoing(row, self.floor))

@@ -20,6 +20,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "schema-conflict": (409, "The table is known with another primary key"),
     "cursor-expired": (410, "The cursor is not of this feed"),
     "batch-too-large": (413, "Too much in one request"),
+    "answer-too-large": (413, "The answer would be too large"),
     "body-too-large": (413, "The body is too large"),
     "inflated-too-large": (413, "The body inflates to too much"),
     "unsupported-coding": (415, "The content coding is not supported"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from backhaul.server.statements import write_rows
 from backhaul.wire import encode
 
 Place = tuple[str, str]  # table, canonical key
+Rows = Generator[Row[Any], None, None]  # to be closed when it is left early
 CHUNK = 1_000  # rows held at once while streaming
 
 _stamps = msgspec.json.Decoder(dict[str, Stamp]).decode
@@ -31,7 +32,9 @@ def rows(connection: Connection, scope: str, places: Iterable[Place]) -> Iterato
         yield from _rows_sqlite(connection, scope, list(places))
 
 
-def since(connection: Connection, scope: str, start: tuple[int, str, str], most: int) -> Iterator[Row[Any]]:
+def since(
+    connection: Connection, scope: str, start: tuple[int, str, str], most: int
+) -> Rows:
     """The records that a feed lists after (version, table, key), in this order, not more than `most`, streamed."""
     statement = """
         SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
@@ -44,9 +47,9 @@ def since(connection: Connection, scope: str, start: tuple[int, str, str], most:
         LIMIT :most
     """
     values = {"scope": scope, "version": start[0], "table": start[1], "key": start[2], "most": most}
-    result = connection.execute(text(statement).execution_options(stream_results=True), values)
-    for chunk in result.partitions(CHUNK):
-        yield from chunk
+    with connection.execute(text(statement).execution_options(stream_results=True), values) as result:
+        for chunk in result.partitions(CHUNK):
+            yield from chunk
 
 
 def alive(connection: Connection, scope: str) -> Iterator[Row[Any]]:
@@ -56,9 +59,9 @@ def alive(connection: Connection, scope: str) -> Iterator[Row[Any]]:
         FROM server_record
         WHERE scope = :scope AND deleted = 0 AND born > 0
     """
-    result = connection.execute(text(statement).execution_options(stream_results=True), {"scope": scope})
-    for chunk in result.partitions(CHUNK):
-        yield from chunk
+    with connection.execute(text(statement).execution_options(stream_results=True), {"scope": scope}) as result:
+        for chunk in result.partitions(CHUNK):
+            yield from chunk
 
 
 def keep(connection: Connection, scope: str, states: Mapping[Place, State]) -> None:

@@ -111,7 +111,7 @@ class Store:
             return feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now)
 
     def records(self, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[feed.OutgoingRecord]:
-        """Raises Refused: `batch-too-large`."""
+        """Raises Refused: `answer-too-large`."""
         with self.database.reading() as connection:
             return feed.whole(connection, scope, keys)
 

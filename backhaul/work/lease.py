@@ -5,7 +5,7 @@ A lease that is not renewed passes by itself. The fence moves whenever the holde
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, case, or_, update
+from sqlalchemy import Connection, case, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from backhaul.schema import lease
@@ -33,3 +33,8 @@ def release(connection: Connection, name: str, owner: str) -> bool:
     """Give the lease back before its time. The row stays, for the sake of its fence."""
     given = update(lease).where(lease.c.name == name, lease.c.owner == owner).values(until=0).returning(lease.c.name)
     return connection.execute(given).one_or_none() is not None
+
+
+def holder(connection: Connection, name: str, now: int) -> str | None:
+    """Who holds the lease just now; None when nobody does."""
+    return connection.scalar(select(lease.c.owner).where(lease.c.name == name, lease.c.until > now))

@@ -387,11 +387,18 @@ def _lost(connection: Connection, work: Work) -> Stopped:
 
 
 def due(
-    connection: Connection, now: int, *, ring_again_ms: int, limit: int, unheard: Collection[str] = ()
+    connection: Connection,
+    now: int,
+    *,
+    ring_again_ms: int,
+    limit: int,
+    unheard: Collection[str] = (),
+    queues: Collection[str] | None = None,
 ) -> list[Work]:
     """What is due and was not rung lately, oldest first. Ring for it, then `mark_rung`.
 
     unheard: queues in which messages still wait: work of theirs that was rung once is left out, however long ago.
+    queues: of these alone; None: of all.
     """
     return _all(
         connection,
@@ -399,6 +406,7 @@ def due(
         .where(table.c.state == "ENQUEUED", table.c.due_at <= now)
         .where(table.c.rung_at <= now - ring_again_ms)
         .where(or_(table.c.rung_at == 0, table.c.queue.not_in(unheard)))
+        .where(True if queues is None else table.c.queue.in_(queues))
         .order_by(table.c.due_at, table.c.id)
         .limit(limit),
     )

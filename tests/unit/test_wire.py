@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,14 @@ def test_a_canonical_key_is_the_text_that_sqlite_makes(key: list[Any]) -> None:
 
 @given(st.lists(PLAIN, max_size=4), st.lists(PLAIN, max_size=4))
 def test_canonical_keys_are_equal_exactly_when_the_keys_are(one: list[Any], other: list[Any]) -> None:
-    def typed(key: list[Any]) -> list[Any]:
-        return [(type(value), math.copysign(1, value) if value == 0 else 0, value) for value in key]
-
     keys = [canonical_key([from_plain(value) for value in key]) for key in (one, other)]
 
-    def sign(value: Any) -> Any:
-        return math.copysign(1, value) if isinstance(value, float) else 0
+    assert (keys[0] == keys[1]) == ([exactly(value) for value in one] == [exactly(value) for value in other])
 
-    same = [(type(v), sign(v), v) for v in one] == [(type(v), sign(v), v) for v in other]
-    assert (keys[0] == keys[1]) == same
+
+def exactly(value: Any) -> tuple[Any, ...]:
+    """What tells 1 from 1.0 and from True, and 0.0 from -0.0."""
+    return type(value), value, math.copysign(1, value) if isinstance(value, float) else None
 
 
 # ----------------------------------------------------------------------------------------------------- messages
@@ -177,10 +176,8 @@ def test_a_body_that_is_cut_short_is_refused(coding: str, cut: int) -> None:
 @pytest.mark.parametrize("coding", CODINGS)
 @given(noise=st.binary(max_size=200))
 def test_noise_is_refused_and_never_raises_anything_else(coding: str, noise: bytes) -> None:
-    try:
+    with suppress(Refused):
         inflate(noise, coding)
-    except Refused as refused:
-        assert refused.problem in ("malformed", "inflated-too-large")
 
 
 def test_a_tail_behind_the_stream_is_refused() -> None:

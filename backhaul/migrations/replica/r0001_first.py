@@ -42,6 +42,7 @@ def _backhaul_replica() -> None:
         sa.Column("last_pull_at", sa.BigInteger),
         sa.Column("last_hlc", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("last_send_seq", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("frozen_id", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("last_push_at", sa.BigInteger),
         sa.Column("clock_offset_ms", sa.BigInteger, nullable=False, server_default="0"),
         sa.PrimaryKeyConstraint("id", name="pk_backhaul_replica"),
@@ -92,37 +93,21 @@ def _backhaul_outbox() -> None:
         sa.Column("settled_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("id", name="pk_backhaul_outbox"),
         sa.CheckConstraint(
-            "kind IN ('insert', 'update', 'delete', 'backfill', 'void')", name="ck_backhaul_outbox_kind"
+            "kind = 'update' OR kind = 'insert' OR kind = 'delete' OR kind = 'backfill' OR kind = 'void'",
+            name="ck_backhaul_outbox_kind",
         ),
         sa.CheckConstraint(
-            "state = 'pending' OR state = 'parked' OR send_seq IS NOT NULL", name="ck_backhaul_outbox_sent_is_numbered"
-        ),
-        sa.CheckConstraint(
-            "state IN ('pending', 'sent', 'acked', 'parked', 'conflict')", name="ck_backhaul_outbox_state"
+            "state = 'pending' OR state = 'parked' OR (send_seq IS NOT NULL AND (state = 'sent' OR state = 'acked' OR state = 'conflict'))",
+            name="ck_backhaul_outbox_state",
         ),
         sqlite_autoincrement=True,
-    )
-    op.create_index(
-        "ix_backhaul_outbox_group",
-        "backhaul_outbox",
-        ["group_id"],
-        sqlite_where=sa.text("group_id IS NOT NULL"),
-        postgresql_where=sa.text("group_id IS NOT NULL"),
-    )
-    op.create_index("ix_backhaul_outbox_key", "backhaul_outbox", ["table_name", "key"])
-    op.create_index(
-        "ix_backhaul_outbox_pending",
-        "backhaul_outbox",
-        ["id"],
-        sqlite_where=sa.text("state = 'pending'"),
-        postgresql_where=sa.text("state = 'pending'"),
     )
     op.create_index(
         "ix_backhaul_outbox_refused",
         "backhaul_outbox",
         ["state"],
-        sqlite_where=sa.text("state IN ('parked', 'conflict')"),
-        postgresql_where=sa.text("state IN ('parked', 'conflict')"),
+        sqlite_where=sa.text("state = 'parked' OR state = 'conflict'"),
+        postgresql_where=sa.text("state = 'parked' OR state = 'conflict'"),
     )
     op.create_index(
         "ix_backhaul_outbox_sent",

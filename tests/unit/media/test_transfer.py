@@ -314,3 +314,33 @@ def test_an_unreachable_server_changes_nothing(
     with pytest.raises(Unreachable):
         send(this, through=remote)
     assert row(this) == this
+
+
+class MovedClock(Clock):
+    moment = 0
+
+    def now(self) -> int:
+        return self.moment
+
+
+class SlowRemote(MemoryMediaRemote):
+    """takes_ms: of each append; the last one is of all that follow."""
+
+    def __init__(self, clock: MovedClock, *takes_ms: int) -> None:
+        super().__init__()
+        self.clock = clock
+        self.takes_ms = list(takes_ms)
+        self.sizes: list[int] = []
+
+    def append(self, address: str, at: int, chunk: bytes | memoryview) -> int:
+        self.clock.moment += self.takes_ms.pop(0) if len(self.takes_ms) > 1 else self.takes_ms[0]
+        self.sizes.append(len(chunk) // 1024)
+        return super().append(address, at, chunk)
+
+
+def test_chunks_grow_on_a_quick_link_and_shrink_on_a_slow_one(database: Database, registered: Register) -> None:
+    clock = MovedClock()
+    this, remote = registered(bytes(1_200 * 1024)), SlowRemote(clock, 100, 100, 100, 5_000, 11_000, 11_000, 11_000, 20)
+    upload(database, remote, this.id, clock=clock, context=Run(), chunk_bytes=256 * 1024)
+    assert remote.sizes == [64, 128, 256, 256, 256, 128, 64, 48]
+    assert set(remote.whole) == {this.sha256}

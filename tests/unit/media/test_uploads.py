@@ -90,7 +90,8 @@ def test_an_upload_that_begins_anew_has_sent_nothing_and_says_why(database: Data
 
 def test_uploads_are_listed_and_counted_by_state(database: Database) -> None:
     with database.writing() as connection:
-        for number, state in enumerate(("pending", "pending", "done")):
+        states: list[State] = ["pending", "pending", "done"]
+        for number, state in enumerate(states):
             uploads.register(connection, an_upload(state, f"u{number}"))
         assert uploads.counts(connection) == {"pending": 2, "sending": 0, "done": 1, "parked": 0}
         assert [upload.id for upload in uploads.listed(connection)] == ["u2", "u1", "u0"]

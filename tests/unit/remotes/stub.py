@@ -29,12 +29,14 @@ def reply(
     content_type: str = "application/json",
     protocol: str | None = "1",
     length: int | None = None,
-    **headers: str,
+    headers: dict[str, str] | None = None,
+    **more: str,
 ) -> bytes:
     """The bytes of an answer. length: a Content-Length that lies."""
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body) if length is None else length}"]
     lines += [f"Content-Type: {content_type}", "Connection: close"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    named = {name.replace("_", "-"): value for name, value in more.items()} | (headers or {})
+    lines += [f"{name}: {value}" for name, value in named.items()]
     if protocol is not None:
         lines.append(f"Backhaul-Protocol: {protocol}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backhaul.errors import BackhaulError, Busy, Refused, SignInRequired, Unreachable
 from backhaul.remotes import answers
-from backhaul.remotes.answers import AnswerTooLarge, retry_after_ms
+from backhaul.remotes.answers import Answer, AnswerTooLarge, message, retry_after_ms
 from backhaul.remotes.http import HttpRemote
+from backhaul.wire import Digest
 from tests.unit.remotes.stub import DATE, reply, stub
 
 DIGEST = json.dumps({"tables": [], "position": 7, "now": 1}).encode()
@@ -96,7 +99,7 @@ def test_an_answer_that_time_heals_is_unreachable(status: int) -> None:
     ],
 )
 def test_a_busy_server_says_how_long_to_wait(status: int, headers: dict[str, str], wait: int | None) -> None:
-    error = failed(reply(status, **{name.replace("-", "_"): value for name, value in headers.items()}))
+    error = failed(reply(status, headers=headers))
     assert isinstance(error, Busy)
     assert error.retry_after_ms == wait
 
@@ -190,3 +193,48 @@ def test_a_page_that_is_too_large_is_asked_for_again_smaller(monkeypatch: pytest
         "/v1/pull?cursor=a+b&limit=25",
         "/v1/pull?cursor=c&limit=25",
     ]
+
+
+@pytest.mark.parametrize("location", ["", "//", "http://[", "/v1/push", "http://" + "x" * 60_000])
+def test_a_redirect_to_nowhere_is_unreachable_too(location: str) -> None:
+    error = failed(reply(307, Location=location))
+    assert type(error) is Unreachable
+    assert len(str(error)) < 1_000
+
+
+def test_an_answer_of_many_brackets_cannot_be_read() -> None:
+    assert type(failed(reply(body=b"[" * 500_000))) is Unreachable
+    assert type(failed(reply(400, b'{"title":' * 500_000, content_type="application/problem+json"))) is Unreachable
+
+
+@given(
+    status=st.integers(200, 599),
+    body=st.one_of(st.binary(max_size=40), st.just(problem("x")), st.just(DIGEST), st.just(b"[" * 9_999)),
+    headers=st.dictionaries(
+        st.sampled_from(
+            [
+                "Content-Type",
+                "Content-Encoding",
+                "Retry-After",
+                "Date",
+                "Location",
+                "Backhaul-Protocol",
+                "Upload-Offset",
+            ]
+        ),
+        st.one_of(
+            st.text(st.characters(max_codepoint=255), max_size=20),
+            st.sampled_from(["1", "zstd", "gzip", "application/json", "application/problem+json", DATE]),
+        ),
+    ),
+)
+def test_whatever_a_server_answers_only_our_own_errors_come_of_it(
+    status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    answer = Answer(origin="https://sync.example.org", status=status, headers=headers, body=body)
+    try:
+        message(answer, Digest)
+    except (Unreachable, Busy, SignInRequired, Refused):
+        return
+    assert answer.good
+    assert answer.from_backhaul

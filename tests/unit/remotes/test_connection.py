@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -124,6 +125,14 @@ def test_every_request_names_the_protocol_and_what_it_reads() -> None:
     assert headers["Backhaul-Protocol"] == "1"
     assert headers["Accept-Encoding"] == "zstd, gzip"
     assert headers["Content-Type"] == "application/json"
+
+
+def test_the_body_of_a_redirect_is_not_inflated_behind_our_back() -> None:
+    packed = zlib.compress(bytes(2**20), wbits=31)
+    redirect = reply(302, packed, Location="/elsewhere", Content_Encoding="gzip")
+    with stub(redirect) as server, closing(connection.Connection(server.url)) as link:
+        assert link.exchange("GET", "/v1/digest").body == packed
+        assert len(server.requests) == 1
 
 
 def test_cookies_are_not_kept() -> None:

@@ -14,7 +14,11 @@ from backhaul.remotes.tus import TusRemote
 from tests.unit.remotes.stub import StubServer, reply, stub
 
 HASH = "ab" * 32
-PAGE = {"content_type": "text/html", "protocol": None}
+
+
+def page(status: int, headers: dict[str, str] | None = None) -> bytes:
+    """What a hotel's network says in the server's place."""
+    return reply(status, b"<html>Sign in</html>", content_type="text/html", protocol=None, headers=headers)
 
 
 @contextmanager
@@ -86,14 +90,15 @@ def test_what_the_server_has_it_has() -> None:
 
 @pytest.mark.parametrize("status", [200, 404])
 def test_a_sign_in_page_neither_has_a_file_nor_has_forgotten_an_upload(status: int) -> None:
-    with remote(reply(status, b"<html>", **PAGE)) as (client, _):
-        for ask in (lambda: client.has(HASH), lambda: client.sent("/v1/media/a")):
-            with pytest.raises(Unreachable, match="does not answer like"):
-                ask()
+    with remote(page(status)) as (client, _):
+        with pytest.raises(Unreachable, match="does not answer like"):
+            client.has(HASH)
+        with pytest.raises(Unreachable, match="does not answer like"):
+            client.sent("/v1/media/a")
 
 
 def test_a_sign_in_page_takes_no_bytes() -> None:
-    with remote(reply(200, b"<html>", Upload_Offset="3", **PAGE)) as (client, _), pytest.raises(Unreachable):
+    with remote(page(200, {"Upload-Offset": "3"})) as (client, _), pytest.raises(Unreachable):
         client.append("/v1/media/a", 0, b"abc")
 
 
@@ -111,7 +116,8 @@ def test_bytes_damaged_on_the_way_may_be_sent_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(401, SignInRequired), (403, Refused), (429, Busy), (503, Busy), (500, Unreachable)]
+    ("status", "error"),
+    [(400, Unreachable), (401, SignInRequired), (403, SignInRequired), (429, Busy), (503, Busy), (500, Unreachable)],
 )
 def test_an_answer_without_a_body_means_what_its_status_says(status: int, error: type[Exception]) -> None:
     with remote(reply(status)) as (client, _), pytest.raises(error):

@@ -1,0 +1,203 @@
+"""The server over HTTP: routes, who may ask, and what every failure is called. `docs/protocol.md` is the text.
+
+Requests are read on the event loop, within bounds; whatever blocks (inflating, decoding, the database, files) is done
+in a thread. Nothing that goes out in an error comes from SQL or from a stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backhaul.clock import Clock, SystemClock
+from backhaul.database import open_database
+from backhaul.errors import DatabaseBusy, Refused
+from backhaul.server import auth, exchange, tus
+from backhaul.server.auth import Replica
+from backhaul.server.intake import Intake
+from backhaul.server.media import COLLECTION, Media
+from backhaul.server.problems import refusal
+from backhaul.server.settings import Settings
+from backhaul.server.store import ServerDatabase, Store, prepare
+from backhaul.wire import MOST_PAGE, PROTOCOL, PROTOCOL_HEADER, Keys, Push, Registration, Tables
+
+THREADS = 12  # fewer than the connections that SQLAlchemy's pool holds
+BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
+
+
+def create_app(settings: Settings, clock: Clock | None = None) -> Starlette:
+    """The ASGI application, with its tables made. Raises ConfigurationInvalid, DatabaseBusy."""
+    clock = clock or SystemClock()
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = ServerDatabase(open_database(settings.url))
+    prepare(database, clock.now())
+    api = Api(Store(database), clock)
+    media = Media(Intake(settings, database, clock), settings.most_upload, api.replica)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        yield
+        database.close()
+
+    return Starlette(
+        routes=[*api.routes, *media.routes],
+        middleware=[Middleware(Spoken)],
+        exception_handlers=HANDLERS,
+        lifespan=lifespan,
+    )
+
+
+class Api:
+    """Everything but media."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._database = store.database
+        self._clock = clock
+
+    @property
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/health", self.health),
+            Route("/v1/replicas", self.register, methods=["POST"]),
+            Route("/v1/tables", self.declare, methods=["PUT"]),
+            Route("/v1/push", self.push, methods=["POST"]),
+            Route("/v1/pull", self.pull),
+            Route("/v1/records", self.records, methods=["POST"]),
+            Route("/v1/digest", self.digest),
+        ]
+
+    async def replica(self, request: Request) -> Replica:
+        """Who asks. Raises Refused: `token-invalid`, `replica-revoked`, `protocol-unsupported`."""
+        return await run_in_threadpool(self._authenticated, exchange.bearer(request))
+
+    async def health(self, request: Request) -> Response:
+        await run_in_threadpool(self._reachable)
+        return exchange.answer(request, {"status": "ok", "protocol": PROTOCOL, "now": self._clock.now()})
+
+    async def register(self, request: Request) -> Response:
+        raw = await exchange.body(request)
+        return await run_in_threadpool(self._register, request, raw)
+
+    async def declare(self, request: Request) -> Response:
+        replica = await self.replica(request)
+        raw = await exchange.body(request)
+        return await run_in_threadpool(self._declare, request, replica, raw)
+
+    async def push(self, request: Request) -> Response:
+        replica = await self.replica(request)
+        raw = await exchange.body(request)
+        return await run_in_threadpool(self._push, request, replica, raw)
+
+    async def pull(self, request: Request) -> Response:
+        replica = await self.replica(request)
+        return await run_in_threadpool(self._pull, request, replica)
+
+    async def records(self, request: Request) -> Response:
+        replica = await self.replica(request)
+        raw = await exchange.body(request)
+        return await run_in_threadpool(self._records, request, replica, raw)
+
+    async def digest(self, request: Request) -> Response:
+        replica = await self.replica(request)
+        return await run_in_threadpool(self._digest, request, replica)
+
+    def _reachable(self) -> None:
+        with self._database.reading() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def _authenticated(self, token: str) -> Replica:
+        with self._database.reading() as connection:
+            return auth.authenticate(connection, token)
+
+    def _register(self, request: Request, raw: bytes) -> Response:
+        registration = exchange.message(request, raw, Registration)
+        with self._database.writing() as connection:
+            registered = auth.register(connection, registration, self._clock.now())
+        return exchange.answer(request, registered, 201)
+
+    def _declare(self, request: Request, replica: Replica, raw: bytes) -> Response:
+        self._store.declare(replica.scope, exchange.message(request, raw, Tables).tables)
+        return Response(status_code=204)
+
+    def _push(self, request: Request, replica: Replica, raw: bytes) -> Response:
+        push = exchange.message(request, raw, Push)
+        return exchange.answer(request, self._store.push(replica, push.ops, self._clock.now()))
+
+    def _pull(self, request: Request, replica: Replica) -> Response:
+        cursor = request.query_params.get("cursor", "")
+        return exchange.answer(request, self._store.pull(replica, cursor, _limit(request), self._clock.now()))
+
+    def _records(self, request: Request, replica: Replica, raw: bytes) -> Response:
+        keys = exchange.message(request, raw, Keys)
+        return exchange.answer(request, self._store.records(replica.scope, keys.keys))
+
+    def _digest(self, request: Request, replica: Replica) -> Response:
+        return exchange.answer(request, self._store.digest(replica.scope, self._clock.now()))
+
+
+class Spoken:
+    """Every answer says which protocol it is of: a sign-in page of the network does not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers[PROTOCOL_HEADER] = PROTOCOL
+                if scope["path"].startswith(COLLECTION):
+                    headers["Tus-Resumable"] = tus.VERSION
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
+def _limit(request: Request) -> int:
+    said = request.query_params.get("limit", str(MOST_PAGE))
+    if not (said.isascii() and said.isdigit() and int(said[:9]) > 0):
+        raise refusal("malformed", f"limit is a number from 1 to {MOST_PAGE}")
+    return min(int(said[:9]), MOST_PAGE)
+
+
+async def _refused(_request: Request, error: Any) -> Response:
+    return exchange.failed(error.problem, str(error))
+
+
+async def _busy(_request: Request, _error: Any) -> Response:
+    return exchange.failed("busy", "the database is busy")
+
+
+async def _http(_request: Request, error: Any) -> Response:
+    return exchange.failed(BY_STATUS.get(error.status_code, "malformed"), status=error.status_code)
+
+
+async def _failed(_request: Request, _error: Any) -> Response:
+    return exchange.failed("internal", "the server's log says more")
+
+
+HANDLERS: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
+    Refused: _refused,
+    DatabaseBusy: _busy,
+    OperationalError: _busy,
+    PoolTimeout: _busy,
+    HTTPException: _http,
+    Exception: _failed,
+}

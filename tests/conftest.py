@@ -1,0 +1,25 @@
+"""What all tests share: an environment that says nothing of Backhaul, and where the outside test data lies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("BACKHAUL_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+# The caller's own replica, if the shell is set up for one, must not be what the tests write to.
+for variable in [name for name in os.environ if name.startswith("BACKHAUL_")]:
+    del os.environ[variable]
+
+
+@pytest.fixture
+def chinook(tmp_path: Path) -> Path:
+    """A copy of the Chinook sample database (15,000 rows, 11 tables, a composite key), to do anything with."""
+    original = DATA / "chinook.sqlite"
+    if not original.exists():
+        pytest.skip("no chinook.sqlite: name the folder that holds it in BACKHAUL_TEST_DATA")
+    return Path(shutil.copyfile(original, tmp_path / "chinook.db"))

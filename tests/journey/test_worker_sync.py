@@ -1,0 +1,110 @@
+"""A replica's changes and files, carried by real workers to a real server."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backhaul.bell import SilentBell
+from backhaul.client import Media
+from backhaul.clock import SystemClock
+from backhaul.media.uploads import Upload
+from backhaul.remotes.http import HttpRemote
+from backhaul.replica import enrol, outbox
+from config.credentials import write_token
+from config.queues import declared
+from tests.crew import CONFIGURATION, Crew
+from tests.replicas import SHOP
+from tests.services import SyncServer, sync_server
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[SyncServer]:
+    with sync_server(tmp_path / "server") as server:
+        yield server
+
+
+def join(home: Path, server: SyncServer) -> Crew:
+    """A replica of the shop, enrolled; sync every second."""
+    home.mkdir()
+    with sqlite3.connect(home / "shop.db") as app:
+        app.executescript(SHOP)
+    app.close()
+    often = CONFIGURATION.replace("http://127.0.0.1:1", server.url).replace('pull_every = "1d"', 'pull_every = "1s"')
+    crew = Crew(home, configuration=often)
+    remote = HttpRemote(server.url)
+    enrolled = enrol.enrol(
+        crew.database,
+        remote,
+        code=server.enrol(),
+        url=server.url,
+        home=str(home),
+        name=home.name,
+        names=[],
+        clock=SystemClock(),
+    )
+    remote.close()
+    write_token(crew.settings.state, enrolled.registered.token)
+    return crew
+
+
+def customers(crew: Crew) -> list[tuple[int, str]]:
+    with crew.database.reading() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql("SELECT id, name FROM customer ORDER BY id")]
+
+
+def put(crew: Crew, file: Path) -> Upload:
+    bell = SilentBell(declared(crew.settings), frozenset(crew.settings.media.requires))
+    return Media(crew.database, bell, SystemClock()).put(file)
+
+
+def test_what_another_program_writes_reaches_the_other_replica(tmp_path: Path, server: SyncServer) -> None:
+    here, there = join(tmp_path / "here", server), join(tmp_path / "there", server)
+    try:
+        for crew in (here, there):
+            crew.worker(queues="sync")
+            crew.beat()
+        with sqlite3.connect(here.home / "shop.db") as other:
+            other.executemany("INSERT INTO customer (id, name) VALUES (?, ?)", [(n, f"c{n}") for n in range(2_000)])
+        other.close()
+        eventually(lambda: len(customers(there)) == 2_000, 20, "the other replica has them")
+        assert customers(there) == customers(here)
+        eventually(lambda: not waiting(here), 5, "nothing waits")
+    finally:
+        here.end()
+        there.end()
+
+
+def waiting(crew: Crew) -> int:
+    with crew.database.reading() as connection:
+        return outbox.waiting(connection)
+
+
+def test_a_file_waits_for_its_conditions_and_goes_by_the_media_worker(tmp_path: Path, server: SyncServer) -> None:
+    crew = join(tmp_path / "here", server)
+    try:
+        crew.set(unmetered=False)
+        crew.worker("data", queues="sync")
+        crew.worker("heavy", queues="media")
+        crew.beat()
+        file = tmp_path / "photo.jpg"
+        file.write_bytes(b"picture" * 100_000)
+        upload = put(crew, file)
+        eventually(lambda: crew.waiting("media"), 5, "its message waits")
+        crew.set(unmetered=True)
+        eventually(lambda: state(crew, upload)[0] == "done", 15, "it is uploaded")
+        assert state(crew, upload)[1:] == ("media", "heavy@crew")
+    finally:
+        crew.end()
+
+
+def state(crew: Crew, upload: Upload) -> tuple[str, str, str]:
+    with crew.database.reading() as connection:
+        row = connection.exec_driver_sql(
+            f"SELECT state, queue, worker FROM backhaul_upload WHERE id = '{upload.id}'"
+        ).one()
+    return (row[0], row[1], row[2])

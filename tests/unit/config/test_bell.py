@@ -1,0 +1,116 @@
+"""The bell: a hint that never raises and never makes its caller wait."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backhaul.bell import Bell, Ring
+from backhaul.bell import open_bell as open_installed_bell
+from config.bell import CeleryBell
+from config.broker import EmbeddedBroker
+from config.celery import make_app
+from config.fresh import write_fresh
+from config.settings import Settings, load
+from tests.waiting import eventually
+from workers.ringing import waiting_messages
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.delenv("BACKHAUL_BROKER_URL", raising=False)
+    write_fresh(tmp_path, database="sqlite:///shop.db", remote="https://sync.example")
+    return load(tmp_path)
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[EmbeddedBroker]:
+    broker = EmbeddedBroker(settings.state)
+    broker.ensure()
+    yield broker
+    broker.stop()
+
+
+def ring(number: int = 1) -> Ring:
+    return Ring(task="backhaul.work", work_id=f"w{number}", generation=0, queue="sync", task_id=f"w{number}")
+
+
+def waiting(settings: Settings) -> int:
+    return waiting_messages(make_app(settings, current=False), "sync")
+
+
+def test_the_bell_is_found_by_its_entry_point(settings: Settings) -> None:
+    bell: Bell = open_installed_bell(settings.home)
+    assert isinstance(bell, CeleryBell)
+    assert {queue.name for queue in bell.queues} == {"sync", "media", "maintenance"}
+    bell.close()
+
+
+def test_rings_of_one_run_become_one_message(settings: Settings, broker: EmbeddedBroker) -> None:
+    bell = CeleryBell(settings)
+    for number in [1] * 500 + [2]:
+        bell.ring(ring(number))
+    bell.close()
+    assert 2 <= waiting(settings) <= 10
+    assert bell.failures == 0
+
+
+def test_a_dead_broker_costs_its_caller_less_than_the_commit_before_it(settings: Settings, tmp_path: Path) -> None:
+    bell = CeleryBell(settings)
+    bell.ring(ring())
+    eventually(lambda: bell.failures, 10, "the broker is found dead")
+    app = sqlite3.connect(tmp_path / "app.db")
+    app.execute("CREATE TABLE t (n)")
+    committing = ringing = 0.0
+    for number in range(300):
+        began = time.perf_counter()
+        with app:
+            app.execute("INSERT INTO t VALUES (?)", (number,))
+        committed = time.perf_counter()
+        bell.ring(ring(number))
+        committing, ringing = committing + committed - began, ringing + time.perf_counter() - committed
+    app.close()
+    bell.close()
+    print(f"ring / commit = {ringing / committing:.3f}, {ringing / 300 * 1e6:.1f} microseconds a ring")
+    assert ringing < committing
+
+
+def test_a_broker_that_comes_back_is_rung_again(settings: Settings) -> None:
+    bell = CeleryBell(settings)
+    bell.ring(ring())
+    eventually(lambda: bell.failures, 10, "the broker is found dead")
+    broker = EmbeddedBroker(settings.state)
+    broker.ensure()
+    try:
+        eventually(lambda: bell.ring(ring(2)) or waiting(settings), 5, "a message arrives", pause=0.2)
+    finally:
+        bell.close()
+        broker.stop()
+
+
+def test_a_forked_child_rings_by_itself(settings: Settings, broker: EmbeddedBroker) -> None:
+    bell = CeleryBell(settings)
+    bell.ring(ring(1))
+    eventually(lambda: waiting(settings) == 1, 10, "the parent has rung")
+    child = os.fork()
+    if child == 0:
+        bell.ring(ring(2))
+        bell.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    eventually(lambda: waiting(settings) == 2, 5, "the child has rung")
+    bell.close()
+
+
+def test_a_note_whose_look_fails_is_dropped_and_the_others_are_rung(settings: Settings, broker: EmbeddedBroker) -> None:
+    bell = CeleryBell(settings)
+    bell.ring_for("broken", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    bell.ring_for("nothing", lambda: None)
+    bell.ring_for("push", lambda: ring(7))
+    bell.close()
+    assert waiting(settings) == 1

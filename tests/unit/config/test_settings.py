@@ -1,0 +1,114 @@
+"""What may stand in backhaul.toml and the environment, and what is said of what may not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from backhaul.errors import AlreadyInitialised, ConfigurationInvalid, NotInitialised
+from config.fresh import write_fresh
+from config.settings import load
+
+REPLICA = '[replica]\ndatabase = "sqlite:///shop.db"\nremote = "https://sync.example"\n'
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BACKHAUL_HOME", "BACKHAUL_BROKER_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def refused(home: Path, text: str) -> str:
+    (home / "backhaul.toml").write_text(text)
+    with pytest.raises(ConfigurationInvalid) as refusal:
+        load(home)
+    return str(refusal.value).replace(f"{home}/", "")
+
+
+def test_a_fresh_file_means_the_defaults(tmp_path: Path) -> None:
+    write_fresh(tmp_path, database="sqlite:///shop.db", remote="https://sync.example")
+    settings = load(tmp_path)
+    assert settings.database_url == f"sqlite:///{tmp_path}/shop.db"
+    assert settings.replica.remote == "https://sync.example"
+    assert set(settings.queues["media"].tags) == {"connected", "unmetered", "charging", "storage_not_low"}
+    assert settings.sync.push_every == 15 * 60_000
+    assert settings.media.chunk == 4 * 2**20
+    assert settings.retry.reconcile.initial == 30_000
+    with pytest.raises(AlreadyInitialised):
+        write_fresh(tmp_path, database="sqlite:///other.db", remote="https://other.example")
+    assert [file.name for file in tmp_path.iterdir()] == ["backhaul.toml"]
+
+
+def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) -> None:
+    write_fresh(tmp_path, database="sqlite:///shop.db", remote="https://sync.example")
+    plain = load(tmp_path)
+    file = tmp_path / "backhaul.toml"
+    bare = [line.removeprefix("# ") for line in file.read_text().splitlines()]
+    examples = ("url", "concurrency", "unmetered", "modules")
+    meant = [line for line in bare if re.match(r"\w+ = |\[[\w.]+\]", line) and not line.startswith(examples)]
+    file.write_text("\n".join(meant))
+    assert load(tmp_path) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[replica]\ndatabase = "sqlite:///a\nremote = "b"\n', "backhaul.toml: Illegal character '\\n' (at line 2"),
+        (REPLICA + '[sync]\n# slow\npull_every = "soon"\n', "backhaul.toml, line 6: sync.pull_every: not a duration"),
+        (REPLICA + "[sync]\npull_every = 30\n", "backhaul.toml, line 5: sync.pull_every: not a duration"),
+        (REPLICA + "[snyc]\n", "backhaul.toml, line 4: snyc: there is no such setting"),
+        (REPLICA + "[sync]\npush_evry = '1m'\n", "backhaul.toml, line 5: sync.push_evry: there is no such setting"),
+        (REPLICA + '[queues]\nbig = {tags = ["unmetred"]}\n', "line 5: queues.big.tags.0: there is no condition"),
+        (REPLICA + '[queues.big]\ntags = "connected"\n', "line 5: queues.big.tags: it should be a list"),
+        (REPLICA + "[conditions]\nchargin = true\n", "line 5: conditions.chargin: there is no condition 'chargin'"),
+        (REPLICA + "[retry.push]\njitter = 3\n", "line 5: retry.push.jitter: Input should be less than or equal to 1"),
+        ('[replica]\ndatabase = "sqlite:///a"\n', "backhaul.toml, line 1: replica.remote: it is missing"),
+    ],
+)
+def test_an_error_names_the_line_and_the_field(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refused(tmp_path, text)
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    said = refused(tmp_path, REPLICA + '[sync]\npull_every = "soon"\n[media]\nchunk = "big"\n')
+    assert len(said.splitlines()) == 2
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "backhaul.toml").write_text(REPLICA + '[sync]\npull_every = "2s"\npush_every = "3s"\n')
+    monkeypatch.setenv("BACKHAUL_HOME", str(tmp_path))
+    monkeypatch.setenv("BACKHAUL_SYNC__PULL_EVERY", "7s")
+    monkeypatch.setenv("BACKHAUL_QUEUES__BIG__TAGS", '["charging", "region:eu"]')
+    monkeypatch.setenv("BACKHAUL_BROKER_URL", "redis://broker")
+    settings = load()
+    assert (settings.sync.pull_every, settings.sync.push_every) == (7_000, 3_000)
+    assert settings.queues["big"].tags == ("charging", "region:eu")
+    assert "sync" in settings.queues
+    assert settings.broker.url == "redis://broker"
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKHAUL_SYNC__PULL_EVERY", "soon")
+    assert "environment, BACKHAUL_SYNC__PULL_EVERY: sync.pull_every: not a duration" in refused(tmp_path, REPLICA)
+
+
+def test_the_environment_alone_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotInitialised) as refusal:
+        load(tmp_path)
+    assert refusal.value.hint is not None
+    assert "backhaul init" in refusal.value.hint
+    monkeypatch.setenv("BACKHAUL_REPLICA__DATABASE", "postgresql://host/name")
+    monkeypatch.setenv("BACKHAUL_REPLICA__REMOTE", "https://sync.example")
+    assert load(tmp_path).database_url == "postgresql://host/name"
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    settings = load(tmp_path, initialised=False)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.labels = ("x",)
+
+
+def test_our_folder_is_private(tmp_path: Path) -> None:
+    assert load(tmp_path, initialised=False).state.stat().st_mode & 0o777 == 0o700

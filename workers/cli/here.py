@@ -1,0 +1,99 @@
+"""The replica that a command acts on: its settings, its database, its bell and its server, each opened when wanted."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection
+
+from backhaul.clock import SystemClock
+from backhaul.database import Database, open_database, sqlite_file
+from backhaul.errors import ConfigurationInvalid
+from backhaul.work import roster
+from backhaul.work.conditions import Condition
+from backhaul.work.roster import Worker
+from config.machine import conditions_of
+from config.settings import FILE, Settings, load
+
+if TYPE_CHECKING:
+    from backhaul.remotes.http import HttpRemote
+    from config.bell import CeleryBell
+
+ALIVE_MS = 15_000  # a worker says every five seconds that it is there
+
+
+class Here:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+
+    @property
+    def now(self) -> int:
+        return self.clock.now()
+
+    @cached_property
+    def database(self) -> Database:
+        """Raises ConfigurationInvalid when its file is gone: opening it would make an empty one."""
+        file = sqlite_file(self.settings.database_url)
+        if file is not None and not file.is_file():
+            raise ConfigurationInvalid(
+                f"the database {file} is not there",
+                hint=f"put it back, or say where it is in {FILE}, [replica] database",
+            )
+        return open_database(self.settings.database_url)
+
+    @cached_property
+    def remote(self) -> HttpRemote:
+        from backhaul.remotes.http import HttpRemote
+        from config.credentials import read_token
+
+        replica = self.settings.replica
+        return HttpRemote(replica.remote, read_token(self.settings.state), allow_plain=replica.allow_plain_http)
+
+    @cached_property
+    def bell(self) -> CeleryBell:
+        from config.bell import CeleryBell
+
+        return CeleryBell(self.settings)
+
+    def conditions(self, connection: Connection) -> tuple[Mapping[str, Condition], frozenset[str]]:
+        return conditions_of(self.settings)(connection, self.now)
+
+    def close(self) -> None:
+        for opened in ("bell", "remote", "database"):
+            if opened in self.__dict__:
+                self.__dict__[opened].close()
+
+
+@contextmanager
+def opened(home: Path | None) -> Iterator[Here]:
+    """Raises NotInitialised, ConfigurationInvalid."""
+    here = Here(load(home))
+    try:
+        yield here
+    finally:
+        here.close()
+
+
+def live_workers(connection: Connection, now: int) -> Sequence[Worker]:
+    """Those that were heard of lately, without the ones of this machine whose process is gone: killed, they say no
+    goodbye."""
+    return [worker for worker in roster.alive(connection, now, ALIVE_MS) if not _is_gone(worker)]
+
+
+def _is_gone(worker: Worker) -> bool:
+    if worker.name.partition("@")[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(worker.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

@@ -1,0 +1,94 @@
+"""backhaul serve, backhaul enroll: the sync server, and who may join it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backhaul.server.settings import Settings
+from config.settings import load
+from workers.cli.options import AsJson, Home
+from workers.cli.output import say_json
+from workers.enrolment import make_code
+
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="The server's folder: its database and media.")
+]
+DatabaseUrl = Annotated[
+    str | None, typer.Option("--database", metavar="URL", help="Another database, for example postgresql://HOST/NAME.")
+]
+
+
+def add_to(program: typer.Typer) -> None:
+    program.command()(serve)
+    program.command()(enroll)
+
+
+def serve(
+    *,
+    home: Home = None,
+    data: Data = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="The address to listen on.")] = None,
+    database: DatabaseUrl = None,
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", metavar="PEM", help="Speak HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="PEM")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the sync server, until Ctrl-C or SIGTERM. Its address is said when it listens."""
+    from backhaul.server.serve import serve as run_server
+
+    settings = _settings(home, data, database, port, host, tls_cert, tls_key)
+
+    def say(listening: int) -> None:
+        url = f"{'https' if tls_cert else 'http'}://{_bracketed(settings.host)}:{listening}"
+        if as_json:
+            say_json({"url": url, "port": listening, "data": str(settings.data)})
+        else:
+            print(f"listening on {url}", flush=True)
+
+    run_server(settings, on_ready=say)
+
+
+def enroll(
+    *,
+    home: Home = None,
+    data: Data = None,
+    scope: Annotated[str, typer.Option("--scope", metavar="NAME", help="What the replica will share.")] = "default",
+    database: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a fresh one-time code, alone on a line: what `backhaul init` needs. It is good for an hour."""
+    code = make_code(_settings(home, data, database), scope)
+    if as_json:
+        say_json({"code": code, "scope": scope})
+    else:
+        print(code)
+
+
+def _settings(
+    home: Path | None,
+    data: Path | None,
+    database: str | None,
+    port: int | None = None,
+    host: str | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+) -> Settings:
+    """What was typed goes before backhaul.toml and the environment, `[server]`."""
+    loaded = load(home, initialised=False)
+    known = loaded.server
+    return Settings(
+        data=(data or loaded.home / known.data).resolve(),
+        database_url=database or known.database,
+        host=known.host if host is None else host,
+        port=known.port if port is None else port,
+        tls_certificate=tls_cert,
+        tls_key=tls_key,
+    )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
