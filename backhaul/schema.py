@@ -95,7 +95,7 @@ outbox = Table(
     "backhaul_outbox",
     replica_metadata,
     Column("id", BigId, primary_key=True, autoincrement=True),  # never used twice, or the server would drop changes
-    Column("op_id", Text, nullable=False, server_default=text("(lower(hex(randomblob(16))))")),
+    Column("op_id", Text),  # random; given when it is first sent, or parked before that
     Column("group_id", Text),  # NULL: a group of its own
     Column("table_name", Text, nullable=False),
     Column("key", Text, nullable=False),  # JSON array

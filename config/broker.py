@@ -86,7 +86,7 @@ class EmbeddedBroker:
             self._started.wait(5)
 
     def _start(self) -> None:
-        self._reap()
+        self._bury()
         self.socket.unlink(missing_ok=True)
         with (self.folder / "redis.log").open("ab") as log:
             self._started = subprocess.Popen(
@@ -99,9 +99,12 @@ class EmbeddedBroker:
             )
         self._wait_until_it_answers(self._started)
 
-    def _reap(self) -> None:
-        if self._started is not None:
-            self._started.poll()
+    def _bury(self) -> None:
+        """The server that this object started before: it has died, or it hangs."""
+        server, self._started = self._started, None
+        if server is not None:
+            server.kill()
+            server.wait()
 
     def _options(self) -> list[str]:
         return [

@@ -28,7 +28,10 @@ def run_function(task: Task, work_id: str, generation: int) -> str:
 
 
 def import_modules(settings: Settings) -> None:
-    """Import the host's modules. Raises ConfigurationInvalid. The folder comes last on the path: its `config.py` must not stand before ours."""
+    """Import the host's modules. Raises ConfigurationInvalid.
+
+    The replica's folder comes last on the path: a `config.py` in it must not stand before ours.
+    """
     if str(settings.home) not in sys.path:
         sys.path.append(str(settings.home))
     for module in settings.work.modules:

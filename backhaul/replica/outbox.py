@@ -13,7 +13,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
+from secrets import token_hex
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
@@ -145,11 +148,15 @@ def _whole_groups(connection: Connection, statement: str, number: str, *, after:
     while rows and rows[-1]["group_id"] is not None:
         group, values = rows[-1]["group_id"], {"after": rows[-1][number], "limit": limit}
         more = connection.execute(text(statement), values).mappings().all()
-        same = list(takewhile(lambda row, group=group: row["group_id"] == group, more))
+        same = list(takewhile(partial(_of_group, group), more))
         rows += same
         if len(same) < limit:
             break
     return rows
+
+
+def _of_group(group: str, row: RowMapping) -> bool:
+    return bool(row["group_id"] == group)
 
 
 def _freeze(connection: Connection, rows: Sequence[RowMapping], *, now: int) -> list[Change]:
@@ -164,12 +171,12 @@ def _freeze(connection: Connection, rows: Sequence[RowMapping], *, now: int) -> 
             hlc = BACKFILL_STAMP
         else:
             hlc = last = max(stamp(min(row["captured_at"], now) + offset), row["seen_hlc"] + 1, last + 1)
-        changes.append(_frozen(row, send_seq=seq, hlc=hlc))
+        changes.append(_frozen(row, op_id=token_hex(16), send_seq=seq, hlc=hlc))
     checkpoint.numbered(connection, send_seq=seq, hlc=last, frozen_id=rows[-1]["id"])
     return changes
 
 
-def _frozen(row: RowMapping, **given: int) -> Change:
+def _frozen(row: RowMapping, **given: Any) -> Change:
     values = {name: row[name] for name in Change.__dataclass_fields__} | given
     return Change(**values)
 
@@ -177,12 +184,20 @@ def _frozen(row: RowMapping, **given: int) -> Change:
 def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> None:
     statement = """
         UPDATE backhaul_outbox
-        SET state = 'sent', send_seq = :send_seq, hlc = :hlc, fence = fence + 1, lease_until = :until,
+        SET state = 'sent', op_id = :op_id, send_seq = :send_seq, hlc = :hlc, fence = fence + 1, lease_until = :until,
             attempts = attempts + 1
         WHERE id = :id AND fence = :fence AND state IN ('pending', 'sent')
     """
     rows = [
-        {"id": one.id, "fence": one.fence, "send_seq": one.send_seq, "hlc": one.hlc, "until": until} for one in changes
+        {
+            "id": one.id,
+            "op_id": one.op_id,
+            "fence": one.fence,
+            "send_seq": one.send_seq,
+            "hlc": one.hlc,
+            "until": until,
+        }
+        for one in changes
     ]
     connection.execute(text(statement), rows)
 
@@ -276,8 +291,8 @@ def park_unsendable(connection: Connection, changes: Sequence[Change], *, reason
     """
     fill = """
         INSERT INTO backhaul_outbox
-            (table_name, key, kind, captured_at, seen_hlc, base, state, send_seq, hlc)
-        VALUES (:table, '[]', 'void', :now, 0, 0, 'sent', :send_seq, :hlc)
+            (op_id, table_name, key, kind, captured_at, seen_hlc, base, state, send_seq, hlc)
+        VALUES (:op_id, :table, '[]', 'void', :now, 0, 0, 'sent', :send_seq, :hlc)
     """
     parked_rows = [
         {"id": one.id, "fence": one.fence + 1, "reason": reason, "detail": detail[:500], "now": now} for one in changes
@@ -285,7 +300,10 @@ def park_unsendable(connection: Connection, changes: Sequence[Change], *, reason
     connection.execute(text(park), parked_rows)
     connection.execute(
         text(fill),
-        [{"table": one.table_name, "now": now, "send_seq": one.send_seq, "hlc": one.hlc} for one in changes],
+        [
+            {"op_id": token_hex(16), "table": one.table_name, "now": now, "send_seq": one.send_seq, "hlc": one.hlc}
+            for one in changes
+        ],
     )
 
 
@@ -293,13 +311,14 @@ def park_dependents(connection: Connection, causes: dict[int, str], *, now: int)
     """pending -> parked, because of a parked change. causes: id of the dependent -> op id of what it depends on."""
     statement = """
         UPDATE backhaul_outbox
-        SET state = 'parked', reason = 'depends-on-parked', detail = :detail, settled_at = :now
+        SET state = 'parked', op_id = :op_id, reason = 'depends-on-parked', detail = :detail, settled_at = :now
         WHERE id = :id AND state = 'pending'
     """
-    detail = "depends on the parked change {}"
-    connection.execute(
-        text(statement), [{"id": one, "detail": detail.format(cause), "now": now} for one, cause in causes.items()]
-    )
+    rows = [
+        {"id": one, "op_id": token_hex(16), "detail": f"depends on the parked change {cause}", "now": now}
+        for one, cause in causes.items()
+    ]
+    connection.execute(text(statement), rows)
 
 
 # ------------------------------------------------------------------------------------------------ settled -> gone
@@ -325,7 +344,7 @@ def requeue(connection: Connection, ids: Sequence[int], *, now: int) -> int:
                parked.base
         FROM backhaul_outbox AS parked, backhaul_replica AS replica
         WHERE parked.state = 'parked' AND parked.id IN (SELECT value FROM json_each(:ids))
-        ORDER BY parked.id
+        ORDER BY min(parked.id) OVER (PARTITION BY coalesce(parked.group_id, parked.op_id)), parked.id
     """
     connection.execute(text(statement), {"ids": json.dumps(list(ids)), "now": now})
     return discard(connection, ids)

@@ -47,7 +47,8 @@ def _chosen(connection: Connection, op_ids: Sequence[str]) -> list[RowMapping]:
     for op_id in op_ids:
         if op_id not in known:
             raise Unknown(f"no parked change {op_id!r}", hint="list them: backhaul parked list")
-    return [known[op_id] for op_id in op_ids]
+    groups = {known[op_id]["group_id"] for op_id in op_ids} - {None}  # a transaction goes, or is given up, as a whole
+    return [row for row in rows if row["op_id"] in op_ids or row["group_id"] in groups]
 
 
 def _records(chosen: Sequence[RowMapping]) -> list[tuple[str, list[Any]]]:

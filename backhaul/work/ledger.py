@@ -406,7 +406,7 @@ def due(
         .where(table.c.state == "ENQUEUED", table.c.due_at <= now)
         .where(table.c.rung_at <= now - ring_again_ms)
         .where(or_(table.c.rung_at == 0, table.c.queue.not_in(unheard)))
-        .where(True if queues is None else table.c.queue.in_(queues))
+        .where(or_(literal(queues is None), table.c.queue.in_(queues or ())))
         .order_by(table.c.due_at, table.c.id)
         .limit(limit),
     )

@@ -45,7 +45,7 @@ def typed(script: str, folder: Path) -> Iterator[None]:
     said = folder / "said.txt"
     with said.open("wb") as output:
         shell = subprocess.Popen(
-            ["bash", "-eu", "-c", script],
+            ["bash", "-eu", "-c", f"trap wait TERM\n{script}"],  # it ends when all that it started has ended
             cwd=folder,
             env=environment(folder),
             stdin=subprocess.DEVNULL,
@@ -64,9 +64,9 @@ def typed(script: str, folder: Path) -> Iterator[None]:
 
 
 def status(shop: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        ["backhaul", "status", "--json"], cwd=shop, env=environment(shop), capture_output=True, check=False
-    )
+    """Empty while there is no replica yet."""
+    asking = ["backhaul", "status", "--home", str(shop), "--json"]
+    done = subprocess.run(asking, env=environment(shop.parent), capture_output=True, check=False)
     return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
 
 

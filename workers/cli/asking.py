@@ -133,7 +133,8 @@ def why_work(here: Here, work_id: str) -> str:
     with here.database.reading() as connection:
         conditions, labels = here.conditions(connection)
         workers = live_workers(connection, now)
-        return why(connection, work_id, conditions, labels, declared(here.settings), workers, now)
+        line = why(connection, work_id, conditions, labels, declared(here.settings), workers, now)
+    return " ".join(line.split())  # the error of a driver may have several lines
 
 
 # ------------------------------------------------------------------------------------------------ in this process

@@ -5,6 +5,7 @@ Only that one file is imported: a command that shows three numbers should not lo
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib import import_module
@@ -41,6 +42,7 @@ def run() -> int:
     """Runs the command in sys.argv; returns its exit status (`exit_status` of the error, if there is one)."""
     arguments = sys.argv[1:]
     as_json = "--json" in arguments
+    logging.getLogger("backhaul").addHandler(logging.NullHandler())  # what a command has to say, it says itself
     try:
         program = _program(arguments)
         status = program(arguments or ["--help"], prog_name="backhaul", standalone_mode=False)

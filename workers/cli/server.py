@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,7 @@ def serve(
         else:
             print(f"listening on {url}", flush=True)
 
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     run_server(settings, on_ready=say)
 
 

@@ -71,7 +71,7 @@ def _backhaul_outbox() -> None:
     op.create_table(
         "backhaul_outbox",
         sa.Column("id", BigId, autoincrement=True, nullable=False),
-        sa.Column("op_id", sa.Text, nullable=False, server_default=sa.text("(lower(hex(randomblob(16))))")),
+        sa.Column("op_id", sa.Text),
         sa.Column("group_id", sa.Text),
         sa.Column("table_name", sa.Text, nullable=False),
         sa.Column("key", sa.Text, nullable=False),

@@ -101,11 +101,11 @@ def test_names_with_quotes_spaces_colons_and_other_scripts_are_captured(make: Ma
     ]
 
 
-def test_each_change_has_an_op_id_of_its_own_and_the_time_it_was_made(replica: Replica) -> None:
+def test_each_change_has_the_time_it_was_made(replica: Replica) -> None:
     before = replica.clock.now()
     replica.write("INSERT INTO customer (id, name) VALUES (1, 'a'), (2, 'b')")
     rows = replica.outbox()
-    assert len({row["op_id"] for row in rows}) == 2
+    assert len(rows) == 2
     assert all(before - 1 <= row["captured_at"] <= replica.clock.now() + 1 for row in rows)
 
 

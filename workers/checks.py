@@ -1,0 +1,136 @@
+"""What `backhaul doctor` looks at. A check asks one thing and says ok, warn or fail, with what to do about it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+
+from backhaul.clock import Clock
+from backhaul.database import Database
+from backhaul.errors import BackhaulError
+from backhaul.remotes.base import Remote
+from backhaul.replica import checkpoint, inspection, tables
+from backhaul.work.roster import Worker
+from config.broker import EmbeddedBroker
+from config.settings import Settings
+
+LARGE_OFFSET_MS = 60_000
+DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671, "pyamqp": 5672}
+
+
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    verdict: Literal["ok", "warn", "fail"]
+    said: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """remote, workers: asked when it is their turn, for asking may fail."""
+
+    settings: Settings
+    database: Database
+    remote: Callable[[], Remote]
+    workers: Callable[[Connection], list[Worker]]
+    clock: Clock
+
+
+def examine(patient: Patient) -> Iterator[Finding]:
+    for check in (_database, _capture, _left_out, _token, _server, _broker, _workers):
+        try:
+            yield check(patient)
+        except BackhaulError as error:
+            yield Finding(check.__name__.strip("_").replace("_", " "), "fail", str(error), error.hint)
+
+
+def _database(patient: Patient) -> Finding:
+    with patient.database.reading() as connection:
+        known = checkpoint.read(connection)
+        mode = str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+    if mode != "wal":
+        hint = "readers and writers wait for each other: take away what sets another journal mode"
+        return Finding("database", "warn", f"replica {known.replica}; journal mode {mode}", hint)
+    return Finding("database", "ok", f"replica {known.replica} of scope {known.scope!r}; journal mode wal")
+
+
+def _capture(patient: Patient) -> Finding:
+    with patient.database.reading() as connection:
+        tracked = tables.all_tracked(connection)
+        altered = tables.altered(connection, tracked)
+        waiting = [one.table.name for one in tracked if one.backfill == "pending"]
+    if altered:
+        return Finding("capture", "fail", f"altered since init: {', '.join(altered)}", "run: backhaul init")
+    if waiting:
+        return Finding("capture", "ok", f"{len(tracked)} tables; the backfill has {len(waiting)} of them to go")
+    return Finding("capture", "ok", f"{len(tracked)} tables, their triggers up to date")
+
+
+def _left_out(patient: Patient) -> Finding:
+    with patient.database.reading() as connection:
+        known = {one.table.name for one in tables.all_tracked(connection)}
+        found, unfit = inspection.find_tables(connection)
+    reasons = [str(one) for one in unfit]
+    reasons += [f"table {one.name!r} is not synced" for one in found if one.name not in known]
+    if reasons:
+        return Finding("left out", "warn", "; ".join(reasons), "backhaul init --table NAME adds one")
+    return Finding("left out", "ok", "every table is synced")
+
+
+def _token(patient: Patient) -> Finding:
+    file = patient.settings.state / "token"
+    try:
+        mode = file.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return Finding("token", "fail", f"{file} is not there", "put it back from a backup, or init a fresh copy")
+    if mode & 0o077:
+        return Finding("token", "fail", f"others may read {file} (mode {mode:o})", f"chmod 600 {file}")
+    return Finding("token", "ok", "only its owner can read it")
+
+
+def _server(patient: Patient) -> Finding:
+    asked_at = patient.clock.now()
+    digest = patient.remote().digest()
+    answered_at = patient.clock.now()
+    offset = digest.now - (asked_at + answered_at) // 2
+    said = (
+        f"{patient.settings.replica.remote} answers in {answered_at - asked_at} ms, its clock {offset:+} ms from ours"
+    )
+    if abs(offset) > LARGE_OFFSET_MS:
+        return Finding("server", "warn", said, "set this machine's clock; stamps are corrected by the difference")
+    return Finding("server", "ok", said)
+
+
+def _broker(patient: Patient) -> Finding:
+    url = patient.settings.broker.url
+    if url is None:
+        if EmbeddedBroker(patient.settings.state).answers():
+            return Finding("broker", "ok", "the embedded redis-server answers")
+        return Finding("broker", "warn", "the embedded redis-server does not run", "backhaul up starts it")
+    parts = urlsplit(url)
+    place = (parts.hostname or "localhost", parts.port or DEFAULT_PORTS.get(parts.scheme.partition("+")[0], 6379))
+    began = time.monotonic()
+    try:
+        with socket.create_connection(place, timeout=3):
+            took = (time.monotonic() - began) * 1000
+    except OSError as error:
+        hint = "nothing is lost; start it, or change [broker] url"
+        return Finding("broker", "fail", f"{place[0]}:{place[1]} cannot be reached: {error.strerror or error}", hint)
+    return Finding("broker", "ok", f"{place[0]}:{place[1]} takes a connection in {took:.0f} ms")
+
+
+def _workers(patient: Patient) -> Finding:
+    with patient.database.reading() as connection:
+        alive = patient.workers(connection)
+    served = {state.name for worker in alive for state in worker.queues}
+    unserved = [name for name in patient.settings.queues if name not in served]
+    if unserved:
+        return Finding("workers", "warn", f"no live worker serves {', '.join(unserved)}", "backhaul up")
+    return Finding("workers", "ok", f"{len(alive)} alive, every queue is served")
