@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-dev  ## Style, types, and which module may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(TYPED:%=-p %)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
 bench: $(VENV)/.installed-dev  ## Measure speed and size

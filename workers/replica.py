@@ -6,6 +6,7 @@ from celery import Celery
 from sqlalchemy import inspect
 
 from backhaul.clock import SystemClock
+from backhaul.database import sqlite_file
 from backhaul.errors import NotInitialised
 from backhaul.schema import work
 from backhaul.telemetry import emit
@@ -22,13 +23,19 @@ class WorkerReplica:
         self._broker = None if settings.broker.url else EmbeddedBroker(settings.state)
 
     def begin(self) -> None:
-        """Before a worker or a beat starts. Raises BrokerUnreachable, DatabaseBusy, ConfigurationInvalid."""
+        """Before a worker or a beat starts. Raises NotInitialised, BrokerUnreachable, DatabaseBusy."""
+        self._check_database()
         self.ensure_broker()
+        with self.database.using() as database, database.writing() as connection:
+            ensure_standing(connection, self.settings, SystemClock().now())
+
+    def _check_database(self) -> None:
+        file = sqlite_file(self.settings.database_url)
+        if file is not None and not file.exists():  # opening it would make it
+            raise NotInitialised(f"there is no database {file}", hint=INIT)
         with self.database.using() as database, database.reading() as connection:
             if not inspect(connection).has_table(work.name):
                 raise NotInitialised("this database holds no replica", hint=INIT)
-        with self.database.using() as database, database.writing() as connection:
-            ensure_standing(connection, self.settings, SystemClock().now())
 
     def ensure_broker(self) -> None:
         if self._broker is not None and not self._broker.answers():

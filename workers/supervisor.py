@@ -44,16 +44,16 @@ class Child:
 
 
 class Supervisor:
-    """died: is told of every child that has ended by itself, with its exit status. lock: kept open by the warden."""
+    """died: is told of every child that has ended by itself, with its exit status. lock: for the warden to hold."""
 
-    def __init__(self, died: Callable[[Child, int], None], *, lock: int) -> None:
+    def __init__(self, died: Callable[[Child, int], None], *, lock: int | None = None) -> None:
         self.children: list[Child] = []
         self._died = died
         self._warden = subprocess.Popen(
             [sys.executable, "-m", "workers.warden"],
             stdin=subprocess.PIPE,
             cwd="/",
-            pass_fds=(lock,),
+            pass_fds=() if lock is None else (lock,),
             start_new_session=True,
         )
 

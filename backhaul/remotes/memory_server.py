@@ -152,7 +152,8 @@ class MemoryServer:
 
     def _merge(self, replica: str, op: Op, version: int) -> None:
         hlc = BACKFILL_STAMP if op.kind == "backfill" else op.hlc
-        change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=op.fields)
+        fields = {name: value for name, value in op.fields.items() if name not in self.tables[op.table].key}
+        change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=fields)
         self.states[op.address] = merge(self.states.get(op.address), change, version)
 
     def _problems(self, replica: str, ops: Sequence[Op]) -> dict[str, Problem]:
@@ -199,8 +200,9 @@ class MemoryServer:
 
     def _pointed_at(self, op: Op) -> Iterator[Target]:
         table = self.tables.get(op.table)
+        known = (dict(zip(table.key, op.key, strict=False)) if table else {}) | op.fields
         for reference in table.references if table else ():
-            values = [op.fields.get(column) for column in reference.columns]
+            values = [known.get(column) for column in reference.columns]
             if None not in values:
                 yield reference.table, tuple(reference.target), canonical_key(values)
 

@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.replica import checkpoint
-from backhaul.replica.capture import quoted
+from backhaul.replica.capture import field_names, quoted
 from backhaul.wire import Page, Record, Table, canonical_key, to_plain
 
 DELETED = frozenset({"*"})  # in place of field names: the whole record is withheld
@@ -44,7 +44,7 @@ class TablePlan:
     @property
     def others(self) -> list[str]:
         """The columns that are not the key."""
-        return [column.name for column in self.table.columns if column.name not in self.table.key]
+        return field_names(self.table)
 
 
 def apply_page(connection: Connection, tables: Sequence[Table], page: Page) -> int:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from backhaul.database import Database
 from backhaul.replica import tables
-from backhaul.replica.capture import COLUMNS, fields_expression, key_expression, quoted
+from backhaul.replica.capture import COLUMNS, field_names, fields_expression, key_expression, quoted
 from backhaul.replica.tables import Tracked
 
 BATCH = 2_000  # rows
@@ -44,7 +44,7 @@ def _enqueue(connection: Connection, tracked: Tracked, *, now: int, batch: int) 
     statement = f"""
         INSERT INTO backhaul_outbox ({COLUMNS})
         SELECT NULL, ?, {key_expression(table.key, "batch")}, 'backfill',
-               {fields_expression([column.name for column in table.columns], "batch")}, ?, 0, checkpoint.position
+               {fields_expression(field_names(table), "batch")}, ?, 0, checkpoint.position
         FROM (SELECT * FROM {quoted(table.name)} {beyond} ORDER BY {key} LIMIT ?) AS batch,
              backhaul_replica AS checkpoint
         ORDER BY {", ".join(f"batch.{quoted(column)}" for column in table.key)}

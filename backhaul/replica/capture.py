@@ -1,9 +1,9 @@
 """Capture: the triggers that write every change of a tracked table into the outbox, in the same transaction.
 
-A trigger sees what any writer does: an ORM, bulk statements, raw SQL, another language. An insert stores all fields,
-an update those that changed, a delete none; a change of the primary key is a delete and an insert. The row of
-backhaul_replica tells the trigger the group, what the app had seen, and whether capture is muted (remote changes are
-being applied in this transaction).
+A trigger sees what any writer does: an ORM, bulk statements, raw SQL, another language. An insert stores all fields
+beside the key, an update those that changed, a delete none; a change of the primary key is a delete and an insert. The
+row of backhaul_replica tells the trigger the group, what the app had seen, and whether capture is muted (remote changes
+are being applied in this transaction).
 
 Values become JSON exactly: SQLite's own json_quote would cut a real to fifteen digits and refuse a blob, so reals go
 through quote() (twenty digits where fifteen do not suffice) and blobs through hex().
@@ -53,11 +53,10 @@ def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:
 def trigger_statements(table: Table) -> list[str]:
     """CREATE TRIGGER for insert, update, a change of the key, and delete."""
     name = quoted(table.name)
-    columns = [column.name for column in table.columns]
-    rest = [column for column in columns if column not in table.key]
+    rest = field_names(table)
     same_key = " AND ".join(f"OLD.{quoted(c)} IS NEW.{quoted(c)} COLLATE BINARY" for c in table.key)
     changed = " OR ".join(f"OLD.{quoted(c)} IS NOT NEW.{quoted(c)} COLLATE BINARY" for c in rest) or "0"
-    insert = _write(table, "insert", "NEW", fields_expression(columns, "NEW"))
+    insert = _write(table, "insert", "NEW", fields_expression(rest, "NEW"))
     update = _write(table, "update", "NEW", _changed_fields_expression(rest))
     delete = _write(table, "delete", "OLD", "NULL")
     bodies = {
@@ -72,13 +71,20 @@ def trigger_statements(table: Table) -> list[str]:
     ]
 
 
+def field_names(table: Table) -> list[str]:
+    """The columns that are not the key: what the fields of a change or a record are."""
+    return [column.name for column in table.columns if column.name not in table.key]
+
+
 def key_expression(key: Sequence[str], row: str) -> str:
     """SQL for the JSON array of a row's key."""
     return "'[' || " + " || ',' || ".join(_json_expression(f"{row}.{quoted(column)}") for column in key) + " || ']'"
 
 
 def fields_expression(columns: Sequence[str], row: str) -> str:
-    """SQL for the JSON object of all a row's fields."""
+    """SQL for the JSON object of a row's fields."""
+    if not columns:
+        return "'{}'"
     members = [
         f"{_literal((',' if number else '{') + _member(c))} || {_json_expression(f'{row}.{quoted(c)}')}"
         for number, c in enumerate(columns)

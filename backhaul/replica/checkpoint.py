@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, inspect, text
 
+from backhaul.clock import stamp_from_text
 from backhaul.errors import NotInitialised
-from backhaul.wire import Registered
+from backhaul.wire import Page, Registered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +72,26 @@ def unmute(connection: Connection) -> None:
     connection.execute(text("UPDATE backhaul_replica SET muted = 0"))
 
 
-def pulled(connection: Connection, *, since: str, cursor: str, position: int, hlc: int, now: int) -> None:
-    """The page from `since` to this cursor is applied, in this same transaction."""
+def pulled(connection: Connection, page: Page, *, since: str, now: int) -> None:
+    """The page from `since` is applied, in this same transaction.
+
+    The position that captured changes have seen moves at the end of a round alone: within it the feed has passed a
+    position, but not yet every record that was made before it.
+    """
     statement = """
         UPDATE backhaul_replica
-        SET cursor = :cursor, position = max(position, :position), seen_hlc = max(seen_hlc, :hlc), last_pull_at = :now
+        SET cursor = :cursor, position = CASE WHEN :more THEN position ELSE max(position, :position) END,
+            seen_hlc = max(seen_hlc, :hlc), last_pull_at = :now
         WHERE cursor = :since
     """
-    values = {"since": since, "cursor": cursor, "position": position, "hlc": hlc, "now": now}
+    values = {
+        "since": since,
+        "cursor": page.cursor,
+        "position": page.position,
+        "more": page.more,
+        "hlc": stamp_from_text(page.hlc),
+        "now": now,
+    }
     connection.execute(text(statement), values)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.replica.capture import quoted
 from backhaul.replica.tables import Tracked
@@ -27,8 +27,6 @@ SAME_GROUP = """
 
 def find(connection: Connection, tracked: Sequence[Tracked], *, first: int, last: int) -> dict[int, str]:
     """The pending changes between two outbox ids that depend directly on a parked one: id -> the parked one's op id."""
-    if connection.execute(text("SELECT 1 FROM backhaul_outbox WHERE state = 'parked' LIMIT 1")).first() is None:
-        return {}
     found: dict[int, str] = {}
     for statement, values in _statements(tracked):
         for dependent, cause in connection.exec_driver_sql(statement, (*values, first, last)):
@@ -44,13 +42,13 @@ def _statements(tracked: Sequence[Tracked]) -> Iterator[tuple[str, tuple[str, ..
         for reference in child.references:
             parent = tables.get(reference.table)
             if parent is not None and set(reference.target) <= set(parent.key):
-                yield _refers_to(parent, reference), (child.name, parent.name)
+                yield _refers_to(parent, child, reference), (child.name, parent.name)
 
 
-def _refers_to(parent: Table, reference: Reference) -> str:
+def _refers_to(parent: Table, child: Table, reference: Reference) -> str:
     """Children whose foreign key names a record that a parked insert was to create."""
     matches = " AND ".join(
-        f"json_extract(child.fields, '{_path(column)}') = json_extract(refused.key, '$[{parent.key.index(target)}]')"
+        f"{_said(child, column)} = json_extract(refused.key, '$[{parent.key.index(target)}]')"
         for column, target in zip(reference.columns, reference.target, strict=True)
     )
     return f"""
@@ -62,5 +60,9 @@ def _refers_to(parent: Table, reference: Reference) -> str:
     """  # noqa: S608 - generated from the catalogue's own names, quoted
 
 
-def _path(column: str) -> str:
-    return "$." + quoted(column).replace("'", "''")
+def _said(child: Table, column: str) -> str:
+    """SQL for what a change says of a column: in its key, or among its fields."""
+    if column in child.key:
+        return f"json_extract(child.key, '$[{child.key.index(column)}]')"
+    path = "$." + quoted(column).replace("'", "''")
+    return f"json_extract(child.fields, '{path}')"

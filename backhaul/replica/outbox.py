@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, Row, RowMapping, text
 
 from backhaul.backoff import Backoff
 from backhaul.clock import BACKFILL_STAMP, stamp
@@ -28,8 +28,7 @@ from backhaul.wire import Result, problem_name
 UNSETTLED = "state IN ('pending', 'sent', 'parked', 'conflict')"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
+class Change(NamedTuple):
     """A frozen change. key, fields: JSON as the trigger wrote it, as bytes: an app can store text that is no UTF-8."""
 
     id: int
@@ -78,6 +77,11 @@ def waiting(connection: Connection) -> int:
     return int(connection.execute(text(statement)).scalar_one())
 
 
+def any_parked(connection: Connection) -> bool:
+    statement = "SELECT EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'parked')"
+    return bool(connection.execute(text(statement)).scalar_one())
+
+
 def counts(connection: Connection) -> Counts:
     statement = f"""
         SELECT (SELECT count(*) FROM backhaul_outbox WHERE state = 'parked') AS parked,
@@ -113,8 +117,8 @@ def parked(connection: Connection) -> list[RowMapping]:
 # ------------------------------------------------------------------------------------------------ pending -> sent
 
 CHANGE = """
-    SELECT id, op_id, group_id, table_name, CAST(key AS BLOB) AS key, kind, CAST(fields AS BLOB) AS fields,
-           captured_at, seen_hlc, base, send_seq, hlc, attempts, fence, lease_until, next_at
+    SELECT id, op_id, group_id, table_name, CAST(key AS BLOB) AS key, kind, CAST(fields AS BLOB) AS fields, base,
+           send_seq, hlc, attempts, fence, captured_at, seen_hlc, lease_until, next_at
     FROM backhaul_outbox
 """
 
@@ -122,84 +126,70 @@ CHANGE = """
 def claim(connection: Connection, *, now: int, limit: int, lease_ms: int) -> list[Change]:
     """The next changes to send, frozen and leased; none while others are on their way or wait for their next try."""
     again = _sent(connection, limit)
-    if any(row["lease_until"] > now or row["next_at"] > now for row in again):
+    if any(row.lease_until > now or row.next_at > now for row in again):
         return []
-    changes = [_frozen(row) for row in again] or _freeze(connection, next_pending(connection, limit), now=now)
+    changes = [Change(*row[: len(Change._fields)]) for row in again]
+    changes = changes or _freeze(connection, next_pending(connection, limit), now=now)
     if changes:
         _lease(connection, changes, until=now + lease_ms)
     return changes
 
 
-def next_pending(connection: Connection, limit: int) -> list[RowMapping]:
+def next_pending(connection: Connection, limit: int) -> Sequence[Row[Any]]:
     """The pending changes that the next claim takes: at least `limit`, if there are so many, and groups whole."""
     (after,) = connection.execute(text("SELECT frozen_id FROM backhaul_replica")).one()
     statement = f"{CHANGE} WHERE state = 'pending' AND id > :after ORDER BY id LIMIT :limit"
     return _whole_groups(connection, statement, "id", after=after, limit=limit)
 
 
-def _sent(connection: Connection, limit: int) -> list[RowMapping]:
+def _sent(connection: Connection, limit: int) -> Sequence[Row[Any]]:
     statement = f"{CHANGE} WHERE state = 'sent' AND send_seq > :after ORDER BY send_seq LIMIT :limit"
     return _whole_groups(connection, statement, "send_seq", after=0, limit=limit)
 
 
-def _whole_groups(connection: Connection, statement: str, number: str, *, after: int, limit: int) -> list[RowMapping]:
+def _whole_groups(connection: Connection, statement: str, number: str, *, after: int, limit: int) -> Sequence[Row[Any]]:
     """The first rows, and as many more as the last one's group has: a transaction's rows stand together."""
-    rows = list(connection.execute(text(statement), {"after": after, "limit": limit}).mappings())
-    while rows and rows[-1]["group_id"] is not None:
-        group, values = rows[-1]["group_id"], {"after": rows[-1][number], "limit": limit}
-        more = connection.execute(text(statement), values).mappings().all()
-        same = list(takewhile(partial(_of_group, group), more))
+    rows = list(connection.execute(text(statement), {"after": after, "limit": limit}))
+    while rows and rows[-1].group_id is not None:
+        values = {"after": getattr(rows[-1], number), "limit": limit}
+        same = list(takewhile(partial(_of_group, rows[-1].group_id), connection.execute(text(statement), values)))
         rows += same
         if len(same) < limit:
             break
     return rows
 
 
-def _of_group(group: str, row: RowMapping) -> bool:
-    return bool(row["group_id"] == group)
+def _of_group(group: str, row: Row[Any]) -> bool:
+    return bool(row.group_id == group)
 
 
-def _freeze(connection: Connection, rows: Sequence[RowMapping], *, now: int) -> list[Change]:
+def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> list[Change]:
     if not rows:
         return []
     known = checkpoint.read(connection)
     seq, last, offset = known.last_send_seq, known.last_hlc, known.clock_offset_ms
     changes: list[Change] = []
     for row in rows:
+        number, _, group, table, key, kind, fields, base, _, _, attempts, fence, captured_at, seen_hlc, *_ = tuple(row)
         seq += 1
-        if row["kind"] == "backfill":
+        if kind == "backfill":
             hlc = BACKFILL_STAMP
         else:
-            hlc = last = max(stamp(min(row["captured_at"], now) + offset), row["seen_hlc"] + 1, last + 1)
-        changes.append(_frozen(row, op_id=token_hex(16), send_seq=seq, hlc=hlc))
-    checkpoint.numbered(connection, send_seq=seq, hlc=last, frozen_id=rows[-1]["id"])
+            hlc = last = max(stamp(min(captured_at, now) + offset), seen_hlc + 1, last + 1)
+        changes.append(Change(number, token_hex(16), group, table, key, kind, fields, base, seq, hlc, attempts, fence))
+    checkpoint.numbered(connection, send_seq=seq, hlc=last, frozen_id=rows[-1].id)
     return changes
-
-
-def _frozen(row: RowMapping, **given: Any) -> Change:
-    values = {name: row[name] for name in Change.__dataclass_fields__} | given
-    return Change(**values)
 
 
 def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> None:
     statement = """
         UPDATE backhaul_outbox
-        SET state = 'sent', op_id = :op_id, send_seq = :send_seq, hlc = :hlc, fence = fence + 1, lease_until = :until,
+        SET state = 'sent', op_id = ?, send_seq = ?, hlc = ?, lease_until = ?, fence = fence + 1,
             attempts = attempts + 1
-        WHERE id = :id AND fence = :fence AND state IN ('pending', 'sent')
+        WHERE id = ? AND fence = ? AND (state = 'pending' OR state = 'sent')
     """
-    rows = [
-        {
-            "id": one.id,
-            "op_id": one.op_id,
-            "fence": one.fence,
-            "send_seq": one.send_seq,
-            "hlc": one.hlc,
-            "until": until,
-        }
-        for one in changes
-    ]
-    connection.execute(text(statement), rows)
+    rows = [(one.op_id, one.send_seq, one.hlc, until, one.id, one.fence) for one in changes]
+    connection.exec_driver_sql(statement, rows)
 
 
 # ------------------------------------------------------------------------------------------------ sent -> settled
@@ -207,7 +197,7 @@ def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> 
 
 def settle(connection: Connection, changes: Sequence[Change], results: dict[str, Result], *, now: int) -> None:
     """Each change by its own result; one without a result is of unknown outcome and goes again, unchanged."""
-    accepted: list[dict[str, object]] = []
+    accepted: list[tuple[int, int, int, int]] = []
     refused: list[dict[str, object]] = []
     again: list[Change] = []
     for change in changes:
@@ -215,7 +205,7 @@ def settle(connection: Connection, changes: Sequence[Change], results: dict[str,
         if result is None or result.status == "retry":
             again.append(change)
         elif result.status in ("applied", "duplicate"):
-            accepted.append({"id": change.id, "fence": change.fence + 1, "version": result.version, "now": now})
+            accepted.append((result.version, now, change.id, change.fence + 1))
         else:
             refused.append(_refusal(change, result, now))
     _accept(connection, accepted)
@@ -224,14 +214,14 @@ def settle(connection: Connection, changes: Sequence[Change], results: dict[str,
         release(connection, again, next_at=now, error="no outcome yet")
 
 
-def _accept(connection: Connection, values: list[dict[str, object]]) -> None:
+def _accept(connection: Connection, values: list[tuple[int, int, int, int]]) -> None:
     statement = """
         UPDATE backhaul_outbox
-        SET state = 'acked', version = :version, settled_at = :now, lease_until = 0, reason = NULL, detail = NULL
-        WHERE id = :id AND fence = :fence AND state = 'sent'
+        SET state = 'acked', version = ?, settled_at = ?, lease_until = 0, reason = NULL, detail = NULL
+        WHERE id = ? AND fence = ? AND state = 'sent'
     """
     if values:
-        connection.execute(text(statement), values)
+        connection.exec_driver_sql(statement, values)
 
 
 def _refusal(change: Change, result: Result, now: int) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backhaul.clock import Clock, stamp_from_text
+from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
@@ -71,14 +71,7 @@ def _apply(database: Database, since: str, page: Page, *, asked_at: int, now: in
         touched = apply_page(connection, [one.table for one in tracked], page)
         outbox.forget_passed(connection, page.position)
         checkpoint.measure_clock(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
-        checkpoint.pulled(
-            connection,
-            since=since,
-            cursor=page.cursor,
-            position=page.position,
-            hlc=stamp_from_text(page.hlc),
-            now=now,
-        )
+        checkpoint.pulled(connection, page, since=since, now=now)
     if touched:
         emit("pull.applied", records=touched)
     return touched

@@ -88,8 +88,8 @@ def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
 
 def _park_dependents(connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int) -> None:
     """Look at what the claim would take until it takes nothing that depends on a parked change."""
-    while rows := outbox.next_pending(connection, limit):
-        causes = dependents.find(connection, tracked, first=rows[0]["id"], last=rows[-1]["id"])
+    while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit)):
+        causes = dependents.find(connection, tracked, first=rows[0].id, last=rows[-1].id)
         if not causes:
             return
         outbox.park_dependents(connection, causes, now=now)

@@ -18,7 +18,7 @@ from backhaul.database import Database
 from backhaul.digest import fingerprint, row_hash
 from backhaul.remotes.base import Remote
 from backhaul.replica import checkpoint, outbox, tables
-from backhaul.replica.capture import quoted
+from backhaul.replica.capture import field_names, quoted
 from backhaul.replica.pull import pull
 from backhaul.replica.push import Context, push
 from backhaul.wire import Table, TableDigest, from_plain
@@ -87,17 +87,17 @@ def _moving(connection: Connection, position: int) -> str | None:
 
 
 def _digest(connection: Connection, table: Table) -> TableDigest:
+    fields = field_names(table)
     count, total = 0, 0
-    for row in _rows(connection, table):
-        values = {column.name: from_plain(value) for column, value in zip(table.columns, row, strict=True)}
-        total += row_hash(table.name, [values[column] for column in table.key], values)
+    for row in _rows(connection, table.name, table.key + fields):
+        values = {column: from_plain(value) for column, value in zip(table.key + fields, row, strict=True)}
+        total += row_hash(table.name, [values.pop(column) for column in table.key], values)
         count += 1
     return TableDigest(table=table.name, count=count, fingerprint=fingerprint([total]))
 
 
-def _rows(connection: Connection, table: Table) -> Iterator[Any]:
-    columns = ", ".join(quoted(column.name) for column in table.columns)
-    statement = f"SELECT {columns} FROM {quoted(table.name)}"  # noqa: S608 - the catalogue's own names, quoted
+def _rows(connection: Connection, table: str, columns: list[str]) -> Iterator[Any]:
+    statement = f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(table)}"  # noqa: S608 - the catalogue's own names, quoted
     result = connection.execution_options(stream_results=True).exec_driver_sql(statement)
     for chunk in result.partitions(CHUNK):
         yield from chunk

@@ -42,9 +42,9 @@ def read(op: Op, shapes: Mapping[str, Shape], replica: str) -> Item:
     item = Item(op=op, place=(op.table, canonical_key(op.key)))
     shape = shapes.get(op.table)
     item.problem = _told(op, shape)
-    if item.problem is None:
+    if item.problem is None and shape is not None:
         hlc = BACKFILL_STAMP if op.kind == "backfill" else stamp_from_text(op.hlc)
-        item.change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=_plain(op.fields))
+        item.change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=_plain(_without_key(op, shape)))
     return item
 
 
@@ -86,6 +86,13 @@ def _can_be_key(part: Value) -> bool:
 
 def _says_one_thing(value: Tagged) -> bool:
     return (value.hex is UNSET) is not (value.real is UNSET)
+
+
+def _without_key(op: Op, shape: Shape) -> dict[str, Value]:
+    """The fields beside the key: the key says itself, and is kept once."""
+    if not any(name in op.fields for name in shape.key):
+        return op.fields
+    return {name: value for name, value in op.fields.items() if name not in shape.key}
 
 
 def _plain(fields: dict[str, Value]) -> dict[str, Any]:
@@ -165,8 +172,11 @@ class _Dependents:
 
     def _pointed_at(self, op: Op) -> Iterator[Target]:
         shape = self._shapes.get(op.table)
-        for reference in shape.references if shape else ():
-            values = [op.fields.get(column) for column in reference.columns]
+        if shape is None or not shape.references:
+            return
+        known = dict(zip(shape.key, op.key, strict=False)) | op.fields
+        for reference in shape.references:
+            values = [known.get(column) for column in reference.columns]
             if all(value is not None for value in values):
                 yield reference.table, tuple(reference.target), canonical_key(values)
 

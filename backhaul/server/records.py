@@ -32,9 +32,7 @@ def rows(connection: Connection, scope: str, places: Iterable[Place]) -> Iterato
         yield from _rows_sqlite(connection, scope, list(places))
 
 
-def since(
-    connection: Connection, scope: str, start: tuple[int, str, str], most: int
-) -> Rows:
+def since(connection: Connection, scope: str, start: tuple[int, str, str], most: int) -> Rows:
     """The records that a feed lists after (version, table, key), in this order, not more than `most`, streamed."""
     statement = """
         SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps

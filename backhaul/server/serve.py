@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,9 +82,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _config(settings: Settings, clock: Clock | None) -> uvicorn.Config:
-    if bool(settings.tls_certificate) != bool(settings.tls_key):
-        raise ConfigurationInvalid("TLS needs both a certificate and a key", hint="give both files, or none")
-    config = uvicorn.Config(
+    _check_tls(settings)
+    return uvicorn.Config(
         create_app(settings, clock),
         http="h11",
         ws="none",
@@ -96,8 +96,16 @@ def _config(settings: Settings, clock: Clock | None) -> uvicorn.Config:
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
     )
+
+
+def _check_tls(settings: Settings) -> None:
+    """Before anything is made."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise ConfigurationInvalid("TLS needs both a certificate and a key", hint="give both files, or none")
     try:
-        config.load()
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigurationInvalid("the TLS certificate or key cannot be used", hint=str(error)) from error
-    return config

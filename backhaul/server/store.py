@@ -29,6 +29,7 @@ from backhaul.wire import Digest, Op, Pushed, Result, Table
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
+STAMPED = ("insert", "update", "delete")  # the kinds whose stamp counts
 
 
 class ServerDatabase(Database):
@@ -147,7 +148,7 @@ def _fresh(ops: Sequence[Op], mark: int) -> list[Op]:
 def _undrifted(ops: Sequence[Op], now: int) -> Sequence[Op]:
     """The ops before the first one whose clock is too far ahead, and before the first of its group."""
     first_refused = stamp_to_text(stamp(now + MOST_DRIFT_MS + 1))  # stamps sort as text
-    cut = next((index for index, op in enumerate(ops) if op.hlc >= first_refused), len(ops))
+    cut = next((index for index, op in enumerate(ops) if op.hlc >= first_refused and op.kind in STAMPED), len(ops))
     started: dict[str, int] = {}
     for index, op in enumerate(ops):
         if op.group is not None:

@@ -533,6 +533,17 @@ def test_from_a_stamp_that_is_too_far_ahead_on_everything_is_to_be_retried(ann):
     assert statuses(ann.push(*ops, now=NOW + 1)) == ["duplicate", "applied", "applied"]
 
 
+def test_a_stamp_that_does_not_count_may_be_anything(ann):
+    ops = [ann.op("void", "customer", [], 99_999), ann.op("backfill", "customer", [1], 99_999, fields={"name": "x"})]
+    assert statuses(ann.push(*ops)) == ["applied", "applied"]
+    assert ann.pull().hlc == "000000000000-0000"
+
+
+def test_a_whole_record_has_its_key_as_fields_whether_the_op_says_so_or_not(ann):
+    ann.push(ann.op("insert", "line", [1, 2], fields={"what": "nail"}))
+    assert shown(ann.pull()) == [("line", [1, 2], {"invoice_id": 1, "position": 2, "what": "nail"})]
+
+
 def test_a_group_with_a_stamp_too_far_ahead_is_kept_back_whole(ann):
     ops = [customer(ann, 1, group="a"), customer(ann, 2, group="b"), customer(ann, 3, group="a", at=90_000)]
     assert {r.status for r in ann.push(*ops)} == {"retry"}

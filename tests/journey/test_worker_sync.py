@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from backhaul.clock import SystemClock
 from backhaul.media.uploads import Upload
 from backhaul.remotes.http import HttpRemote
 from backhaul.replica import enrol, outbox
+from backhaul.work import ledger
+from backhaul.work.ledger import Work
+from config.bell import CeleryBell
 from config.credentials import write_token
 from config.queues import declared
 from tests.crew import CONFIGURATION, Crew
@@ -77,6 +81,48 @@ def test_what_another_program_writes_reaches_the_other_replica(tmp_path: Path, s
     finally:
         here.end()
         there.end()
+
+
+def test_a_writer_without_our_hook_is_noticed_without_a_beat(tmp_path: Path, server: SyncServer) -> None:
+    crew = join(tmp_path / "here", server)
+    try:
+        crew.worker(queues="sync")
+        for number in range(3):
+            with sqlite3.connect(crew.home / "shop.db") as other:
+                other.execute("INSERT INTO customer (id, name) VALUES (?, 'x')", [number])
+            other.close()
+            eventually(lambda: not waiting(crew), 5, "the server has it")
+    finally:
+        crew.end()
+
+
+def test_changes_made_while_the_queue_is_closed_leave_one_message(tmp_path: Path, server: SyncServer) -> None:
+    crew = join(tmp_path / "here", server)
+    bell = CeleryBell(crew.settings)
+    try:
+        crew.set(connected=False)
+        crew.worker(queues="sync")
+        crew.beat()
+        with sqlite3.connect(crew.home / "shop.db") as other:
+            for number in range(20):
+                other.execute("INSERT INTO customer (id, name) VALUES (?, 'x')", [number])
+                other.commit()
+                push = eventually(lambda: rung(crew, "push"), 10, "the push is rung for")
+                bell.ring(push.ring)
+                time.sleep(0.1)  # the app's own pace: slower than the bell, so that each is seen
+        other.close()
+        assert crew.waiting("sync") <= 5  # push and pull, by beat, by the bell; reconcile
+        crew.set(connected=True)
+        eventually(lambda: not waiting(crew), 10, "the server has them")
+    finally:
+        bell.close()
+        crew.end()
+
+
+def rung(crew: Crew, work_id: str) -> Work | None:
+    with crew.database.reading() as connection:
+        work = ledger.get(connection, work_id)
+    return work if work is not None and work.rung_at else None
 
 
 def waiting(crew: Crew) -> int:

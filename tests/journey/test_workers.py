@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +101,21 @@ def test_a_closed_queue_does_not_pile_up_messages(crew: Crew) -> None:
     assert crew.waiting("media") == 3
 
 
+def test_much_work_that_waits_does_not_hold_up_the_rest(crew: Crew) -> None:
+    crew.set(unmetered=False)
+    crew.worker()
+    waiting = [crew.enqueue(requires="unmetered") for _ in range(450)]
+    with crew.database.writing() as connection:  # a queue that was taken out of backhaul.toml since
+        connection.exec_driver_sql("UPDATE backhaul_work SET queue = 'gone' WHERE id = ?", (waiting[0].id,))
+    crew.beat()
+    eventually(lambda: crew.waiting("media") == 449, 15, "all have been rung for, once")
+    crew.settled(crew.enqueue())
+    crew.set(unmetered=True)
+    for work in waiting[1:]:
+        crew.settled(work, timeout=30)
+    assert crew.work(waiting[0]).state == "ENQUEUED"
+
+
 def test_of_two_beats_one_leads_and_the_other_takes_over(crew: Crew) -> None:
     crew.worker(queues="sync")
     beats = {name: crew.beat(name) for name in ("one", "two")}
@@ -164,22 +178,6 @@ def test_a_constraint_that_is_lost_stops_the_run_and_its_return_goes_on_with_it(
     assert stopped.stop_reason == "CONSTRAINT_CONNECTIVITY"
     crew.set(unmetered=True)
     crew.settled(work, timeout=15)
-
-
-def test_a_writer_without_our_hook_is_noticed(crew: Crew) -> None:
-    crew.worker(queues="sync")
-    with crew.events() as events:
-        with sqlite3.connect(crew.home / "shop.db") as other:
-            other.execute(
-                "INSERT INTO backhaul_outbox (table_name, key, kind, fields, captured_at, seen_hlc, base)"
-                " VALUES ('customer', '[1]', 'insert', '{}', 1, 0, 0)"
-            )
-        other.close()
-        eventually(
-            lambda: [one for one in events if one["type"] == "task-received" and one["name"] == "backhaul.push"],
-            5,
-            "the push is rung for",
-        )
 
 
 def test_a_folder_without_a_replica_is_told_in_one_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from backhaul.errors import Refused
-from backhaul.replica import outbox
+from backhaul.replica import outbox, tables
 from backhaul.replica.pull import pull
 from backhaul.replica.push import push
 from backhaul.replica.reconcile import reconcile
@@ -60,7 +60,9 @@ def ask(here: Here, name: str, *, wait_seconds: float | None, watch: Watch) -> O
 
 
 def _awake(here: Here, name: str) -> Work:
-    """Due now, even if it was backing off: a person asked. Returns the row as it stands then."""
+    """Due now, even if it was backing off: a person asked. Returns the row as it stands then. Raises TableAltered."""
+    with here.database.reading() as connection:
+        tables.checked(connection)
     with here.database.writing() as connection:
         if ledger.get(connection, name) is None:
             ensure_standing(connection, here.settings, here.now)

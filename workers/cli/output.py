@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+PIPED_WIDTH = 200  # what reads a pipe should not meet an id cut in two
+
+
 def complain(error: BackhaulError, *, as_json: bool) -> int:
     """Says what is wrong and what to type; returns the exit status."""
     if as_json:
@@ -31,7 +34,7 @@ def say_json(value: Any) -> None:
 def say_table(table: Table) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
 
 
 def make_table(*columns: str, title: str | None = None) -> Table:

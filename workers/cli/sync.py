@@ -89,7 +89,7 @@ def _watched(name: str) -> Iterator[Callable[[dict[str, Any] | None], None]]:
 
 def _say(here: Here, outcomes: Sequence[Outcome]) -> None:
     if any(outcome.ran_here for outcome in outcomes):
-        print("no live worker serves the queue: done in this process (`backhaul up` starts the workers)")
+        print("no live worker serves the queue, so it ran in this process (`backhaul up` starts the workers)")
     for outcome in outcomes:
         print(outcome.said, file=sys.stderr if outcome.exit_status else sys.stdout)
     status = read_status(here.database, here.now)

@@ -33,7 +33,7 @@ def captured(replica: Replica) -> list[tuple[str, str, object, object]]:
 
 def test_an_insert_is_captured_with_all_its_fields(replica: Replica) -> None:
     replica.write("INSERT INTO customer (id, name) VALUES (7, 'Ada')")
-    fields = {"id": 7, "name": "Ada", "phone": None, "credit": None, "photo": None}
+    fields = {"name": "Ada", "phone": None, "credit": None, "photo": None}
     assert captured(replica) == [("customer", "insert", [7], fields)]
 
 
@@ -60,7 +60,7 @@ def test_a_change_of_the_key_is_a_delete_and_an_insert(replica: Replica) -> None
     replica.write("UPDATE line SET position = 3")
     assert captured(replica)[1:] == [
         ("line", "delete", [1, 2], None),
-        ("line", "insert", [1, 3], {"invoice_id": 1, "position": 3, "what": "tea"}),
+        ("line", "insert", [1, 3], {"what": "tea"}),
     ]
 
 
@@ -96,7 +96,7 @@ def test_names_with_quotes_spaces_colons_and_other_scripts_are_captured(make: Ma
     replica.write("""UPDATE "odd ""table"": ü" SET "a ""b"":c %s ?" = 'w'""")
     name, key = 'odd "table": ü', ["k"]
     assert captured(replica) == [
-        (name, "insert", key, {"the 'key'": "k", 'a "b":c %s ?': "v", "\\": 1}),
+        (name, "insert", key, {'a "b":c %s ?': "v", "\\": 1}),
         (name, "update", key, {'a "b":c %s ?': "w"}),
     ]
 

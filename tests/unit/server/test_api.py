@@ -6,6 +6,8 @@ import gzip
 import json
 import re
 import socket
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from backhaul.server.problems import CATALOGUE
 from backhaul.server.serve import Server
 from backhaul.server.settings import Settings
 from backhaul.wire import MOST_OPS, OutgoingOp, Table
+from tests.services import sync_server
 from tests.unit.server.conftest import CUSTOMER, Caller, problem
 
 
@@ -280,14 +283,34 @@ def test_a_port_that_is_taken_is_said_before_anything_is_made(tmp_path):
     assert not (tmp_path / "server").exists()
 
 
-def test_half_of_tls_is_refused(tmp_path):
-    with pytest.raises(ConfigurationInvalid, match="both"):
-        Server(Settings(data=tmp_path, tls_key=tmp_path / "key"), on_ready=print)
+@pytest.mark.parametrize("certificate", [None, "nothing.pem", "not-a-certificate.pem"])
+def test_tls_that_cannot_be_is_said_before_anything_is_made(tmp_path, certificate):
+    (tmp_path / "not-a-certificate.pem").write_text("hello")
+    settings = Settings(
+        data=tmp_path / "server",
+        tls_key=tmp_path / "not-a-certificate.pem",
+        tls_certificate=tmp_path / certificate if certificate else None,
+    )
+    with pytest.raises(ConfigurationInvalid, match="TLS"):
+        Server(settings, on_ready=print)
+    assert not (tmp_path / "server").exists()
+
+
+def test_a_stop_that_was_asked_for_is_a_good_end(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from backhaul.server.serve import serve;"
+        "from backhaul.server.settings import Settings;"
+        "serve(Settings(data=Path(sys.argv[1])), on_ready=lambda port: print(port, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        assert requests.get(f"http://127.0.0.1:{port}/v1/health", timeout=20).status_code == 200
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 def test_what_was_pushed_survives_a_restart(tmp_path):
-    from tests.services import sync_server
-
     with sync_server(tmp_path) as first:
         caller = Caller(first)
         caller.push(caller.op("insert", "customer", [1], fields={"id": 1}))
