@@ -30,6 +30,7 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
             clock=context.clock,
             context=context,
             retry=retry.policy(settings, "push"),
+            alone=True,
         )
         acked = sent.acked
         return {"acked": sent.acked, "parked": sent.parked}

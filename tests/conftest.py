@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import missing
+
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("BACKHAUL_TEST_DATA") or ROOT.parent / "shared" / "data")
 
@@ -21,5 +23,5 @@ def chinook(tmp_path: Path) -> Path:
     """A copy of the Chinook sample database (15,000 rows, 11 tables, a composite key), to do anything with."""
     original = DATA / "chinook.sqlite"
     if not original.exists():
-        pytest.skip("no chinook.sqlite: name the folder that holds it in BACKHAUL_TEST_DATA")
+        missing("chinook.sqlite", "name the folder that holds it in BACKHAUL_TEST_DATA")
     return Path(shutil.copyfile(original, tmp_path / "chinook.db"))

@@ -106,6 +106,7 @@ class Crew:
         self.broker = EmbeddedBroker(self.settings.state)
         self.app: Celery = make_app(self.settings, current=False)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._names: list[str] = []
 
     # what runs
 
@@ -131,20 +132,18 @@ class Crew:
                 start_new_session=True,
             )
         self._processes.append(process)
+        self._names.append(name)
         return process
 
     def end(self) -> None:
         for process in self._processes:
             if process.poll() is None:
                 process.terminate()
-        for process in self._processes:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                kill(process)
+        hanging = [name for process, name in zip(self._processes, self._names, strict=True) if not ends(process)]
         self.app.close()
         self.database.close()
         self.broker.end()
+        assert not hanging, f"{hanging} did not end: {self.log(hanging[0])[-6000:]}"
 
     # what is done
 
@@ -222,6 +221,19 @@ class Crew:
                 while not ended.is_set():
                     with contextlib.suppress(TimeoutError):
                         own.drain_events(timeout=0.2)
+
+
+def ends(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it ends within ten seconds; if not, where it hangs stands in its log (Celery's answer to SIGUSR1)."""
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+        kill(process)
+        return False
+    return True
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,9 @@ from msgspec import UNSET
 from backhaul.clock import stamp_from_text, stamp_to_text
 from backhaul.errors import Refused, SignInRequired
 from backhaul.merge import State
-from backhaul.remotes.memory_server import Address, MemoryServer, Op
+from backhaul.remotes.memory_feed import BEGINNING
+from backhaul.remotes.memory_ops import Address, Op
+from backhaul.remotes.memory_server import MemoryServer
 from backhaul.wire import (
     Digest,
     OutgoingOp,
@@ -50,16 +52,15 @@ class MemoryRemote:
         return Pushed(results=results, now=self.server.clock.now())
 
     def pull(self, cursor: str, limit: int) -> Page:
-        server, replica = self.server, self._signed_in()
-        floor, after = _place(cursor)
-        news, reached = server.page(replica, floor, after, limit)
-        more = reached < server.position
+        server, replica, feed = self.server, self._signed_in(), self.server.feed
+        place = feed.place(cursor)
+        news, reached = feed.page(place, replica, limit)
         return Page(
-            records=[_entry(address, state, floor) for address, state in news],
-            cursor=f"{floor if more else reached} {reached}",
-            position=reached,
-            head=server.position,
-            more=more,
+            records=[_entry(address, state, place.floor) for address, state in news],
+            cursor=feed.cursor(reached),
+            position=reached.after,
+            head=feed.head,
+            more=reached.after < feed.head,
             hlc=stamp_to_text(max((_highest(state) for _, state in news), default=0)),
             now=server.clock.now(),
         )
@@ -67,7 +68,7 @@ class MemoryRemote:
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
         self._signed_in()
         found = self.server.found((table, canonical_key(key)) for table, key in keys)
-        return [_entry(address, state, 0) for address, state in found]
+        return [_entry(address, state, BEGINNING) for address, state in found]
 
     def digest(self) -> Digest:
         self._signed_in()
@@ -116,12 +117,3 @@ def _entry(address: Address, state: State, floor: int) -> Record:
 
 def _highest(state: State) -> int:
     return max([state.hlc, *(stamp[0] for stamp in state.stamps.values())])
-
-
-def _place(cursor: str) -> tuple[int, int]:
-    """What a cursor says: seen is everything up to the one position, and listed since, up to the other."""
-    try:
-        floor, after = map(int, cursor.split()) if cursor else (0, 0)
-    except ValueError as error:
-        raise Refused("this cursor is not of this feed", problem="cursor-expired", status=410) from error
-    return floor, after

@@ -263,6 +263,11 @@ def next_try(changes: Sequence[Change], policy: Backoff, now: int) -> int:
     return now + policy.delay_ms(max(one.attempts for one in changes) + 1)
 
 
+def take_over(connection: Connection) -> None:
+    """Whoever held what was sent is gone: the run that asks is the only push. (If not: the server tells doubles.)"""
+    connection.execute(text("UPDATE backhaul_outbox SET lease_until = 0 WHERE state = 'sent' AND lease_until > 0"))
+
+
 def hasten(connection: Connection) -> None:
     """What waits for its next try may go now: a person asked, or the network is back."""
     connection.execute(text("UPDATE backhaul_outbox SET next_at = 0 WHERE state = 'sent' AND next_at > 0"))

@@ -53,9 +53,22 @@ class Sent:
 
 
 def push(
-    database: Database, remote: Remote, *, clock: Clock, context: Context, batch: int = BATCH, retry: Backoff = RETRY
+    database: Database,
+    remote: Remote,
+    *,
+    clock: Clock,
+    context: Context,
+    batch: int = BATCH,
+    retry: Backoff = RETRY,
+    alone: bool = False,
 ) -> Sent:
-    """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
+    """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
+
+    alone: this run holds the push's work, so what an earlier run left leased, when it was killed, goes again at once.
+    """
+    if alone:
+        with database.writing() as connection:
+            outbox.take_over(connection)
     acked = parked = 0
     limit = batch
     while True:

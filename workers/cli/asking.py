@@ -165,7 +165,14 @@ Body = Callable[[Context], dict[str, Any] | None]
 
 def _push(here: Here) -> Body:
     def body(context: Context) -> None:
-        push(here.database, here.remote, clock=here.clock, context=context, retry=policy(here.settings, "push"))
+        push(
+            here.database,
+            here.remote,
+            clock=here.clock,
+            context=context,
+            retry=policy(here.settings, "push"),
+            alone=True,
+        )
 
     return body
 

@@ -314,6 +314,15 @@ def test_a_claim_keeps_others_out_until_its_lease_has_passed(make: MakeReplica) 
     assert a.outbox()[0]["next_at"] == 0
 
 
+def test_the_run_that_holds_the_push_takes_over_what_a_killed_one_left(make: MakeReplica) -> None:
+    a = make("a")
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
+    with a.database.writing() as connection:
+        outbox.claim(connection, now=a.clock.now(), limit=10, lease_ms=60_000)
+    assert a.push().acked == 0
+    assert a.push(alone=True).acked == 1
+
+
 def test_an_altered_table_stops_push_and_pull_until_init_renews_it(make: MakeReplica) -> None:
     a, b = make("a"), make("b")
     a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
