@@ -6,6 +6,7 @@ with Ctrl-C or SIGTERM: running work is asked to stop and checkpoints, the proce
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 import time
@@ -32,7 +33,7 @@ from workers.warden import shut_broker
 
 SERVER_PORT = 8765
 FLOWER_PORT = 5555
-READY_SECONDS = 60.0
+PATIENT_SECONDS = 20.0
 SEEN_MS = 60_000
 MOST_STARTS = 3  # of a process that does not even come up: then something is wrong that starting does not heal
 MEND_SECONDS = 1.0
@@ -109,7 +110,7 @@ class House:
         self._supervisor.start(crew.beat_child(settings))
         if self._options.flower:
             self._open_flower(settings)
-        self._until(self._all_answer, "the workers")
+        self._until(self._all_answer, "workers")
         self._opening = False
 
     def look(self) -> None:
@@ -148,7 +149,7 @@ class House:
             )
         port = _server_port(known, self._options.server_port)
         self._supervisor.start(crew.server_child(known, port))
-        self._until(lambda: listens(port), "the server")
+        self._until(lambda: listens(port), "server")
         self._addresses["server"] = f"http://127.0.0.1:{port}"
         if not joining.holds_a_replica(known):
             self._enrol(known, port)
@@ -186,9 +187,7 @@ class House:
         database = open_database(self._settings.database_url)
         try:
             with database.reading() as connection:
-                seen = {
-                    worker.pid for worker in roster.alive(connection, SystemClock().now(), int(READY_SECONDS) * 1000)
-                }
+                seen = {worker.pid for worker in roster.alive(connection, SystemClock().now(), SEEN_MS)}
         except DatabaseBusy:
             return False
         finally:
@@ -196,14 +195,16 @@ class House:
         return pids <= seen
 
     def _until(self, answers: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + READY_SECONDS
+        """However long it takes: a broker elsewhere may be away. Raises when a process cannot even be started."""
+        patient_until = time.monotonic() + PATIENT_SECONDS
         while not self._stop() and not answers():
             self._supervisor.look()
             for child in self._supervisor.children:
                 if child.starts >= MOST_STARTS:
                     raise BackhaulError(f"{child.name} does not start: {_last_line(child)}", hint=f"see {child.log}")
-            if time.monotonic() > deadline:
-                raise BackhaulError(f"{what} did not answer within {READY_SECONDS:.0f} s", hint="see .backhaul/logs")
+            if time.monotonic() > patient_until:
+                patient_until = math.inf
+                self._say(f"no answer from the {what} yet; see {self._home / '.backhaul' / 'logs'}")
             time.sleep(2 * LOOK_SECONDS)
 
     def _died(self, child: Child, status: int) -> None:

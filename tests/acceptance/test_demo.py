@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -35,11 +34,3 @@ def test_the_demo_ends_with_three_equal_sides_and_leaves_nothing(tmp_path: Path)
     assert list(Path(tempfile.gettempdir()).glob("backhaul-demo-*")) == []
     assert processes_of(Path(tempfile.gettempdir()) / "backhaul-demo-") == {}
     assert done.stderr == ""
-
-
-def test_scenes_can_be_had_as_json() -> None:
-    said = subprocess.run(
-        [sys.executable, "-m", "workers.cli", "demo", "--help"], capture_output=True, text=True, check=True
-    )
-    assert "--json" in said.stdout
-    assert json.dumps(SCENES)

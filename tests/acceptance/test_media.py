@@ -54,6 +54,11 @@ def media_worker(branch: Branch) -> dict[str, Any]:
     return found
 
 
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @pytest.mark.slow
 def test_an_upload_waits_for_its_conditions_goes_by_media_alone_and_resumes_at_the_byte(
     branch: Branch, server: ServerProcess, tmp_path: Path
@@ -62,7 +67,7 @@ def test_an_upload_waits_for_its_conditions_goes_by_media_alone_and_resumes_at_t
     with film.open("wb") as file:
         file.write(os.urandom(2**20))
         file.truncate(SIZE)
-    digest = hashlib.file_digest(film.open("rb"), "sha256").hexdigest()
+    digest = sha256(film)
     backhaul("condition", "set", "unmetered", "off", cwd=branch.home)
     with branch.up():
         put = json.loads(backhaul("media", "put", str(film), "--json", cwd=branch.home).stdout)
@@ -77,7 +82,7 @@ def test_an_upload_waits_for_its_conditions_goes_by_media_alone_and_resumes_at_t
         assert upload(branch)["sent"] == 0
         why = backhaul("why", upload_id, cwd=branch.home).stdout
         assert "ENQUEUED" in why
-        assert "unmetered is off" in why
+        assert "waits for unmetered (off by override" in why
         assert "media" in why
 
         backhaul("condition", "set", "unmetered", "on", cwd=branch.home)
@@ -93,4 +98,4 @@ def test_an_upload_waits_for_its_conditions_goes_by_media_alone_and_resumes_at_t
     assert "media" in done["worker"]
     stored = list((server.folder / "data").rglob(digest))
     assert [path.stat().st_size for path in stored] == [SIZE]
-    assert hashlib.file_digest(stored[0].open("rb"), "sha256").hexdigest() == digest
+    assert sha256(stored[0]) == digest

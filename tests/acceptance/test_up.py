@@ -33,20 +33,20 @@ class Up:
             command += ["--database", "sqlite:///shop.db"]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "workers.cli", *command], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                [sys.executable, "-m", "workers.cli", *command],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         eventually(lambda: self.is_ready() or self.process.poll() is not None, 60, "up is ready")
         assert self.process.poll() is None, self.log.read_text()
+        self.said: dict[str, Any] = json.loads(self.log.read_text())
 
     def is_ready(self) -> bool:
         try:
             return bool(json.loads(self.log.read_text())["ready"])
         except ValueError:
             return False
-
-    @property
-    def said(self) -> Any:
-        return json.loads(self.log.read_text())
 
     def worker(self, name: str) -> int:
         """Its process id, by its own word in the database; 0 when it has not spoken since."""

@@ -63,11 +63,17 @@ def enroll(
     as_json: AsJson = False,
 ) -> None:
     """Print a fresh one-time code, alone on a line: what `backhaul init` needs. It is good for an hour."""
-    code = make_code(_settings(home, data, database), scope)
+    code = make_code(_settings(home, data or _of_up(home), database), scope)
     if as_json:
         say_json({"code": code, "scope": scope})
     else:
         print(code)
+
+
+def _of_up(home: Path | None) -> Path | None:
+    """The server that `backhaul up --server` runs in this folder, if there is one."""
+    data = load(home, initialised=False).home / ".backhaul" / "server"
+    return data if data.is_dir() else None
 
 
 def _settings(
