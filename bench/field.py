@@ -37,10 +37,10 @@ class Field:
     def up(self) -> Iterator[subprocess.Popen[bytes]]:
         """Broker, workers and beat, until the end of the block."""
         with self._process("up", "--no-flower") as process:
-            until(lambda: self._one("SELECT count(*) FROM backhaul_worker") >= 2, 60, "the workers are there")
+            until(lambda: self.one("SELECT count(*) FROM backhaul_worker") >= 2, 60, "the workers are there")
             yield process
 
-    def _one(self, statement: str) -> int:
+    def one(self, statement: str) -> int:
         connection = self.connect()
         try:
             return int(connection.execute(statement).fetchone()[0] or 0)

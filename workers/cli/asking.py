@@ -53,7 +53,7 @@ def ask(here: Here, name: str, *, wait_seconds: float | None, watch: Watch) -> O
     asked_at = here.now
     before = _awake(here, name)
     if not _served(here, before.queue):
-        return _run_here(here, before)
+        return _run_here(here, before, watch)
     if wait_seconds is None:
         return Outcome(name, "asked", f"{name}: the worker of queue {before.queue} was told")
     return _wait(here, before, asked_at=asked_at, deadline=time.monotonic() + wait_seconds, watch=watch)
@@ -142,7 +142,10 @@ def why_work(here: Here, work_id: str) -> str:
 # ------------------------------------------------------------------------------------------------ in this process
 
 
-def _run_here(here: Here, row: Work) -> Outcome:
+def _run_here(here: Here, row: Work, watch: Watch) -> Outcome:
+    def body(context: Context) -> None:
+        JOURNEYS[row.id](here, _Watched(context, watch))
+
     settled = run(
         here.database,
         row.id,
@@ -151,7 +154,7 @@ def _run_here(here: Here, row: Work) -> Outcome:
         queue=None,
         conditions=conditions_of(here.settings),
         clock=here.clock,
-        body=BODIES[row.id](here),
+        body=body,
     )
     if settled.kind == "done":
         return Outcome(row.id, "done", f"{row.id}: done", ran_here=True)
@@ -160,38 +163,32 @@ def _run_here(here: Here, row: Work) -> Outcome:
     return Outcome(row.id, "waiting", f"{row.id}: not done: {why_work(here, row.id)}; nothing is lost", ran_here=True)
 
 
-Body = Callable[[Context], dict[str, Any] | None]
+class _Watched:
+    """A run's context whose progress is shown as it is said."""
+
+    def __init__(self, context: Context, watch: Watch) -> None:
+        self.check = context.check
+        self._context = context
+        self._watch = watch
+
+    def progress(self, said: dict[str, Any]) -> None:
+        self._watch(said)
+        self._context.progress(said)
 
 
-def _push(here: Here) -> Body:
-    def body(context: Context) -> None:
-        push(
-            here.database,
-            here.remote,
-            clock=here.clock,
-            context=context,
-            retry=policy(here.settings, "push"),
-            alone=True,
-        )
-
-    return body
+def _push(here: Here, context: _Watched) -> None:
+    push(here.database, here.remote, clock=here.clock, context=context, retry=policy(here.settings, "push"))
 
 
-def _pull(here: Here) -> Body:
-    def body(context: Context) -> None:
-        pull(here.database, here.remote, clock=here.clock, context=context)
-
-    return body
+def _pull(here: Here, context: _Watched) -> None:
+    pull(here.database, here.remote, clock=here.clock, context=context)
 
 
-def _reconcile(here: Here) -> Body:
-    def body(context: Context) -> None:
-        compared = reconcile(here.database, here.remote, clock=here.clock, context=context)
-        differing = [one.table for one in compared.tables if not one.equal]
-        if compared.moving is None and differing:
-            raise Refused(f"the server and this replica differ in {', '.join(differing)}", problem="tables-differ")
-
-    return body
+def _reconcile(here: Here, context: _Watched) -> None:
+    compared = reconcile(here.database, here.remote, clock=here.clock, context=context)
+    differing = [one.table for one in compared.tables if not one.equal]
+    if compared.moving is None and differing:
+        raise Refused(f"the server and this replica differ in {', '.join(differing)}", problem="tables-differ")
 
 
-BODIES = {"push": _push, "pull": _pull, "reconcile": _reconcile}
+JOURNEYS = {"push": _push, "pull": _pull, "reconcile": _reconcile}

@@ -34,7 +34,7 @@ def say_json(value: Any) -> None:
 def say_table(table: Table) -> None:
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, markup=False, highlight=False).print(table)
 
 
 def make_table(*columns: str, title: str | None = None) -> Table:

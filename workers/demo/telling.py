@@ -26,25 +26,25 @@ class Telling:
     """quiet: only remembers the scenes."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(highlight=False, quiet=quiet, soft_wrap=True)
+        self._console = Console(highlight=False, markup=False, quiet=quiet, soft_wrap=True)
         self._began = time.monotonic()
         self.scenes: list[Scene] = []
 
     @contextmanager
     def scene(self, title: str) -> Iterator[Callable[[str], None]]:
         """What is given to the callable stands in the summary."""
-        self._console.print(f"\n[bold]{title}[/bold]")
+        self._console.print(f"\n{title}", style="bold")
         began, outcomes = time.monotonic(), [""]
         yield outcomes.append
         self.scenes.append(Scene(title, time.monotonic() - began, outcomes[-1]))
 
     def say(self, sentence: str) -> None:
-        self._console.print(f"  {sentence}", markup=False)
+        self._console.print(f"  {sentence}")
 
     def quote(self, command: str, answer: str) -> None:
-        self._console.print(f"  [cyan]$ {command}[/cyan]")
+        self._console.print(f"  $ {command}", style="cyan")
         for line in answer.strip().splitlines():
-            self._console.print(f"    {line}", markup=False, style="dim")
+            self._console.print(f"    {line.rstrip()}", style="dim")
 
     @contextmanager
     def bar(self, what: str, total: float) -> Iterator[Callable[[float], None]]:

@@ -44,7 +44,11 @@ LINE = Table(
     key=["invoice_id", "position"],
     references=[Reference(columns=["invoice_id"], table="invoice", target=["id"])],
 )
-PLAYLIST = Table(name="playlist", columns=[Column(name="a"), Column(name="b"), Column(name="note")], key=["a", "b"])
+PLAYLIST = Table(
+    name="playlist",
+    columns=[Column(name="a"), Column(name="b"), Column(name="note"), Column(name="title")],
+    key=["a", "b"],
+)
 TABLES = [CUSTOMER, INVOICE, LINE, PLAYLIST]
 
 
@@ -134,6 +138,9 @@ class Copy:
 
     def delete(self, key: list[Any]) -> None:
         self.held.pop(canonical_key(key), None)
+
+    def __contains__(self, key: list[Any]) -> bool:
+        return canonical_key(key) in self.held
 
     def digest(self) -> tuple[int, str]:
         return len(self.held), fingerprint(row_hash(self.table, key, fields) for key, fields in self.held.values())
