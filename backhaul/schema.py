@@ -6,9 +6,15 @@ Each table has one owner, the only file that writes it:
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
-    server_*            server/store.py, server/auth.py, server/media.py, as said at each table
+
+    server_identity     server/store.py           server_applied      server/outcomes.py
+    server_scope        server/scopes.py          server_record       server/records.py
+    server_table        server/tables.py          server_upload       server/uploads.py
+    server_enrolment    server/auth.py            server_media        server/uploads.py
+    server_replica      server/auth.py (**)
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
+(**) but its `high_water`: it moves with the outcomes, by server/outcomes.py.
 
 Times are milliseconds since 1970-01-01 UTC. JSON stands in TEXT. The migrations in `migrations/` make these tables;
 a test holds the two against each other.
@@ -183,9 +189,7 @@ work = Table(
     Column("stop_reason", Text),  # of the last stop
     Column("last_error", Text),
     Column("last_outcome", Text),  # of the last run: success, failure, retry, stopped, lost
-    CheckConstraint(
-        "state IN ('ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'BLOCKED', 'CANCELLED')", name="state"
-    ),
+    CheckConstraint("state IN ('ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'BLOCKED', 'CANCELLED')", name="state"),
     CheckConstraint(
         "(state IN ('SUCCEEDED', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)", name="finished_has_its_time"
     ),
@@ -252,7 +256,7 @@ lease = Table(
 
 # ---------------------------------------------------------------------------------------------------- the server
 
-# One row: this server's own secret, which binds cursors to it.
+# One row: this server's own secret, which binds cursors to it (server/store.py).
 server_identity = Table(
     "server_identity",
     server_metadata,
@@ -261,7 +265,7 @@ server_identity = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
-# A set of records that are synced together, with one sequence (server/store.py).
+# A set of records that are synced together, with one sequence (server/scopes.py).
 server_scope = Table(
     "server_scope",
     server_metadata,
@@ -270,7 +274,7 @@ server_scope = Table(
     Column("feed", Text, nullable=False),  # random: a cursor of another feed is refused
 )
 
-# The tables that may be pushed, and how (server/store.py).
+# The tables that may be pushed, and how (server/tables.py).
 server_table = Table(
     "server_table",
     server_metadata,
@@ -290,7 +294,7 @@ server_enrolment = Table(
     Column("used_at", BigInteger),
 )
 
-# The replicas, and how far each one's pushes are known: kept for ever (server/auth.py; high_water: server/store.py).
+# The replicas, and how far each one's pushes are known: kept for ever (server/auth.py; high_water: server/outcomes.py).
 server_replica = Table(
     "server_replica",
     server_metadata,
@@ -304,7 +308,7 @@ server_replica = Table(
     Column("revoked_at", BigInteger),
 )
 
-# The outcomes of ops: kept for 30 days (server/store.py).
+# The outcomes of ops: kept for 30 days (server/outcomes.py).
 server_applied = Table(
     "server_applied",
     server_metadata,
@@ -319,7 +323,7 @@ server_applied = Table(
 )
 Index("ix_server_applied_at", server_applied.c.applied_at)
 
-# The records, tombstones included, each as its latest version (server/store.py).
+# The records, tombstones included, each as its latest version (server/records.py).
 server_record = Table(
     "server_record",
     server_metadata,
@@ -338,7 +342,7 @@ server_record = Table(
 )
 Index("ix_server_record_feed", server_record.c.scope, server_record.c.version)
 
-# Uploads that are not finished (server/media.py). The bytes lie in a file of the upload's own random name.
+# Uploads that are not finished (server/uploads.py). The bytes lie in a file of the upload's own random name.
 server_upload = Table(
     "server_upload",
     server_metadata,
@@ -354,7 +358,7 @@ server_upload = Table(
     Column("completed_at", BigInteger),
 )
 
-# Files that are whole and checked (server/media.py).
+# Files that are whole and checked (server/uploads.py).
 server_media = Table(
     "server_media",
     server_metadata,

@@ -15,7 +15,8 @@ def read_token(state: Path) -> str:
         return _file(state).read_text("ascii").strip()
     except FileNotFoundError as error:
         raise SignInRequired(
-            f"there is no token in {_file(state)}", hint="backhaul init with a new --code gives this replica a token"
+            f"there is no token in {_file(state)}",
+            hint="put it back from the backup; what waits is kept, but only this token speaks for this replica",
         ) from error
 
 

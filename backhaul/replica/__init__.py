@@ -1,0 +1,1 @@
+"""One replica: what the app changes is captured, pushed, and merged with what is pulled."""

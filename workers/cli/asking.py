@@ -8,30 +8,22 @@ Where no live worker serves the queue, the same journey runs in this process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from backhaul.errors import Refused
 from backhaul.replica import outbox, tables
-from backhaul.replica.pull import pull
-from backhaul.replica.push import push
-from backhaul.replica.reconcile import reconcile
 from backhaul.work import ledger
 from backhaul.work.ledger import Work
-from backhaul.work.run import Context, run
 from backhaul.work.why import why
-from config.machine import conditions_of
 from config.queues import declared
-from config.retry import policy
 from config.schedule import ensure_standing
 from workers.cli.here import Here, live_workers
+from workers.cli.journeys import Watch, run_in_this_process
 
 LOOK_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 1.0
 EXIT = {"done": 0, "asked": 0, "failed": Refused.exit_status, "waiting": 75}
-
-Watch = Callable[[dict[str, Any] | None], None]
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,13 @@ def _wait(here: Here, before: Work, *, asked_at: int, deadline: float, watch: Wa
             _awake(here, row.id)
             ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
         time.sleep(LOOK_SECONDS)
-    return Outcome(before.id, "waiting", f"{before.id}: not done: {why_work(here, before.id)}; nothing is lost")
+    return Outcome(before.id, "waiting", f"{before.id}: not done: {_why(here, before.id, asked_at)}; nothing is lost")
+
+
+def _why(here: Here, name: str, asked_at: int) -> str:
+    line = why_work(here, name)
+    held = name == "push" and line.startswith("ENQUEUED: waits for its time") and _left(here, asked_at)
+    return f"{line}; a worker that was lost holds changes: they go again when its lease has passed" if held else line
 
 
 def _left(here: Here, asked_at: int) -> bool:
@@ -143,52 +141,9 @@ def why_work(here: Here, work_id: str) -> str:
 
 
 def _run_here(here: Here, row: Work, watch: Watch) -> Outcome:
-    def body(context: Context) -> None:
-        JOURNEYS[row.id](here, _Watched(context, watch))
-
-    settled = run(
-        here.database,
-        row.id,
-        row.generation,
-        worker="backhaul",
-        queue=None,
-        conditions=conditions_of(here.settings),
-        clock=here.clock,
-        body=body,
-    )
+    settled = run_in_this_process(here, row, watch)
     if settled.kind == "done":
         return Outcome(row.id, "done", f"{row.id}: done", ran_here=True)
     if settled.kind == "failed":
         return Outcome(row.id, "failed", f"{row.id}: {settled.reason}", ran_here=True)
     return Outcome(row.id, "waiting", f"{row.id}: not done: {why_work(here, row.id)}; nothing is lost", ran_here=True)
-
-
-class _Watched:
-    """A run's context whose progress is shown as it is said."""
-
-    def __init__(self, context: Context, watch: Watch) -> None:
-        self.check = context.check
-        self._context = context
-        self._watch = watch
-
-    def progress(self, said: dict[str, Any]) -> None:
-        self._watch(said)
-        self._context.progress(said)
-
-
-def _push(here: Here, context: _Watched) -> None:
-    push(here.database, here.remote, clock=here.clock, context=context, retry=policy(here.settings, "push"))
-
-
-def _pull(here: Here, context: _Watched) -> None:
-    pull(here.database, here.remote, clock=here.clock, context=context)
-
-
-def _reconcile(here: Here, context: _Watched) -> None:
-    compared = reconcile(here.database, here.remote, clock=here.clock, context=context)
-    differing = [one.table for one in compared.tables if not one.equal]
-    if compared.moving is None and differing:
-        raise Refused(f"the server and this replica differ in {', '.join(differing)}", problem="tables-differ")
-
-
-JOURNEYS = {"push": _push, "pull": _pull, "reconcile": _reconcile}

@@ -51,6 +51,7 @@ def serve(
             print(f"listening on {url}", flush=True)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every revision that it looks at
     run_server(settings, on_ready=say)
 
 

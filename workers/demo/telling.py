@@ -43,7 +43,7 @@ class Telling:
 
     def quote(self, command: str, answer: str) -> None:
         self._console.print(f"  $ {command}", style="cyan")
-        for line in answer.strip().splitlines():
+        for line in answer.strip("\n").splitlines():
             self._console.print(f"    {line.rstrip()}", style="dim")
 
     @contextmanager

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from backhaul.digest import fingerprint, row_hash
 from backhaul.wire import Tagged
 from tests.contract.remote.conftest import Join
+from tests.contract.remote.replicas import digest_there, outcome
 
 
 def test_a_change_reaches_the_other_replica_and_does_not_come_back(join: Join) -> None:
@@ -21,6 +23,21 @@ def test_a_change_reaches_the_other_replica_and_does_not_come_back(join: Join) -
     assert (record.table, record.key, record.whole, record.deleted) == ("playlist", [1, "x"], True, False)
     assert record.fields == {"note": "hello"}
     assert a.pull() == []
+
+
+def test_the_columns_of_the_key_may_be_repeated_as_fields_and_are_not_kept(join: Join) -> None:
+    a, b = join("a"), join("b")
+    a.do("insert", "playlist", [1, "x"], a=1, b="x", note="hello")
+    (record,) = b.pull()
+    assert record.fields == {"note": "hello"}
+    assert a.remote.records([("playlist", [1, "x"])])[0].fields == {"note": "hello"}
+    assert digest_there(a.remote, "playlist") == (1, fingerprint([row_hash("playlist", [1, "x"], {"note": "hello"})]))
+
+
+@pytest.mark.parametrize("said", [2, True, 1.0, "1", None])
+def test_a_field_that_contradicts_the_key_is_refused(join: Join, said: Any) -> None:
+    a = join("a")
+    assert outcome(a.do("insert", "playlist", [1, "x"], a=said, note="hello")) == "key-invalid"
 
 
 def test_only_changed_fields_travel(join: Join) -> None:

@@ -51,10 +51,23 @@ def test_the_highest_stamp_of_a_page_is_told(join: Join) -> None:
     assert stamp_from_text(b.remote.pull("", 10).hlc) == stamp_from_text(op.hlc)
 
 
-def test_a_foreign_cursor_is_refused(join: Join) -> None:
-    with pytest.raises(Refused) as caught:
-        join("a").remote.pull("not-a-cursor", 10)
-    assert (caught.value.problem, caught.value.status) == ("cursor-expired", 410)
+def test_a_cursor_that_is_not_of_this_feed_is_refused(join: Join) -> None:
+    a, stranger = join("a"), join("b", scope="elsewhere")
+    for replica in (a, stranger):
+        replica.do("insert", "playlist", [1, 1], note="x")
+        replica.pull()
+    for cursor in (stranger.cursor, "not-a-cursor", "AAAA", "\u00e9", a.cursor + "A", a.cursor[:-1]):
+        with pytest.raises(Refused) as caught:
+            a.remote.pull(cursor, 10)
+        assert (caught.value.problem, caught.value.status) == ("cursor-expired", 410), cursor
+    assert a.pull() == []
+
+
+def test_a_record_that_is_nothing_but_its_key_is_told(join: Join) -> None:
+    a, b = join("a"), join("b")
+    a.do("insert", "playlist", [1, 1])
+    (record,) = b.pull()
+    assert (record.key, record.whole, record.fields) == ([1, 1], True, {})
 
 
 def test_both_sides_reckon_the_same_digest(join: Join) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backhaul.clock import stamp, stamp_to_text
+from backhaul.clock import stamp, stamp_from_text, stamp_to_text
 from backhaul.errors import Refused
 from tests.contract.remote.conftest import Join
 from tests.contract.remote.replicas import outcome
@@ -66,6 +66,14 @@ def test_a_stamp_too_far_ahead_is_to_be_sent_again(join: Join) -> None:
     assert [result.status for result in results] == ["applied", "retry"]
     ahead.hlc = stamp_to_text(stamp(a.registered.now + 100))
     assert a.push(ahead)[0].status == "applied"
+
+
+def test_a_stamp_that_does_not_count_may_be_anything(join: Join) -> None:
+    a = join("a")
+    far = stamp(a.registered.now + 3_600_000)
+    ops = [a.op("void", "customer", [], hlc=far), a.op("backfill", "customer", [1], hlc=far, name="old", phone="1")]
+    assert [result.status for result in a.push(*ops)] == ["applied", "applied"]
+    assert stamp_from_text(a.remote.pull("", 10).hlc) == 0
 
 
 def test_an_empty_push_is_answered(join: Join) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from backhaul.errors import Refused, SignInRequired
 from backhaul.remotes.base import Remote
-from backhaul.wire import Table
+from backhaul.wire import Column, Table
 from tests.contract.remote.conftest import Join
 from tests.contract.remote.replicas import CUSTOMER, PLAYLIST, TABLES, outcome
 
@@ -39,3 +39,13 @@ def test_tables_can_be_declared_later_but_not_with_another_key(join: Join) -> No
     with pytest.raises(Refused) as caught:
         a.remote.declare([Table(name="playlist", columns=PLAYLIST.columns, key=["a"])])
     assert (caught.value.problem, caught.value.status) == ("schema-conflict", 409)
+
+
+def test_tables_grow_by_what_each_replica_says_and_lose_nothing(join: Join) -> None:
+    join("a")
+    narrow = Table(name="customer", columns=[Column(name="id"), Column(name="email")], key=["id"])
+    b = join("b", [narrow])
+    assert b.do("insert", "customer", [1], name="x", phone="", email="y").status == "applied"
+    assert [table.table for table in b.remote.digest().tables] == sorted(table.name for table in TABLES)
+    join("c").do("insert", "customer", [2], name="c's", phone="")
+    assert outcome(b.do("insert", "customer", [2], name="b's")) == "key-taken"

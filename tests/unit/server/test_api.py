@@ -34,11 +34,11 @@ def test_health_asks_for_no_token(server):
 def test_our_own_client_gets_on_with_the_server(server, till):
     remote = HttpRemote(server.url, till.registered["token"])
     remote.declare([msgspec.convert(CUSTOMER, type=Table)])
-    op = till.op("insert", "customer", [1], fields=msgspec.Raw(b'{"id":1,"name":"Ann"}'))
+    op = till.op("insert", "customer", [1], fields=msgspec.Raw(b'{"name":"Ann"}'))
     pushed = remote.push([OutgoingOp(**op | {"key": msgspec.Raw(b"[1]")})])
     assert [(r.status, r.version) for r in pushed.results] == [("applied", 1)]
     page = remote.pull("", 100)
-    assert [(r.key, r.fields) for r in page.records] == [([1], {"id": 1, "name": "Ann"})]
+    assert [(r.key, r.fields) for r in page.records] == [([1], {"name": "Ann"})]
     assert remote.pull(page.cursor, 100).records == []
     assert [r.whole for r in remote.records([("customer", [1]), ("customer", [2])])] == [True]
     assert [(t.table, t.count) for t in remote.digest().tables] == [("customer", 1), ("invoice", 0)]
@@ -144,7 +144,7 @@ def test_a_body_that_is_too_large_is_refused(till, chunked):
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
 def test_a_compressed_push_is_read(till, coding):
-    plain = json.dumps({"ops": [till.op("insert", "customer", [1], fields={"id": 1})]}).encode()
+    plain = json.dumps({"ops": [till.op("insert", "customer", [1], fields={"name": "1"})]}).encode()
     body = gzip.compress(plain) if coding == "gzip" else zstandard.compress(plain)
     headers = {"Content-Type": "application/json; charset=utf-8", "Content-Encoding": coding}
     answer = till.call("POST", "/v1/push", data=body, headers=headers)
@@ -205,7 +205,7 @@ def test_a_bug_tells_nothing_of_itself(till, server, monkeypatch, caplog):
 
 
 def test_answers_are_compressed_for_who_can_read_that(till):
-    till.push(*[till.op("insert", "customer", [n], fields={"id": n, "name": "x" * 99}) for n in range(99)])
+    till.push(*[till.op("insert", "customer", [n], fields={"name": "x" * 99}) for n in range(99)])
     plain = till.call("GET", "/v1/pull", headers={"Accept-Encoding": "identity"})
     assert "Content-Encoding" not in plain.headers
     packed = till.call("GET", "/v1/pull", headers={"Accept-Encoding": "gzip"})
@@ -223,13 +223,13 @@ def test_answers_are_compressed_for_who_can_read_that(till):
 
 
 def test_outcomes_of_a_push_name_the_op_and_its_problem(till, other_till):
-    other_till.push(other_till.op("insert", "customer", [1], fields={"id": 1}))
+    other_till.push(other_till.op("insert", "customer", [1], fields={"name": "1"}))
     ops = [
-        till.op("insert", "customer", [1], fields={"id": 1}),
-        till.op("insert", "invoice", [7], fields={"id": 7, "customer_id": 1}),
-        till.op("insert", "customer", [2], fields={"id": 2}, group="g"),
+        till.op("insert", "customer", [1], fields={"name": "1"}),
+        till.op("insert", "invoice", [7], fields={"customer_id": 1}),
+        till.op("insert", "customer", [2], fields={"name": "2"}, group="g"),
         till.op("update", "customer", [2], fields={"secret": 1}, group="g"),
-        till.op("insert", "customer", [3], fields={"id": 3}),
+        till.op("insert", "customer", [3], fields={"name": "3"}),
     ]
     results = till.push(*ops).json()["results"]
     names = [result.get("problem", {}).get("type", "/applied").rpartition("/")[2] for result in results]
@@ -241,14 +241,14 @@ def test_outcomes_of_a_push_name_the_op_and_its_problem(till, other_till):
 
 
 def test_a_fork_and_a_gap_refuse_the_push(till):
-    till.push(till.op("insert", "customer", [1], fields={"id": 1}))
-    fork = till.op("insert", "customer", [2], fields={"id": 2}) | {"seq": 1}
+    till.push(till.op("insert", "customer", [1], fields={"name": "1"}))
+    fork = till.op("insert", "customer", [2], fields={"name": "2"}) | {"seq": 1}
     assert problem(till.push(fork)) == (409, "replica-forked")
     assert problem(till.push(fork | {"seq": 9})) == (409, "sequence-gap")
 
 
 def test_a_drifted_clock_is_told_to_come_again(till):
-    op = till.op("insert", "customer", [1], fields={"id": 1}) | {"hlc": "ffffffffffff-0000"}
+    op = till.op("insert", "customer", [1], fields={"name": "1"}) | {"hlc": "ffffffffffff-0000"}
     (result,) = till.push(op).json()["results"]
     assert (result["status"], result["problem"]["type"].rpartition("/")[2]) == ("retry", "clock-drift")
 
@@ -313,7 +313,7 @@ def test_a_stop_that_was_asked_for_is_a_good_end(tmp_path):
 def test_what_was_pushed_survives_a_restart(tmp_path):
     with sync_server(tmp_path) as first:
         caller = Caller(first)
-        caller.push(caller.op("insert", "customer", [1], fields={"id": 1}))
+        caller.push(caller.op("insert", "customer", [1], fields={"name": "1"}))
         cursor = caller.call("GET", "/v1/pull").json()["cursor"]
     with sync_server(tmp_path) as second:
         caller.server = second
