@@ -22,8 +22,8 @@ from backhaul.errors import Refused
 
 PROTOCOL = "1"
 PROTOCOL_HEADER = "Backhaul-Protocol"
-MOST_OPS = 2_000  # of one push
-MOST_BODY = 8 * 2**20  # bytes of one message, inflated
+MOST_OPS = 20_000  # of one push: a transaction goes whole, so this is also the largest one that can be sent
+MOST_BODY = 16 * 2**20  # bytes of one message, inflated
 MOST_WIRE = 8 * 2**20  # bytes of one message, as sent
 MOST_PAGE = 5_000  # records of one pull page, before it is completed to a group boundary
 SMALLEST_COMPRESSED = 1024  # bytes below which a body is not worth compressing

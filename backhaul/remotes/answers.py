@@ -29,7 +29,7 @@ from backhaul.wire import MOST_BODY, PROTOCOL, PROTOCOL_HEADER, Problem, inflate
 
 Message = TypeVar("Message")
 
-MOST_ANSWER = 4 * MOST_BODY  # a page holds whole records, where the pushes that made it held single fields
+MOST_ANSWER = 2 * MOST_BODY  # a page holds whole records, where the pushes that made it held single fields
 LONGEST_WAIT_MS = 3_600_000  # whatever a server asks for, it is asked again after an hour
 LONGEST_DETAIL = 500  # characters of a server's text that we repeat
 TOO_EARLY = 425

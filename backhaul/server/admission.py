@@ -172,7 +172,7 @@ class _Dependents:
 
     def _pointed_at(self, op: Op) -> Iterator[Target]:
         shape = self._shapes.get(op.table)
-        if shape is None or not shape.references:
+        if shape is None or not shape.references or op.kind == "void":
             return
         known = dict(zip(shape.key, op.key, strict=False)) | op.fields
         for reference in shape.references:

@@ -1,0 +1,158 @@
+"""The way between a replica and its server, as bad as it gets, and the book of what went over it.
+
+Requests do not arrive, answers are lost, requests arrive twice or once more much later, processes die at either end
+of a call, and other processes of the same replica do their work while a call is under way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from backhaul.errors import Busy, Refused, Unreachable
+from backhaul.remotes.base import Remote
+from backhaul.wire import Digest, OutgoingOp, Page, Pushed, Record, Registered, Table
+
+Said = tuple[str, str, str, str]  # kind, table, key, fields: one change, however often it is sent
+FINAL = ("applied", "rejected")
+
+
+class Killed(BaseException):
+    """The process is gone: no handler of ours runs after this but those that a dead process would not have run."""
+
+
+@dataclass(kw_only=True)
+class Weather:
+    """How likely each misfortune is, per call."""
+
+    unsent: float = 0.08
+    lost: float = 0.10
+    twice: float = 0.05
+    late: float = 0.05
+    killed: float = 0.04
+    busy: float = 0.03
+    too_large: float = 0.06
+    meanwhile: float = 0.35
+
+    @classmethod
+    def calm(cls) -> Weather:
+        return cls(unsent=0, lost=0, twice=0, late=0, killed=0, busy=0, too_large=0, meanwhile=0)
+
+
+@dataclass
+class Book:
+    """What the server took from one replica. Raises AssertionError when a change takes effect twice."""
+
+    outcomes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by send seq: op id, first outcome
+    applied: Counter[Said] = field(default_factory=Counter)
+    fields: list[tuple[str, str, str, dict[str, Any]]] = field(default_factory=list)  # hlc, table, key, fields
+
+    def enter(self, ops: Sequence[OutgoingOp], reply: Pushed) -> None:
+        for op, result in zip(ops, reply.results, strict=True):
+            known = self.outcomes.get(op.seq)
+            assert known is None or known[0] == op.op, f"number {op.seq} was given to two ops"
+            assert result.status != "applied" or known is None, f"number {op.seq} took effect twice"
+            if known is None and result.status in FINAL:
+                self.outcomes[op.seq] = (op.op, result.status)
+                if result.status == "applied" and op.kind != "void":
+                    self._applied(op)
+
+    def _applied(self, op: OutgoingOp) -> None:
+        said = json.loads(bytes(op.fields)) if op.fields else {}
+        key = bytes(op.key).decode()
+        self.applied[(op.kind, op.table, key, json.dumps(said, sort_keys=True))] += 1
+
+
+class Network:
+    """A Remote that has the weather between itself and another one.
+
+    meanwhile: what other processes of this replica do while a call is under way; it calls journeys itself.
+    """
+
+    def __init__(self, remote: Remote, random: Random, meanwhile: Callable[[], None]) -> None:
+        self.weather = Weather.calm()
+        self.book = Book()
+        self.most_ops = 1_000_000
+        self._remote = remote
+        self._random = random
+        self._meanwhile = meanwhile
+        self._late: list[Sequence[OutgoingOp]] = []
+        self._depth = 0
+
+    def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
+        if len(ops) > 1 and self._happens(self.weather.too_large):
+            raise Refused("too much at once", problem="batch-too-large", status=413)
+        self._on_the_way()
+        reply = self._deliver(ops)
+        if self._happens(self.weather.twice):
+            reply = self._deliver(ops)
+        if self._happens(self.weather.late):
+            self._late.append(ops)
+        self._on_the_way_back()
+        return reply
+
+    def pull(self, cursor: str, limit: int) -> Page:
+        self._on_the_way()
+        page = self._remote.pull(cursor, limit)
+        self._on_the_way_back()
+        return page
+
+    def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
+        self._on_the_way()
+        found = self._remote.records(keys)
+        self._on_the_way_back()
+        return found
+
+    def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
+        return self._remote.register(code, tables, name)
+
+    def declare(self, tables: Sequence[Table]) -> None:
+        self._remote.declare(tables)
+
+    def digest(self) -> Digest:
+        return self._remote.digest()
+
+    def close(self) -> None:
+        self._remote.close()
+
+    def deliver_late(self) -> None:
+        """What hung in the network arrives now; nobody waits for its answer."""
+        late, self._late = self._late, []
+        for ops in late:
+            self._deliver(ops)
+
+    def _deliver(self, ops: Sequence[OutgoingOp]) -> Pushed:
+        reply = self._remote.push(ops)
+        self.book.enter(ops, reply)
+        return reply
+
+    def _on_the_way(self) -> None:
+        self._others_work()
+        if self._happens(self.weather.killed):
+            raise Killed
+        if self._happens(self.weather.unsent):
+            raise Unreachable("it did not arrive")
+        if self._happens(self.weather.busy):
+            raise Busy("not now", retry_after_ms=self._random.randrange(60_000))
+
+    def _on_the_way_back(self) -> None:
+        self._others_work()
+        if self._happens(self.weather.killed):
+            raise Killed
+        if self._happens(self.weather.lost):
+            raise Unreachable("the answer was lost")
+
+    def _others_work(self) -> None:
+        if self._depth < 2 and self._happens(self.weather.meanwhile):
+            self._depth += 1
+            try:
+                self._meanwhile()
+            finally:
+                self._depth -= 1
+
+    def _happens(self, likelihood: float) -> bool:
+        return self._random.random() < likelihood
