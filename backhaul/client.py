@@ -17,11 +17,11 @@ from sqlalchemy import Connection, Engine
 
 from backhaul.bell import Bell, Ring, open_bell
 from backhaul.clock import Clock, SystemClock
-from backhaul.database import Database, open_database
+from backhaul.database import Database, open_database, sqlite_file
 from backhaul.errors import BackhaulError
 from backhaul.media import put, uploads
 from backhaul.media.uploads import Upload
-from backhaul.replica import checkpoint, outbox
+from backhaul.replica import aside, checkpoint, outbox
 from backhaul.replica.hook import Hook
 from backhaul.replica.why import why_record
 from backhaul.work import ledger
@@ -29,10 +29,15 @@ from backhaul.work.constraints import place
 from backhaul.work.ledger import Work
 from backhaul.work.request import WorkRequest
 
+SETTINGS = "backhaul.toml"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far this replica is. Times: milliseconds since 1970. work: how many are in each state."""
+    """How far this replica is. Times: milliseconds since 1970. work: how many are in each state.
+
+    aside: how many records of the server the app's own schema refuses for now.
+    """
 
     replica: str
     scope: str
@@ -40,6 +45,7 @@ class Status:
     pending: int
     parked: int
     conflicts: int
+    aside: int
     oldest_pending_seconds: float | None
     last_push_at: int | None
     last_pull_at: int | None
@@ -58,8 +64,8 @@ class Backhaul:
         self._clock = clock or SystemClock()
         self._database = open_database(engine.url)
         with self._database.reading() as connection:
-            self._home = Path(checkpoint.read(connection).home)
-        self._bell = bell or open_bell(self._home)
+            known = checkpoint.read(connection)
+        self._bell = bell or open_bell(_home(engine, Path(known.home)))
         self.media = Media(self._database, self._bell, self._clock)
         self._hook = Hook(engine, self._wrote)
 
@@ -96,6 +102,13 @@ class Backhaul:
         except BackhaulError:
             return None
         return work.ring if work is not None and work.state == "ENQUEUED" else None
+
+
+def _home(engine: Engine, known: Path) -> Path:
+    """The replica's folder: the database's, if the settings lie there (folders get moved); else as `init` knew it."""
+    file = sqlite_file(engine.url)
+    beside = file.absolute().parent if file is not None else known
+    return beside if (beside / SETTINGS).exists() else known
 
 
 class Media:
@@ -137,6 +150,7 @@ def read_status(database: Database, now: int) -> Status:
             pending=counts.pending,
             parked=counts.parked,
             conflicts=counts.conflicts,
+            aside=aside.count(connection),
             oldest_pending_seconds=None if oldest is None else max(0.0, (now - oldest) / 1000),
             last_push_at=known.last_push_at,
             last_pull_at=known.last_pull_at,

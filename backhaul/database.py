@@ -8,6 +8,7 @@ the number would be given out twice. An app's own connections keep the setting t
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
-from backhaul.errors import ConfigurationInvalid, DatabaseBusy
+from backhaul.errors import ConfigurationInvalid, DatabaseBusy, Refused
 
 BUSY_TIMEOUT_MS = 10_000
-OLDEST_SQLITE = (3, 38)
+OLDEST_SQLITE = (3, 38)  # RETURNING, UPDATE FROM, and JSON functions
+FIND_TEXT = "correct that text in the app's own table; `SELECT hex(column)` shows its bytes"
 
 
 class Database:
@@ -52,6 +54,7 @@ def open_database(url: str | URL) -> Database:
     """A database of ours at a SQLAlchemy URL. Raises ConfigurationInvalid for a URL that cannot be used."""
     engine = _engine(_parsed(url))
     if engine.dialect.name == "sqlite":
+        _check_version(sqlite3.sqlite_version_info)
         _prepare_sqlite(engine)
     elif engine.dialect.name != "postgresql":
         raise ConfigurationInvalid(
@@ -74,6 +77,8 @@ def translated() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
+        if "decode" in str(error.orig):  # the driver's message quotes the row
+            raise Refused("the database holds text that is not UTF-8", problem="not-utf8", hint=FIND_TEXT) from None
         raise _translation(error) from error
 
 
@@ -106,6 +111,12 @@ def _engine(url: URL) -> Engine:
         return create_engine(url, hide_parameters=True, pool_pre_ping=url.get_backend_name() == "postgresql")
     except ModuleNotFoundError as error:
         raise ConfigurationInvalid(f"{error.name} is not installed", hint="pip install 'backhaul[postgres]'") from error
+
+
+def _check_version(version: tuple[int, ...]) -> None:
+    if version < OLDEST_SQLITE:
+        said, oldest = (".".join(map(str, numbers)) for numbers in (version, OLDEST_SQLITE))
+        raise ConfigurationInvalid(f"SQLite {said} is too old", hint=f"use a Python with SQLite {oldest} or newer")
 
 
 def _prepare_sqlite(engine: Engine) -> None:

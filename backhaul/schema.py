@@ -6,6 +6,7 @@ Each table has one owner, the only file that writes it:
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
+    backhaul_aside      replica/aside.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
@@ -71,7 +72,7 @@ replica = Table(
     Column("cursor", Text, nullable=False, server_default=""),
     Column("last_pull_at", BigInteger),
     # push
-    Column("last_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp given out
+    Column("last_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp the server took
     Column("last_send_seq", BigInteger, nullable=False, server_default="0"),
     Column("frozen_id", BigInteger, nullable=False, server_default="0"),  # no change up to this outbox id is pending
     Column("last_push_at", BigInteger),
@@ -145,6 +146,19 @@ Index(
     sqlite_where=text("state = 'parked' OR state = 'conflict'"),
     postgresql_where=text("state = 'parked' OR state = 'conflict'"),
 )
+# Records of the server that the app's own schema refuses (a UNIQUE, a CHECK, a trigger of the app's). They are fetched
+# and tried again with later pulls, and are gone from here once they fit.
+aside = Table(
+    "backhaul_aside",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # canonical JSON array
+    Column("reason", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("tried_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("table_name", "key"),
+)
+
 # Units of background execution. The row is the truth, a message only rings its bell.
 #
 # ENQUEUED   waits for its time, its constraints and a worker. By enqueue, by a retry, a stop, a lost worker, or

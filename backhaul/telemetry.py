@@ -40,6 +40,9 @@ CATALOGUE = {
     "push.settled": Event(INFO, "push: {acked} acknowledged, {refused} refused", "backhaul_push_settled_total"),
     "push.parked": Event(WARNING, "push: {ops} changes are parked: {reason}", "backhaul_push_parked_total"),
     "pull.applied": Event(INFO, "pull: {records} records applied", "backhaul_pull_pages_total"),
+    "pull.set_aside": Event(
+        WARNING, "pull: the app's own schema refuses {records} records; they are set aside", "backhaul_pull_aside_total"
+    ),
     "queue.opened": Event(INFO, "queue {queue} is open", "backhaul_gate_opened_total"),
     "queue.closed": Event(INFO, "queue {queue} is closed: {reason}", "backhaul_gate_closed_total"),
     "broker.started": Event(INFO, "the broker runs at {address}", "backhaul_broker_started_total"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -23,6 +24,7 @@ Machine: {machine}
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m bench", description=__doc__).parse_args()
     rows = [*_capture(), *_commit(), _push(), _upload()]
     table = "".join(f"| {what} | {bar} | {found} |\n" for what, bar, found in rows)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"

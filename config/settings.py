@@ -204,6 +204,8 @@ def load(home: Path | None = None, *, initialised: bool = True) -> Settings:
 def state_folder(home: Path) -> Path:
     folder = home / ".backhaul"
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(0o700)  # whoever made it: the token and the broker's socket lie there
     return folder
 
 

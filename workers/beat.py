@@ -73,6 +73,8 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
             return True
         with database.writing() as connection:
             leads = lease.take(connection, LEASE, self._owner, now=now, ms=LEASE_MS)
+            if leads:
+                ledger.mend_clock(connection, now)
         self._say_if_changed(leads)
         self._led_until = now + LEASE_MS if leads else 0
         return leads
@@ -87,7 +89,8 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
     def _tidy(self, database: Database, now: int) -> None:
         with database.reading() as connection:
             running = ledger.query(connection, states=["RUNNING"])
-        if any(work.lease_until <= now for work in running):  # asked first: a look must not wait for the app's writes
+        # Asked first: a look must not wait for the app's writes.
+        if any(not now < work.lease_until <= now + ledger.LONGEST_LEASE_MS for work in running):
             with database.writing() as connection:
                 for work in ledger.recover(connection, now):
                     emit("work.lost", task=work.task, work=work.id)

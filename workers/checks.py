@@ -15,7 +15,7 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import BackhaulError
 from backhaul.remotes.base import Remote
-from backhaul.replica import checkpoint, inspection, tables
+from backhaul.replica import aside, checkpoint, inspection, tables
 from backhaul.work.roster import Worker
 from config.broker import EmbeddedBroker
 from config.settings import Settings
@@ -44,7 +44,7 @@ class Patient:
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
-    for check in (_database, _capture, _left_out, _token, _server, _broker, _workers):
+    for check in (_database, _capture, _app_triggers, _aside, _left_out, _token, _server, _broker, _workers):
         try:
             yield check(patient)
         except BackhaulError as error:
@@ -71,6 +71,25 @@ def _capture(patient: Patient) -> Finding:
     if waiting:
         return Finding("capture", "ok", f"{len(tracked)} tables; the backfill has {len(waiting)} of them to go")
     return Finding("capture", "ok", f"{len(tracked)} tables, their triggers up to date")
+
+
+def _app_triggers(patient: Patient) -> Finding:
+    with patient.database.reading() as connection:
+        tracked = [one.table.name for one in tables.all_tracked(connection)]
+        found = inspection.app_triggers(connection, tracked)
+    if found:
+        hint = "they run again where a change arrives: one that writes to synced tables takes effect twice"
+        return Finding("app triggers", "warn", f"on synced tables: {', '.join(found)}", hint)
+    return Finding("app triggers", "ok", "none on synced tables")
+
+
+def _aside(patient: Patient) -> Finding:
+    with patient.database.reading() as connection:
+        number = aside.count(connection)
+    if number:
+        hint = "backhaul why TABLE KEY says what each one offends"
+        return Finding("aside", "warn", f"{number} records of the server do not fit this database's schema", hint)
+    return Finding("aside", "ok", "every record of the server fits")
 
 
 def _left_out(patient: Patient) -> Finding:

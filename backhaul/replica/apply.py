@@ -1,8 +1,9 @@
-"""Applying a page of the feed to the app's tables: three statements a table, whatever the page holds.
+"""Applying records of the server to the app's tables: three statements a table, whatever a page holds.
 
 What this replica has changed and the feed does not include yet stays on top (read your writes): fields that an
 unsettled change names are withheld, and a record that an unsettled change deletes is left deleted. Nothing is lost by
-that: when the change is settled, the server gives the record a new version, and the feed brings what won.
+that: when the change is settled, the server gives the record a new version, and the feed brings what won. If the feed
+has brought that before the change is settled here, the record is fetched once more (see outbox.py, refetch.py).
 
 Tables and columns that this replica does not track are left out; a later `init` that tracks them pulls from the
 beginning.
@@ -10,17 +11,18 @@ beginning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
-from backhaul.replica import checkpoint
+from backhaul.replica import checkpoint, outbox
 from backhaul.replica.capture import field_names, quoted
-from backhaul.wire import Page, Record, Table, canonical_key, to_plain
+from backhaul.wire import Record, Table, Value, canonical_key, to_plain
 
 DELETED = frozenset({"*"})  # in place of field names: the whole record is withheld
 
@@ -47,40 +49,94 @@ class TablePlan:
         return field_names(self.table)
 
 
-def apply_page(connection: Connection, tables: Sequence[Table], page: Page) -> int:
-    """Apply the page with capture muted; returns how many records were touched."""
+def apply_records(connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int) -> int:
+    """Apply what the server says of these records, with capture muted; returns how many were touched.
+
+    position: of the feed; what the server took after it may not be in these records.
+    """
     checkpoint.mute(connection)
     touched = 0
     for table in tables:
-        records = [record for record in page.records if record.table == table.name]
-        if records:
-            touched += _apply_table(connection, table, records, page.position)
+        ours = [record for record in records if record.table == table.name]
+        if ours:
+            touched += _apply_table(connection, table, ours, position)
     checkpoint.unmute(connection)
     return touched
 
 
-def apply_records(connection: Connection, tables: Sequence[Table], records: Sequence[Record]) -> None:
-    """Put records as the server has them, whole, over what is here (see parked.discard)."""
+def apply_what_fits(
+    connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
+) -> tuple[int, list[tuple[Record, str]]]:
+    """The same, but for the records that the app's schema refuses: they are returned, each with the reason.
+
+    Together first, as that is the way of every page but a few; then one by one, and those that did not fit again as
+    long as another one made room.
+    """
+    try:
+        with connection.begin_nested():
+            return apply_records(connection, tables, records, position), []
+    except IntegrityError:
+        touched, refused = 0, [(record, "") for record in records]
+    while True:
+        before, refused = refused, []
+        for record, _ in before:
+            try:
+                with connection.begin_nested():
+                    touched += apply_records(connection, tables, [record], position)
+            except IntegrityError as error:
+                refused.append((record, str(error.orig)))
+        if not refused or len(refused) == len(before):
+            return touched, refused
+
+
+def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int) -> None:
+    """Make the records what the server says they are, whole, and lay over it what our unsettled changes say, in order.
+
+    Unlike a page of the feed, this takes away what a change has left here that was given up.
+    """
     checkpoint.mute(connection)
     for table in tables:
+        ours = {canonical_key(record.key): record for record in records if record.table == table.name}
+        over: dict[str, list[Row]] = {}
+        for key, *change in _unsettled(connection, table.name, list(ours), position):
+            over.setdefault(key, []).append(tuple(change))
         plan = TablePlan(table=table)
-        for record in records:
-            if record.table == table.name:
-                _plan(plan, record, frozenset())
+        for key, record in ours.items():
+            laid = _laid_over(record, over.get(key, []))
+            if laid is not None:
+                _plan(plan, laid, frozenset())
         _execute(connection, plan)
     checkpoint.unmute(connection)
 
 
-def delete_records(connection: Connection, table: Table, keys: Sequence[list[Any]]) -> None:
-    """Delete records that the server does not have."""
-    checkpoint.mute(connection)
-    plan = TablePlan(table=table, deleted=[_plain_key(key) for key in keys])
-    _execute(connection, plan)
-    checkpoint.unmute(connection)
+def _laid_over(record: Record, changes: Sequence[Row]) -> Record | None:
+    """changes: kind and fields (JSON, as bytes: an app can store text that is no UTF-8), oldest first.
+
+    None: an update waits on a record that is deleted there; the row stays until the server has spoken of the update.
+    """
+    deleted, fields = record.deleted, dict(record.fields)
+    for kind, said in changes:
+        names = msgspec.json.decode(said.decode(errors="replace"), type=dict[str, Value]) if said else {}
+        if kind == "delete":
+            deleted, fields = True, {}
+        elif kind == "insert":
+            deleted, fields = False, fields | names
+        elif kind == "backfill":  # older than whatever the server has
+            deleted, fields = deleted and record.version > 0, names | fields
+        elif kind == "update" and deleted:
+            return None
+        elif kind == "update":
+            fields |= names
+    return Record(
+        table=record.table, key=record.key, version=record.version, whole=not deleted, deleted=deleted, fields=fields
+    )
 
 
 def _apply_table(connection: Connection, table: Table, records: Sequence[Record], position: int) -> int:
-    withheld = _withheld(connection, table.name, [canonical_key(record.key) for record in records], position)
+    keys = [canonical_key(record.key) for record in records]
+    withheld = _withheld(connection, table.name, keys, position)
+    if withheld:
+        outbox.told(connection, table.name, list(withheld), position)
     plan = TablePlan(table=table)
     for record in records:
         _plan(plan, record, withheld.get(canonical_key(record.key), frozenset()) if withheld else frozenset())
@@ -90,21 +146,26 @@ def _apply_table(connection: Connection, table: Table, records: Sequence[Record]
 
 def _withheld(connection: Connection, table: str, keys: Sequence[str], position: int) -> dict[str, frozenset[str]]:
     """For each of the records that has unsettled changes: the names of the fields that stay as they are here."""
-    statement = """
-        SELECT key, kind, fields FROM backhaul_outbox
-        WHERE table_name = :table AND key IN (SELECT value FROM json_each(:keys))
-          AND (state IN ('pending', 'sent', 'parked', 'conflict') OR state = 'acked' AND version > :position)
-        ORDER BY id
-    """
-    values = {"table": table, "keys": msgspec.json.encode(keys).decode(), "position": position}
     withheld: dict[str, frozenset[str]] = {}
-    for key, kind, fields in connection.execute(text(statement), values):
+    for key, kind, fields in _unsettled(connection, table, keys, position):
         if kind == "delete":
             withheld[key] = DELETED
         elif kind != "void":
             names = frozenset(msgspec.json.decode(fields, type=dict[str, msgspec.Raw]))
             withheld[key] = names if kind == "insert" else (withheld.get(key, frozenset()) - DELETED) | names
     return withheld
+
+
+def _unsettled(connection: Connection, table: str, keys: Sequence[str], position: int) -> Iterable[Row]:
+    """The changes of these records that the feed does not include at this position: key, kind, fields as bytes."""
+    statement = """
+        SELECT key, kind, CAST(fields AS BLOB) FROM backhaul_outbox
+        WHERE table_name = :table AND key IN (SELECT value FROM json_each(:keys))
+          AND (state IN ('pending', 'sent', 'parked', 'conflict') OR state = 'acked' AND version > :position)
+        ORDER BY id
+    """
+    values = {"table": table, "keys": msgspec.json.encode(keys).decode(), "position": position}
+    return map(tuple, connection.execute(text(statement), values))
 
 
 def _plan(plan: TablePlan, record: Record, withheld: frozenset[str]) -> None:

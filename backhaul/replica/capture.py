@@ -15,12 +15,12 @@ writer's connection has recursive_triggers on (https://www.sqlite.org/lang_confl
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from sqlalchemy import Connection, text
 
-from backhaul.wire import Table
+from backhaul.wire import Column, Table
 
 NOW = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"  # milliseconds since 1970
 COLUMNS = "group_id, table_name, key, kind, fields, captured_at, seen_hlc, base"
@@ -55,9 +55,10 @@ def trigger_statements(table: Table) -> list[str]:
     name = quoted(table.name)
     rest = field_names(table)
     same_key = " AND ".join(f"OLD.{quoted(c)} IS NEW.{quoted(c)} COLLATE BINARY" for c in table.key)
-    changed = " OR ".join(f"OLD.{quoted(c)} IS NOT NEW.{quoted(c)} COLLATE BINARY" for c in rest) or "0"
+    differs = {column.name: _differs(column) for column in table.columns}
+    changed = " OR ".join(differs[c] for c in rest) or "0"
     insert = _write(table, "insert", "NEW", fields_expression(rest, "NEW"))
-    update = _write(table, "update", "NEW", _changed_fields_expression(rest))
+    update = _write(table, "update", "NEW", _changed_fields_expression({c: differs[c] for c in rest}))
     delete = _write(table, "delete", "OLD", "NULL")
     bodies = {
         "insert": (f"AFTER INSERT ON {name}", insert),
@@ -92,11 +93,20 @@ def fields_expression(columns: Sequence[str], row: str) -> str:
     return " || ".join(members) + " || '}'"
 
 
-def _changed_fields_expression(columns: Sequence[str]) -> str:
+def _differs(column: Column) -> str:
+    """SQL for whether a column's value changed. In a column without affinity 1 and 1.0 are two values, and equal."""
+    old, new = f"OLD.{quoted(column.name)}", f"NEW.{quoted(column.name)}"
+    differs = f"{old} IS NOT {new} COLLATE BINARY"
+    if column.type and "BLOB" not in column.type.upper():
+        return differs
+    return f"({differs} OR typeof({old}) <> typeof({new}))"
+
+
+def _changed_fields_expression(differs: Mapping[str, str]) -> str:
+    """differs: for each field, SQL for whether it changed."""
     members = [
-        f"CASE WHEN OLD.{quoted(c)} IS NOT NEW.{quoted(c)} COLLATE BINARY"
-        f" THEN {_literal(',' + _member(c))} || {_json_expression(f'NEW.{quoted(c)}')} ELSE '' END"
-        for c in columns
+        f"CASE WHEN {changed} THEN {_literal(',' + _member(c))} || {_json_expression(f'NEW.{quoted(c)}')} ELSE '' END"
+        for c, changed in differs.items()
     ]
     return "'{' || substr(" + " || ".join(members or ["''"]) + ", 2) || '}'"
 

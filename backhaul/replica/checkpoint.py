@@ -72,6 +72,11 @@ def unmute(connection: Connection) -> None:
     connection.execute(text("UPDATE backhaul_replica SET muted = 0"))
 
 
+def clear_stale_mark(connection: Connection) -> None:
+    """Take away the group of a transaction that ended past the hook (a raw COMMIT): we write, so nobody else does."""
+    connection.execute(text("UPDATE backhaul_replica SET group_id = NULL WHERE group_id IS NOT NULL"))
+
+
 def pulled(connection: Connection, page: Page, *, since: str, now: int) -> None:
     """The page from `since` is applied, in this same transaction.
 
@@ -100,13 +105,18 @@ def pull_from_the_beginning(connection: Connection) -> None:
     connection.execute(text("UPDATE backhaul_replica SET cursor = ''"))
 
 
-def numbered(connection: Connection, *, send_seq: int, hlc: int, frozen_id: int) -> None:
-    """Numbers and stamps up to these were given out; no change up to this outbox id is pending any more."""
+def numbered(connection: Connection, *, send_seq: int, frozen_id: int) -> None:
+    """Numbers up to this were given out; no change up to this outbox id is pending any more."""
     statement = """
         UPDATE backhaul_replica
-        SET last_send_seq = :send_seq, last_hlc = max(last_hlc, :hlc), frozen_id = max(frozen_id, :frozen_id)
+        SET last_send_seq = :send_seq, frozen_id = max(frozen_id, :frozen_id)
     """
-    connection.execute(text(statement), {"send_seq": send_seq, "hlc": hlc, "frozen_id": frozen_id})
+    connection.execute(text(statement), {"send_seq": send_seq, "frozen_id": frozen_id})
+
+
+def stamped(connection: Connection, hlc: int) -> None:
+    """The server has taken changes with stamps up to this: the next ones are stamped after it."""
+    connection.execute(text("UPDATE backhaul_replica SET last_hlc = max(last_hlc, :hlc)"), {"hlc": hlc})
 
 
 def pushed(connection: Connection, now: int) -> None:

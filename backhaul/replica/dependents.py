@@ -11,25 +11,31 @@ from backhaul.replica.capture import quoted
 from backhaul.replica.tables import Tracked
 from backhaul.wire import Reference, Table
 
+# Each joins against what is distinct among the parked, so that SQLite looks a change up instead of comparing it with
+# all: a parked transaction may hold thousands.
 SAME_RECORD = """
     SELECT later.id, refused.op_id
-    FROM backhaul_outbox AS refused
+    FROM (SELECT table_name, key, min(id) AS id, op_id FROM backhaul_outbox
+          WHERE state = 'parked' GROUP BY table_name, key) AS refused
     JOIN backhaul_outbox AS later ON later.table_name = refused.table_name AND later.key = refused.key
-    WHERE refused.state = 'parked' AND later.state = 'pending' AND later.id > refused.id AND later.id BETWEEN ? AND ?
+    WHERE later.state = ? AND later.id > refused.id AND later.id BETWEEN ? AND ?
 """
 SAME_GROUP = """
     SELECT other.id, refused.op_id
-    FROM backhaul_outbox AS refused
+    FROM (SELECT group_id, min(op_id) AS op_id FROM backhaul_outbox
+          WHERE state = 'parked' AND group_id IS NOT NULL GROUP BY group_id) AS refused
     JOIN backhaul_outbox AS other ON other.group_id = refused.group_id
-    WHERE refused.state = 'parked' AND other.state = 'pending' AND other.id BETWEEN ? AND ?
+    WHERE other.state = ? AND other.id BETWEEN ? AND ?
 """
 
 
-def find(connection: Connection, tracked: Sequence[Tracked], *, first: int, last: int) -> dict[int, str]:
-    """The pending changes between two outbox ids that depend directly on a parked one: id -> the parked one's op id."""
+def find(
+    connection: Connection, tracked: Sequence[Tracked], *, state: str = "pending", first: int = 0, last: int = 2**63 - 1
+) -> dict[int, str]:
+    """The changes in this state, between two outbox ids, that depend directly on a parked one: id -> its op id."""
     found: dict[int, str] = {}
     for statement, values in _statements(tracked):
-        for dependent, cause in connection.exec_driver_sql(statement, (*values, first, last)):
+        for dependent, cause in connection.exec_driver_sql(statement, (*values, state, first, last)):
             found.setdefault(dependent, cause)
     return found
 
@@ -42,21 +48,24 @@ def _statements(tracked: Sequence[Tracked]) -> Iterator[tuple[str, tuple[str, ..
         for reference in child.references:
             parent = tables.get(reference.table)
             if parent is not None and set(reference.target) <= set(parent.key):
-                yield _refers_to(parent, child, reference), (child.name, parent.name)
+                yield _refers_to(parent, child, reference), (parent.name, child.name)
 
 
 def _refers_to(parent: Table, child: Table, reference: Reference) -> str:
     """Children whose foreign key names a record that a parked insert was to create."""
+    parts = [f"json_extract(key, '$[{parent.key.index(target)}]')" for target in reference.target]
+    named = ", ".join(f"{part} AS part{number}" for number, part in enumerate(parts))
     matches = " AND ".join(
-        f"{_said(child, column)} = json_extract(refused.key, '$[{parent.key.index(target)}]')"
-        for column, target in zip(reference.columns, reference.target, strict=True)
+        f"refused.part{number} = {_said(child, column)}" for number, column in enumerate(reference.columns)
     )
     return f"""
         SELECT child.id, refused.op_id
-        FROM backhaul_outbox AS refused
-        JOIN backhaul_outbox AS child ON child.table_name = ? AND child.state = 'pending'
-        WHERE refused.state = 'parked' AND refused.table_name = ? AND refused.kind = 'insert' AND {matches}
-          AND child.id BETWEEN ? AND ?
+        FROM backhaul_outbox AS child
+        JOIN (SELECT {named}, min(op_id) AS op_id FROM backhaul_outbox
+              WHERE state = 'parked' AND kind = 'insert' AND table_name = ?
+              GROUP BY {", ".join(parts)}) AS refused
+          ON {matches}
+        WHERE child.table_name = ? AND child.state = ? AND child.id BETWEEN ? AND ?
     """  # noqa: S608 - generated from the catalogue's own names, quoted
 
 

@@ -53,10 +53,13 @@ def enrol(
         found, left_out = find_tables(connection, names)
     if not found:
         raise TableUnknown("there is no table to sync", hint="create the tables first; each needs a primary key")
+    asked_at = clock.now()
     registered = remote.register(code, found, name)
+    answered_at = clock.now()
     migrations.upgrade_replica(database)
     with database.writing() as connection:
-        checkpoint.begin(connection, registered, remote=url, home=home, now=clock.now())
+        checkpoint.begin(connection, registered, remote=url, home=home, now=answered_at)
+        checkpoint.measure_clock(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
         _track(connection, found)
     return Enrolled(registered=registered, tables=found, left_out=left_out)
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Engine, event
 
 MARK = "UPDATE backhaul_replica SET group_id = ?"
-WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|WITH\b.*\b(INSERT|UPDATE|DELETE|REPLACE))\b", re.I | re.S)
+WRITES = re.compile(
+    r"(\s|/\*.*?\*/|--[^\n]*\n)*(INSERT|UPDATE|DELETE|REPLACE|WITH\b.*\b(INSERT|UPDATE|DELETE|REPLACE))\b", re.I | re.S
+)
 EXECUTIONS = ("do_execute", "do_executemany", "do_execute_no_params")
 ENDINGS = ("do_commit", "do_rollback", "do_rollback_to_savepoint")
 
@@ -54,9 +55,8 @@ class Hook:
         if _in_autocommit(driver):
             self._wrote()
             return
-        group = self._groups.setdefault(id(driver), uuid4().hex)
-        self._marked.add(id(driver))
-        self._mark(driver, group)
+        if self._mark(driver, self._groups.setdefault(id(driver), uuid4().hex)):
+            self._marked.add(id(driver))
 
     def _commit(self, connection: Any) -> None:
         driver = _driver(connection)
@@ -78,12 +78,17 @@ class Hook:
         self._marked.discard(id(_driver(connection.connection)))
         self._plain["do_rollback_to_savepoint"](connection, name)
 
-    def _mark(self, driver: Any, group: str | None) -> None:
-        # Whatever is wrong here (locked, no replica any more) is not the app's affair: its own statement follows, and
-        # says for itself what it cannot do.
+    def _mark(self, driver: Any, group: str | None) -> bool:
+        """Whether the database has been told. A locked one raises: the app's own statement, which follows, would have
+        waited as long, and then said the same. A database that is no replica (any more) is not the app's affair."""
         dialect: Any = self._engine.dialect
-        with suppress(dialect.dbapi.Error):
+        try:
             driver.execute(MARK, (group,))
+        except dialect.dbapi.Error as error:
+            if "locked" in str(error):
+                raise
+            return False
+        return True
 
 
 def _driver(connection: Any) -> Any:

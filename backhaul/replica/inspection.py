@@ -65,6 +65,15 @@ def describe(connection: Connection, name: str) -> Table:
     )
 
 
+def app_triggers(connection: Connection, names: Sequence[str]) -> list[str]:
+    """The app's own triggers on these tables."""
+    statement = """
+        SELECT name, tbl_name FROM sqlite_master
+        WHERE type = 'trigger' AND name NOT LIKE 'backhaul\\_%' ESCAPE '\\' ORDER BY name
+    """
+    return [row.name for row in connection.execute(text(statement)) if row.tbl_name in names]
+
+
 def _table_names(connection: Connection) -> list[str]:
     statement = """
         SELECT name FROM pragma_table_list

@@ -5,13 +5,18 @@ harmless whatever became of the first try. Ops that were sent and have no outcom
 order of their numbers; a group goes whole.
 
 The stamp of a change (see clock.py) is given at the freeze, from the time it was captured, corrected by the clock
-offset as it is known then, after everything the app had seen and everything this replica stamped before.
+offset as it is known then, after everything the app had seen and everything of this replica that the server took.
+Only an op that the server has put back for its stamp is stamped anew.
+
+Where the pull passes a change's version while its answer is still out, what the feed said of the record was withheld
+and does not come again. Such a change is `overtaken` once it is settled: acked, without a version, until its record
+was fetched (see pull.py). While it is `sent`, its version is how far the feed has told of its record meanwhile.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -25,7 +30,7 @@ from backhaul.clock import BACKFILL_STAMP, stamp
 from backhaul.replica import checkpoint
 from backhaul.wire import Result, problem_name
 
-UNSETTLED = "state IN ('pending', 'sent', 'parked', 'conflict')"
+LONGEST_WAIT_MS = 2 * 3_600_000  # no wait is longer: one that ends later was set while the clock was wrong
 
 
 class Change(NamedTuple):
@@ -63,9 +68,10 @@ def pending(connection: Connection, now: int) -> bool:
     """Whether something could be sent now."""
     statement = f"""
         SELECT EXISTS (SELECT 1 FROM backhaul_outbox WHERE {PENDING})
-            OR EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'sent' AND next_at <= :now AND lease_until <= :now)
+            OR EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'sent'
+                       AND (next_at <= :now OR next_at > :longest) AND (lease_until <= :now OR lease_until > :longest))
     """  # noqa: S608 - the parts are constants of this file
-    return bool(connection.execute(text(statement), {"now": now}).scalar_one())
+    return bool(connection.execute(text(statement), {"now": now, "longest": now + LONGEST_WAIT_MS}).scalar_one())
 
 
 def waiting(connection: Connection) -> int:
@@ -106,12 +112,19 @@ def of_record(connection: Connection, table: str, key: str) -> list[RowMapping]:
     return list(connection.execute(text(statement), {"table": table, "key": key}).mappings())
 
 
-def parked(connection: Connection) -> list[RowMapping]:
+def parked(connection: Connection) -> list[Mapping[str, Any]]:
+    """Every parked change, oldest first. key, fields: as text, with a mark for each byte that is no UTF-8."""
     statement = """
-        SELECT id, op_id, group_id, table_name, key, kind, fields, captured_at, reason, detail, settled_at
+        SELECT id, op_id, group_id, table_name, CAST(key AS BLOB) AS key, kind, CAST(fields AS BLOB) AS fields,
+               captured_at, reason, detail, settled_at
         FROM backhaul_outbox WHERE state = 'parked' ORDER BY id
     """
-    return list(connection.execute(text(statement)).mappings())
+    rows = connection.execute(text(statement)).mappings()
+    return [{**row, "key": _legible(row["key"]), "fields": _legible(row["fields"])} for row in rows]
+
+
+def _legible(said: bytes | None) -> str | None:
+    return None if said is None else said.decode(errors="replace")
 
 
 # ------------------------------------------------------------------------------------------------ pending -> sent
@@ -125,14 +138,25 @@ CHANGE = """
 
 def claim(connection: Connection, *, now: int, limit: int, lease_ms: int) -> list[Change]:
     """The next changes to send, frozen and leased; none while others are on their way or wait for their next try."""
-    again = _sent(connection, limit)
-    if any(row.lease_until > now or row.next_at > now for row in again):
+    again = _sent(connection, _narrowed(connection, limit))
+    if any(_lies_ahead(row.lease_until, now) or _lies_ahead(row.next_at, now) for row in again):
         return []
     changes = [Change(*row[: len(Change._fields)]) for row in again]
     changes = changes or _freeze(connection, next_pending(connection, limit), now=now)
     if changes:
         _lease(connection, changes, until=now + lease_ms)
     return changes
+
+
+def _lies_ahead(moment: int, now: int) -> bool:
+    return now < moment <= now + LONGEST_WAIT_MS
+
+
+def _narrowed(connection: Connection, limit: int) -> int:
+    """Half as many after each second try without an outcome: the link may be too slow for so much at once."""
+    statement = "SELECT attempts FROM backhaul_outbox WHERE state = 'sent' ORDER BY send_seq LIMIT 1"
+    tries = connection.execute(text(statement)).scalar() or 0
+    return max(1, limit >> max(0, tries - 1))
 
 
 def next_pending(connection: Connection, limit: int) -> Sequence[Row[Any]]:
@@ -175,10 +199,14 @@ def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> li
         if kind == "backfill":
             hlc = BACKFILL_STAMP
         else:
-            hlc = last = max(stamp(min(captured_at, now) + offset), seen_hlc + 1, last + 1)
+            hlc = last = _stamp(captured_at, seen_hlc, last, now=now, offset=offset)
         changes.append(Change(number, token_hex(16), group, table, key, kind, fields, base, seq, hlc, attempts, fence))
-    checkpoint.numbered(connection, send_seq=seq, hlc=last, frozen_id=rows[-1].id)
+    checkpoint.numbered(connection, send_seq=seq, frozen_id=rows[-1].id)
     return changes
+
+
+def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int) -> int:
+    return max(stamp(min(captured_at, now) + offset), seen_hlc + 1, last + 1)
 
 
 def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> None:
@@ -195,29 +223,34 @@ def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> 
 # ------------------------------------------------------------------------------------------------ sent -> settled
 
 
-def settle(connection: Connection, changes: Sequence[Change], results: dict[str, Result], *, now: int) -> None:
-    """Each change by its own result; one without a result is of unknown outcome and goes again, unchanged."""
-    accepted: list[tuple[int, int, int, int]] = []
+def settle(connection: Connection, changes: Sequence[Change], results: dict[str, Result], *, now: int) -> list[Change]:
+    """Each change by its own result; returns those that have none yet, as they are."""
+    accepted: list[tuple[int, int, int, int, int]] = []
+    last_hlc = 0
     refused: list[dict[str, object]] = []
     again: list[Change] = []
     for change in changes:
         result = results.get(change.op_id)
         if result is None or result.status == "retry":
             again.append(change)
+        elif change.kind == "void":
+            accepted.append((result.version, result.version, now, change.id, change.fence + 1))
         elif result.status in ("applied", "duplicate"):
-            accepted.append((result.version, now, change.id, change.fence + 1))
+            accepted.append((result.version, result.version, now, change.id, change.fence + 1))
+            last_hlc = change.hlc
         else:
             refused.append(_refusal(change, result, now))
     _accept(connection, accepted)
     _park(connection, refused)
-    if again:
-        release(connection, again, next_at=now, error="no outcome yet")
+    checkpoint.stamped(connection, last_hlc)
+    return again
 
 
-def _accept(connection: Connection, values: list[tuple[int, int, int, int]]) -> None:
+def _accept(connection: Connection, values: list[tuple[int, int, int, int, int]]) -> None:
     statement = """
         UPDATE backhaul_outbox
-        SET state = 'acked', version = ?, settled_at = ?, lease_until = 0, reason = NULL, detail = NULL
+        SET state = 'acked', version = CASE WHEN version >= ? THEN NULL ELSE ? END, settled_at = ?, lease_until = 0,
+            reason = NULL, detail = NULL
         WHERE id = ? AND fence = ? AND state = 'sent'
     """
     if values:
@@ -273,33 +306,73 @@ def hasten(connection: Connection) -> None:
     connection.execute(text("UPDATE backhaul_outbox SET next_at = 0 WHERE state = 'sent' AND next_at > 0"))
 
 
-def park_unsendable(connection: Connection, changes: Sequence[Change], *, reason: str, detail: str, now: int) -> None:
-    """The server refuses the whole message that holds just these: park them, and fill their numbers with nothing.
+def restamp(connection: Connection, *, now: int) -> bool:
+    """The server has put back what was sent, as stamped too far ahead, and so has none of it: stamp it anew, by what
+    is known of the clocks now. Returns whether the first of it has an earlier stamp, and may go again at once."""
+    sent = """
+        SELECT id, hlc, captured_at, seen_hlc FROM backhaul_outbox
+        WHERE state = 'sent' AND (kind = 'insert' OR kind = 'update' OR kind = 'delete') ORDER BY send_seq
+    """
+    rows = connection.execute(text(sent)).all()
+    known = checkpoint.read(connection)
+    last = known.last_hlc
+    stamps: list[tuple[int, int]] = []
+    for row in rows:
+        last = _stamp(row.captured_at, row.seen_hlc, last, now=now, offset=known.clock_offset_ms)
+        stamps.append((last, row.id))
+    if stamps:
+        connection.exec_driver_sql("UPDATE backhaul_outbox SET hlc = ? WHERE id = ? AND state = 'sent'", stamps)
+    return bool(stamps) and stamps[0][0] < rows[0].hlc
 
-    Nothing of them was accepted (a refused message has no effect), and later numbers are accepted only after these.
+
+def told(connection: Connection, table: str, keys: Sequence[str], position: int) -> None:
+    """The feed has told of these records, up to this position, and what was sent of them was laid over it."""
+    statement = """
+        UPDATE backhaul_outbox SET version = :position
+        WHERE state = 'sent' AND table_name = :table AND key IN (SELECT value FROM json_each(:keys))
+    """
+    connection.execute(text(statement), {"table": table, "keys": json.dumps(list(keys)), "position": position})
+
+
+def park_unsendable(connection: Connection, changes: Sequence[Change], *, reason: str, detail: str, now: int) -> None:
+    """The server refuses the whole message that holds just these: a refused message has no effect."""
+    rows = [(one.id, one.fence + 1, reason, detail[:500]) for one in changes]
+    _park_and_fill(connection, rows, now=now)
+
+
+def park_sent_dependents(connection: Connection, causes: dict[int, str], *, now: int) -> None:
+    """sent -> parked, because of a parked change. causes: as for `park_dependents`.
+
+    Only for what the server has not accepted: it was sent beside its cause, in a message that was refused or lost.
+    """
+    rows = [(one, None, "depends-on-parked", f"depends on the parked change {cause}") for one, cause in causes.items()]
+    _park_and_fill(connection, rows, now=now)
+
+
+def _park_and_fill(connection: Connection, rows: Sequence[tuple[int, int | None, str, str]], *, now: int) -> None:
+    """sent -> parked, for what the server has not accepted; their numbers are filled with nothing, for later numbers
+    are accepted only after them. rows: id, fence (None: whichever), reason, detail.
+
+    What fills a number has the id of the op whose number it is: should the server have refused that op in a message
+    whose answer was lost, this is that op to it, and no other one under the same number.
+    """
+    fill = """
+        INSERT INTO backhaul_outbox (op_id, table_name, key, kind, captured_at, seen_hlc, base, state, send_seq, hlc)
+        SELECT op_id, table_name, '[]', 'void', :now, 0, 0, 'sent', send_seq, hlc
+        FROM backhaul_outbox WHERE id = :id AND fence = coalesce(:fence, fence) AND state = 'sent'
     """
     park = """
         UPDATE backhaul_outbox
         SET state = 'parked', reason = :reason, detail = :detail, settled_at = :now, lease_until = 0, send_seq = NULL,
-            hlc = NULL
-        WHERE id = :id AND fence = :fence AND state = 'sent'
+            hlc = NULL, version = NULL
+        WHERE id = :id AND fence = coalesce(:fence, fence) AND state = 'sent'
     """
-    fill = """
-        INSERT INTO backhaul_outbox
-            (op_id, table_name, key, kind, captured_at, seen_hlc, base, state, send_seq, hlc)
-        VALUES (:op_id, :table, '[]', 'void', :now, 0, 0, 'sent', :send_seq, :hlc)
-    """
-    parked_rows = [
-        {"id": one.id, "fence": one.fence + 1, "reason": reason, "detail": detail[:500], "now": now} for one in changes
+    values = [
+        {"id": number, "fence": fence, "reason": reason, "detail": detail, "now": now}
+        for number, fence, reason, detail in rows
     ]
-    connection.execute(text(park), parked_rows)
-    connection.execute(
-        text(fill),
-        [
-            {"op_id": token_hex(16), "table": one.table_name, "now": now, "send_seq": one.send_seq, "hlc": one.hlc}
-            for one in changes
-        ],
-    )
+    connection.execute(text(fill), values)
+    connection.execute(text(park), values)
 
 
 def park_dependents(connection: Connection, causes: dict[int, str], *, now: int) -> None:
@@ -323,6 +396,21 @@ def forget_passed(connection: Connection, position: int) -> None:
     """The pull has passed these: what the feed says of the records includes them."""
     statement = "DELETE FROM backhaul_outbox WHERE state = 'acked' AND version <= :position"
     connection.execute(text(statement), {"position": position})
+
+
+def overtaken(connection: Connection, limit: int) -> list[RowMapping]:
+    """The first changes whose records are to be fetched: id, table_name, key."""
+    statement = """
+        SELECT id, table_name, key FROM backhaul_outbox
+        WHERE state = 'acked' AND version IS NULL ORDER BY id LIMIT :limit
+    """
+    return list(connection.execute(text(statement), {"limit": limit}).mappings())
+
+
+def forget_overtaken(connection: Connection, ids: Sequence[int]) -> None:
+    """Their records were fetched, in this same transaction."""
+    statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = 'acked' AND version IS NULL"
+    connection.execute(text(statement), [{"id": one} for one in ids])
 
 
 # ------------------------------------------------------------------------------------------------ parked -> ...

@@ -1,45 +1,54 @@
 """What a person does about parked changes: send them again, or give them up; the list is the outbox's.
 
-Giving up a change means that the server's state of the record comes back. The server is asked before the transaction;
-a later change of the same record that waits is parked with it (it depends on it), so nothing of ours can be laid over.
+Giving up a change means that the server's state of the record comes back, under what else of ours waits. First of all,
+what waits and depends on a parked change is parked, too: else it would go out as if nothing had been before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 from backhaul.database import Database
 from backhaul.errors import Unknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import apply, outbox, tables
-from backhaul.wire import Record, Table, Tagged, Value, canonical_key
+from backhaul.replica import dependents, outbox, refetch, tables
+from backhaul.wire import Tagged
 
 
 def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
-    """Send these parked changes (or, with none named, all) again, as new ops. Raises Unknown."""
+    """Send these parked changes (or, with none named, all) again, as new ops, and with them what came after them on
+    the same records or in the same transactions. Raises Unknown."""
     with database.writing() as connection:
-        return outbox.requeue(connection, [row["id"] for row in _chosen(connection, op_ids)], now=now)
+        chosen = _chosen(connection, op_ids)
+        _park_dependents(connection, now=now)
+        return outbox.requeue(connection, _with_what_follows(outbox.parked(connection), chosen), now=now)
 
 
 def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
     """Give these parked changes up; their records become what the server has. Raises Unknown, TryLater, Refused."""
-    with database.reading() as connection:
-        chosen = _chosen(connection, op_ids)
-    keys = _records(chosen)
-    there = {(one.table, canonical_key(one.key)): one for one in remote.records(keys)} if keys else {}
     with database.writing() as connection:
-        given_up = outbox.discard(connection, [row["id"] for row in chosen])
-        for table in (one.table for one in tables.checked(connection)):
-            ours = [key for name, key in keys if name == table.name and not _still_held(connection, name, key)]
-            _restore(connection, table, ours, there)
-        return given_up
+        chosen = _chosen(connection, op_ids)
+        if not chosen:
+            return 0
+        _park_dependents(connection, now=max(row["settled_at"] for row in chosen))  # when their fate was sealed
+    ids = [row["id"] for row in chosen]
+    places = [(row["table_name"], row["key"]) for row in chosen]
+    return refetch.lay_under(
+        database, remote, places, lambda connection: outbox.discard(connection, ids), absent="delete"
+    )
 
 
-def _chosen(connection: Connection, op_ids: Sequence[str]) -> list[RowMapping]:
+def _park_dependents(connection: Connection, *, now: int) -> None:
+    tracked = tables.checked(connection)
+    while causes := dependents.find(connection, tracked):
+        outbox.park_dependents(connection, causes, now=now)
+
+
+def _chosen(connection: Connection, op_ids: Sequence[str]) -> list[Mapping[str, Any]]:
     rows = outbox.parked(connection)
     if not op_ids:
         return rows
@@ -51,30 +60,27 @@ def _chosen(connection: Connection, op_ids: Sequence[str]) -> list[RowMapping]:
     return [row for row in rows if row["op_id"] in op_ids or row["group_id"] in groups]
 
 
-def _records(chosen: Sequence[RowMapping]) -> list[tuple[str, list[Any]]]:
-    distinct = dict.fromkeys((row["table_name"], row["key"]) for row in chosen)
-    return [(table, msgspec.json.decode(key, type=list[Value])) for table, key in distinct]
+def _with_what_follows(parked: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The ids of the chosen changes and of the parked ones that may not stay behind: a later change of a record must
+    not come to stand before an earlier one, and a transaction goes whole."""
+    ids = {row["id"] for row in chosen}
+    while True:
+        groups = {row["group_id"] for row in parked if row["id"] in ids} - {None}
+        first: dict[tuple[str, str], int] = {}
+        for row in reversed(parked):
+            if row["id"] in ids:
+                first[(row["table_name"], row["key"])] = row["id"]
+        more = {
+            row["id"]
+            for row in parked
+            if row["group_id"] in groups or row["id"] > first.get((row["table_name"], row["key"]), row["id"])
+        }
+        if more <= ids:
+            return sorted(ids)
+        ids |= more
 
 
-def _still_held(connection: Connection, table: str, key: list[Any]) -> bool:
-    """Another change of this record is on its way or parked: what it says stays on top."""
-    return any(row["state"] != "acked" for row in outbox.of_record(connection, table, canonical_key(key)))
-
-
-def _restore(
-    connection: Connection,
-    table: Table,
-    keys: Sequence[list[Any]],
-    there: dict[tuple[str, str], Record],
-) -> None:
-    found = [there.get((table.name, canonical_key(key))) for key in keys]
-    apply.apply_records(connection, [table], [record for record in found if record is not None])
-    missing = [key for key, record in zip(keys, found, strict=True) if record is None]
-    if missing:
-        apply.delete_records(connection, table, missing)
-
-
-def exported(row: RowMapping) -> dict[str, Any]:
+def exported(row: Mapping[str, Any]) -> dict[str, Any]:
     """A parked change as a person or a program reads it."""
     return {
         "op": row["op_id"],

@@ -1,4 +1,5 @@
-"""Pull: ask for what changed since the cursor, apply the page and move the cursor in one transaction, until the head.
+"""Pull: ask for what changed since the cursor, apply the page and move the cursor in one transaction, until the head;
+before that, fetch the records of changes that were overtaken (see outbox.py).
 
 Where it may be cut: before the applying transaction commits, nothing happened, and the same page comes again; after
 it, the cursor has moved with the rows. Two pulls at once: the second to commit finds the cursor moved, and drops its
@@ -13,11 +14,11 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
-from backhaul.replica import checkpoint, outbox, tables
-from backhaul.replica.apply import apply_page
+from backhaul.replica import aside, checkpoint, outbox, refetch, tables
+from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.push import Context
 from backhaul.telemetry import emit
-from backhaul.wire import Page
+from backhaul.wire import Page, canonical_key
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
 
@@ -32,7 +33,7 @@ class Received:
 
 def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int = PAGE) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
-    records = 0
+    records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
         since = _cursor(database)
@@ -68,10 +69,15 @@ def _apply(database: Database, since: str, page: Page, *, asked_at: int, now: in
         tracked = tables.checked(connection)
         if checkpoint.read(connection).cursor != since:
             return 0
-        touched = apply_page(connection, [one.table for one in tracked], page)
+        shapes = [one.table for one in tracked]
+        touched, refused = apply_what_fits(connection, shapes, page.records, page.position)
+        for record, reason in refused:
+            aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
         outbox.forget_passed(connection, page.position)
         checkpoint.measure_clock(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
         checkpoint.pulled(connection, page, since=since, now=now)
     if touched:
         emit("pull.applied", records=touched)
+    if refused:
+        emit("pull.set_aside", records=len(refused))
     return touched

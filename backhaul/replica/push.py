@@ -22,13 +22,13 @@ from sqlalchemy import Connection
 from backhaul.backoff import Backoff
 from backhaul.clock import Clock, stamp_to_text
 from backhaul.database import Database
-from backhaul.errors import Refused, SignInRequired, TryLater
+from backhaul.errors import Busy, Refused, SignInRequired, TryLater
 from backhaul.remotes.base import Remote
 from backhaul.replica import backfill, checkpoint, dependents, outbox, tables
 from backhaul.replica.outbox import Change
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import OutgoingOp, Pushed
+from backhaul.wire import OutgoingOp, Pushed, Result, problem_name
 
 BATCH = 1_000  # changes; a group goes whole, so a batch may hold more
 LEASE_MS = 120_000  # well over the longest a remote may take to answer
@@ -86,8 +86,8 @@ def push(
                 raise
             limit = _narrow(database, changes, refusal, now=clock.now())
             continue
-        accepted = _settle(database, changes, reply, asked_at=asked_at, now=clock.now())
-        acked, parked = acked + accepted, parked + len(reply.results) - accepted
+        accepted, refused = _settle(database, changes, reply, asked_at=asked_at, now=clock.now(), retry=retry)
+        acked, parked = acked + accepted, parked + refused
         limit = min(batch, limit * 2)
         _report(database, context, acked, parked)
 
@@ -95,6 +95,7 @@ def push(
 def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
     with database.writing() as connection:
         tracked = tables.checked(connection)
+        checkpoint.clear_stale_mark(connection)
         _park_dependents(connection, tracked, now=now, limit=limit)
         return outbox.claim(connection, now=now, limit=limit, lease_ms=LEASE_MS)
 
@@ -130,24 +131,52 @@ def _release(database: Database, changes: Sequence[Change], *, next_at: int, err
         outbox.release(connection, changes, next_at=next_at, error=error)
 
 
-def _settle(database: Database, changes: Sequence[Change], reply: Pushed, *, asked_at: int, now: int) -> int:
-    """Returns how many the server has taken."""
+def _settle(
+    database: Database, changes: Sequence[Change], reply: Pushed, *, asked_at: int, now: int, retry: Backoff
+) -> tuple[int, int]:
+    """Returns how many the server has taken, and how many it has refused. Raises Busy when it left some undecided."""
+    results = {result.op: result for result in reply.results}
+    wait = 0
     with database.writing() as connection:
         checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
-        outbox.settle(connection, changes, {result.op: result for result in reply.results}, now=now)
+        undecided = outbox.settle(connection, changes, results, now=now)
+        if undecided:
+            drifted = all(_has_drifted(results.get(change.op_id)) for change in undecided)
+            if not (drifted and outbox.restamp(connection, now=now)):
+                wait = outbox.next_try(undecided, retry, now) - now
+            outbox.release(connection, undecided, next_at=now + wait, error="no outcome yet")
+        taken = {result.op for result in reply.results if result.status in ("applied", "duplicate")}
+        accepted = len(taken)
+        refused = len(changes) - len(undecided) - accepted
+        if refused:
+            _park_what_was_cut_off(connection, now=now)
         checkpoint.pushed(connection, now)
-    accepted = sum(result.status in ("applied", "duplicate") for result in reply.results)
-    emit("push.settled", acked=accepted, refused=len(reply.results) - accepted)
-    return accepted
+    emit("push.settled", acked=accepted, refused=refused)
+    if wait:
+        raise Busy(f"the server has not decided about {len(undecided)} changes yet", retry_after_ms=wait)
+    return accepted, refused
+
+
+def _has_drifted(result: Result | None) -> bool:
+    return result is not None and result.problem is not None and problem_name(result.problem) == "clock-drift"
+
+
+def _park_what_was_cut_off(connection: Connection, *, now: int) -> None:
+    """What was sent beside a parked change in a message that was refused whole, and is not sent again yet: the server
+    would not know that it depends on it."""
+    tracked = tables.all_tracked(connection)
+    while causes := dependents.find(connection, tracked, state="sent"):
+        outbox.park_sent_dependents(connection, causes, now=now)
 
 
 def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, now: int) -> int:
-    """Half as much next time, until the group that is the reason stands alone; that one is parked."""
+    """Half as many groups next time, until the one that is the reason stands alone; that one is parked."""
     groups = [list(group) for _, group in groupby(changes, key=lambda one: one.group_id or f"op {one.op_id}")]
     if len(groups) > 1:
-        return max(1, len(changes) // 2)
+        return sum(map(len, groups[: len(groups) // 2]))
     with database.writing() as connection:
         outbox.park_unsendable(connection, groups[0], reason=refusal.problem, detail=str(refusal), now=now)
+        _park_what_was_cut_off(connection, now=now)
     emit("push.parked", ops=len(changes), reason=refusal.problem)
     return len(changes)
 

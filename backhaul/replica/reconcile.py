@@ -81,6 +81,8 @@ def _moving(connection: Connection, position: int) -> str | None:
     known = checkpoint.read(connection).position
     if waiting:
         return f"{waiting} changes wait to be sent"
+    if outbox.overtaken(connection, 1):
+        return "records wait to be fetched once more"
     if known != position:
         return f"the server is at position {position}, this replica at {known}"
     return None

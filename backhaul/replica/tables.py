@@ -71,7 +71,7 @@ def checked(connection: Connection) -> list[Tracked]:
     if names:
         raise TableAltered(
             f"altered since `backhaul init`: {', '.join(names)}; nothing was sent or applied",
-            hint="run: backhaul init   (it renews the triggers and sends what the table holds now)",
+            hint="run: backhaul init   (it makes the triggers anew, and sends what the server does not have)",
         )
     return tracked
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping
 
 from backhaul.clock import iso
 from backhaul.errors import TableUnknown, Unknown
-from backhaul.replica import backfill, checkpoint, outbox, tables
+from backhaul.replica import aside, backfill, checkpoint, outbox, tables
 from backhaul.replica.capture import quoted
 from backhaul.wire import Table, canonical_key, to_plain
 
@@ -18,6 +18,14 @@ def why_record(connection: Connection, table_name: str, key: list[Any], *, now: 
     table = _table(connection, table_name)
     if len(key) != len(table.key):
         raise Unknown(f"the key of {table_name} is {', '.join(table.key)}", hint="a composite key as JSON: '[1, 2]'")
+    if table_name in tables.altered(connection, tables.all_tracked(connection)):
+        return (
+            f"held: table {table_name} was altered since `backhaul init`; nothing goes out or in before: backhaul init"
+        )
+    set_aside = aside.of_record(connection, table_name, canonical_key(key))
+    if set_aside is not None:
+        said = f"aside: this database refuses what the server has of it: {set_aside['reason']}"
+        return f"{said}; since {iso(set_aside['since'])}; tried again with each pull"
     waiting = [row for row in outbox.of_record(connection, table_name, canonical_key(key)) if row["kind"] != "void"]
     if waiting:
         return _of_change(_most_telling(waiting), more=len(waiting) - 1, now=now)
@@ -53,6 +61,8 @@ def _state_line(row: RowMapping, now: int) -> str:
             return f"{said}; retry or give up: backhaul parked retry|discard {row['op_id']}"
         case "conflict":
             return f"conflict: {row['reason']}: {row['detail']}; {captured}; waits for a person"
+        case "acked" if row["version"] is None:
+            return f"acked: {captured}; the server has it; the next pull fetches what became of the record"
         case "acked":
             return f"acked: {captured}; the server has it as version {row['version']}; the next pull passes it"
         case "pending":

@@ -55,12 +55,14 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Starlette:
         yield
         database.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[*api.routes, *media.routes],
         middleware=[Middleware(Spoken)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # clients do not follow redirects
+    return app
 
 
 class Api:

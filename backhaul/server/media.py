@@ -184,6 +184,8 @@ def _has_body(request: Request) -> bool:
 def _check_is_chunk(request: Request) -> None:
     if not tus.is_chunk(request.headers):
         raise refusal("unsupported-media-type", f"send the bytes as {tus.CHUNK_TYPE}")
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise refusal("unsupported-coding", "the bytes of a file are sent as they are")
 
 
 def _check_room(request: Request, upload: Upload) -> None:

@@ -61,8 +61,11 @@ def advance(connection: Connection, replica: str, *, since: int, to: int, now: i
 
 
 def purge(connection: Connection, now: int) -> int:
-    """Forget the outcomes that are older than 30 days; returns how many."""
-    statement = "DELETE FROM server_applied WHERE applied_at < :before"
+    """Forget the accepted ops that are older than 30 days; returns how many.
+
+    Under the mark, an op without a stored outcome was accepted: so a refusal is never forgotten.
+    """
+    statement = "DELETE FROM server_applied WHERE applied_at < :before AND status = 'applied'"
     return connection.execute(text(statement), {"before": now - KEPT_MS}).rowcount
 
 

@@ -66,7 +66,8 @@ def _check(table: Table) -> None:
     if not table.key or len(set(table.key)) != len(table.key) or not set(table.key) <= set(names):
         raise refusal("table-invalid", f"the key of {table.name} is not made of its columns")
     for reference in table.references:
-        if len(reference.columns) != len(reference.target) or not set(reference.columns) <= set(names):
+        told = bool(reference.columns) and len(reference.columns) == len(reference.target)
+        if not told or not set(reference.columns) <= set(names):
             raise refusal("table-invalid", f"a reference of {table.name} is not made of its columns")
 
 

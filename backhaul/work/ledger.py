@@ -24,7 +24,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Update, bindparam, case, func, literal, or_, select, update
+from sqlalchemy import Connection, Update, bindparam, case, func, literal, not_, or_, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -39,6 +39,8 @@ from backhaul.work.row import Work as Work
 
 Policy = Literal["keep", "replace", "update"]
 LONGEST_ERROR = 1_000  # characters kept of an error's text
+LONGEST_LEASE_MS = 3_600_000  # one that lasts longer was given while the clock was wrong
+MOST_SKEW_MS = 120_000  # between the clocks of those who share a database; more than that is a clock that was wrong
 UNCLAIMED: Mapping[str, Any] = {"worker": None, "lease_until": 0, "stop_requested": None, "rung_at": 0}
 
 # ------------------------------------------------------------------------------------------------------ enqueue
@@ -310,7 +312,7 @@ def recover(connection: Connection, now: int) -> list[Work]:
     """Take back what died with its worker: the lease has passed. It stays due, and the attempt stays counted."""
     recovered = (
         update(table)
-        .where(table.c.state == "RUNNING", table.c.lease_until <= now)
+        .where(table.c.state == "RUNNING", not_(table.c.lease_until.between(now + 1, now + LONGEST_LEASE_MS)))
         .values(_waiting())
         .values(
             due_at=case((table.c.due_at > now, now), else_=table.c.due_at),
@@ -321,6 +323,16 @@ def recover(connection: Connection, now: int) -> list[Work]:
         .returning(table)
     )
     return _all(connection, recovered)
+
+
+def mend_clock(connection: Connection, now: int) -> int:
+    """Make due what began to wait in what is now the future: the machine's clock was ahead, and was set right."""
+    ahead = (
+        update(table)
+        .where(table.c.state == "ENQUEUED", table.c.enqueued_at > now + MOST_SKEW_MS)
+        .values(enqueued_at=now, due_at=now, rung_at=0)
+    )
+    return connection.execute(ahead).rowcount
 
 
 def _close_period(work: Work, now: int, *, outcome: str, error: str | None) -> ReturningUpdate[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ from backhaul.remotes.base import Remote
 from backhaul.wire import Digest, OutgoingOp, Page, Pushed, Record, Registered, Table
 
 Said = tuple[str, str, str, str]  # kind, table, key, fields: one change, however often it is sent
+POISON = b"poison"
 FINAL = ("applied", "rejected")
 
 
@@ -35,12 +37,11 @@ class Weather:
     late: float = 0.05
     killed: float = 0.04
     busy: float = 0.03
-    too_large: float = 0.06
     meanwhile: float = 0.35
 
     @classmethod
     def calm(cls) -> Weather:
-        return cls(unsent=0, lost=0, twice=0, late=0, killed=0, busy=0, too_large=0, meanwhile=0)
+        return cls(unsent=0, lost=0, twice=0, late=0, killed=0, busy=0, meanwhile=0)
 
 
 @dataclass
@@ -70,13 +71,14 @@ class Book:
 class Network:
     """A Remote that has the weather between itself and another one.
 
+    most_ops: a message that holds more is refused whole, and so is one that holds POISON: always, as a server does.
     meanwhile: what other processes of this replica do while a call is under way; it calls journeys itself.
     """
 
-    def __init__(self, remote: Remote, random: Random, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, remote: Remote, random: Random, most_ops: int, meanwhile: Callable[[], None]) -> None:
         self.weather = Weather.calm()
         self.book = Book()
-        self.most_ops = 1_000_000
+        self._most_ops = most_ops
         self._remote = remote
         self._random = random
         self._meanwhile = meanwhile
@@ -84,9 +86,8 @@ class Network:
         self._depth = 0
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
-        if len(ops) > 1 and self._happens(self.weather.too_large):
-            raise Refused("too much at once", problem="batch-too-large", status=413)
-        self._on_the_way()
+        self._on_the_way(ops)
+        self._check(ops)
         reply = self._deliver(ops)
         if self._happens(self.weather.twice):
             reply = self._deliver(ops)
@@ -123,19 +124,29 @@ class Network:
         """What hung in the network arrives now; nobody waits for its answer."""
         late, self._late = self._late, []
         for ops in late:
-            self._deliver(ops)
+            with suppress(Refused):
+                self._check(ops)
+                self._deliver(ops)
+
+    def _check(self, ops: Sequence[OutgoingOp]) -> None:
+        if len(ops) > self._most_ops:
+            raise Refused("too much at once", problem="batch-too-large", status=413)
+        if any(POISON in bytes(op.fields) for op in ops if op.fields):
+            raise Refused("this is not JSON", problem="malformed", status=400)
 
     def _deliver(self, ops: Sequence[OutgoingOp]) -> Pushed:
         reply = self._remote.push(ops)
         self.book.enter(ops, reply)
         return reply
 
-    def _on_the_way(self) -> None:
+    def _on_the_way(self, ops: Sequence[OutgoingOp] = ()) -> None:
         self._others_work()
         if self._happens(self.weather.killed):
             raise Killed
         if self._happens(self.weather.unsent):
-            raise Unreachable("it did not arrive")
+            if ops and self._happens(0.5):
+                self._late.append(ops)
+            raise Unreachable("it did not arrive in time")
         if self._happens(self.weather.busy):
             raise Busy("not now", retry_after_ms=self._random.randrange(60_000))
 

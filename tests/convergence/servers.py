@@ -64,46 +64,49 @@ def store_server(folder: Path, clock: Clock) -> Iterator[Server]:
 
 
 class StoreRemote:
-    """A Remote on a store of this process: every message is encoded and decoded, as on its way over HTTP."""
+    """A Remote on a store of this process: every message is encoded and decoded, as on its way over HTTP.
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
+    replica: the one that `register` makes, or one that is registered.
+    """
+
+    def __init__(self, store: Store, clock: Clock, replica: auth.Replica | None = None) -> None:
+        self.store = store
+        self.replica = replica
         self._clock = clock
-        self._replica: auth.Replica | None = None
 
     def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
         registration = Registration(code=code, tables=list(tables), name=name)
-        with self._store.database.writing() as connection:
+        with self.store.database.writing() as connection:
             registered = auth.register(connection, registration, self._clock.now())
-        self._replica = auth.Replica(id=registered.replica, scope=registered.scope)
+        self.replica = auth.Replica(id=registered.replica, scope=registered.scope)
         return registered
 
     def declare(self, tables: Sequence[Table]) -> None:
-        self._store.declare(self._asker.scope, tables)
+        self.store.declare(self._asker.scope, tables)
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         try:
             read = msgspec.json.decode(encode(OutgoingPush(ops=list(ops))), type=Push)
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise Refused(str(error), problem="malformed", status=400) from error
-        return _sent(self._store.push(self._asker, read.ops, self._clock.now()), Pushed)
+        return _sent(self.store.push(self._asker, read.ops, self._clock.now()), Pushed)
 
     def pull(self, cursor: str, limit: int) -> Page:
-        return _sent(self._store.pull(self._asker, cursor, limit, self._clock.now()), Page)
+        return _sent(self.store.pull(self._asker, cursor, limit, self._clock.now()), Page)
 
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
-        return _sent(self._store.records(self._asker.scope, keys), list[Record])
+        return _sent(self.store.records(self._asker.scope, keys), list[Record])
 
     def digest(self) -> Digest:
-        return _sent(self._store.digest(self._asker.scope, self._clock.now()), Digest)
+        return _sent(self.store.digest(self._asker.scope, self._clock.now()), Digest)
 
     def close(self) -> None:
         """There is nothing to close."""
 
     @property
     def _asker(self) -> auth.Replica:
-        assert self._replica is not None, "register first"
-        return self._replica
+        assert self.replica is not None, "register first"
+        return self.replica
 
 
 def _sent(message: Any, kind: Any) -> Any:

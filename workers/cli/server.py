@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,7 @@ def serve(
         else:
             print(f"listening on {url}", flush=True)
 
+    os.umask(0o077)  # the database holds everybody's data, and what proves who they are
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every revision that it looks at
     run_server(settings, on_ready=say)

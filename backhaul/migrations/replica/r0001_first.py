@@ -18,6 +18,7 @@ def upgrade() -> None:
     _backhaul_replica()
     _backhaul_table()
     _backhaul_outbox()
+    _backhaul_aside()
     _backhaul_work()
     _backhaul_upload()
     _backhaul_condition()
@@ -115,6 +116,18 @@ def _backhaul_outbox() -> None:
         ["send_seq"],
         sqlite_where=sa.text("state = 'sent'"),
         postgresql_where=sa.text("state = 'sent'"),
+    )
+
+
+def _backhaul_aside() -> None:
+    op.create_table(
+        "backhaul_aside",
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("tried_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("table_name", "key", name="pk_backhaul_aside"),
     )
 
 

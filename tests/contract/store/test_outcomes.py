@@ -37,6 +37,13 @@ def test_an_outcome_that_was_purged_is_a_duplicate_without_a_version(ann):
     assert (result.status, result.version) == ("duplicate", 0)
 
 
+def test_a_refusal_is_never_forgotten(ann):
+    op = ann.op("insert", "nothing", [1], 0, fields={"name": "x"})
+    ann.push(op)
+    assert ann.store.purge(NOW + 31 * 86_400_000) == 0
+    assert statuses(ann.push(op)) == ["table-unknown"]
+
+
 def test_another_op_under_a_known_number_is_a_fork(ann):
     ann.push(customer(ann, 1))
     ann.seq = 0

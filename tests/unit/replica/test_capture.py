@@ -49,6 +49,14 @@ def test_an_update_that_changes_nothing_is_no_change(replica: Replica) -> None:
     assert len(captured(replica)) == 1
 
 
+def test_one_and_one_point_nought_are_two_values_where_a_column_has_no_affinity(make: MakeReplica) -> None:
+    replica = make("loose", schema="CREATE TABLE t (id INTEGER PRIMARY KEY, anything)")
+    replica.write("INSERT INTO t VALUES (1, 1)")
+    replica.write("UPDATE t SET anything = 1.0")
+    assert captured(replica)[1:] == [("t", "update", [1], {"anything": 1.0})]
+    assert '"anything":1.0' in replica.outbox()[1]["fields"]
+
+
 def test_a_delete_is_captured_by_its_key(replica: Replica) -> None:
     replica.write("INSERT INTO line VALUES (1, 2, 'tea')")
     replica.write("DELETE FROM line")

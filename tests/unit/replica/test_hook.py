@@ -133,6 +133,41 @@ def test_an_engine_that_says_begin_itself_is_grouped_too(replica: Replica) -> No
     engine.dispose()
 
 
+def test_a_statement_behind_a_comment_is_a_write_too(engine: Engine, rung: list[None], replica: Replica) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("/* the app */ -- says\n INSERT INTO customer (id, name) VALUES (1, 'x')"))
+    assert len(rung) == 1
+    assert groups(replica)[0] is not None
+
+
+def test_a_mark_that_a_raw_commit_left_behind_is_taken_away_by_the_next_push(
+    engine: Engine, rung: list[None], replica: Replica
+) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO customer (id, name) VALUES (1, 'x')"))
+        connection.exec_driver_sql("COMMIT")
+    replica.push()
+    replica.write("INSERT INTO customer (id, name) VALUES (2, 'later, and somebody else')")
+    assert groups(replica)[-1] is None
+
+
+def test_a_locked_database_is_waited_for_once(replica: Replica) -> None:
+    engine = create_engine(f"sqlite:///{replica.path}", connect_args={"timeout": 0})
+    said: list[str] = []
+    hook = Hook(engine, lambda: None)
+    event.listen(engine, "handle_error", lambda context: said.append(str(context.original_exception)))
+    replica.app.execute("BEGIN IMMEDIATE")
+    with engine.connect() as connection, pytest.raises(OperationalError, match="locked"):
+        connection.execute(text("INSERT INTO customer (id, name) VALUES (1, 'x')"))
+    assert said == ["database is locked"]
+    replica.app.rollback()
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO customer (id, name) VALUES (1, 'x'), (2, 'y')"))
+    assert len(set(groups(replica))) == 1
+    hook.remove()
+    engine.dispose()
+
+
 def test_a_database_that_is_no_replica_works_as_if_there_were_no_hook(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'plain.sqlite'}")
     Hook(engine, lambda: None)
@@ -171,6 +206,16 @@ def test_a_file_that_no_queue_can_carry_is_refused_and_nothing_is_kept(
         backhaul.media.put(photo)
     assert backhaul.media.list() == []
     backhaul.close()
+
+
+def test_a_replica_whose_folder_was_moved_is_found_beside_its_database(make: MakeReplica, tmp_path: Path) -> None:
+    from backhaul.client import _home
+
+    engine = create_engine(f"sqlite:///{tmp_path / 'moved' / 'app.sqlite'}")
+    assert _home(engine, tmp_path / "before") == tmp_path / "before"
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "backhaul.toml").touch()
+    assert _home(engine, tmp_path / "before") == tmp_path / "moved"
 
 
 def test_an_engine_without_a_replica_is_refused(tmp_path: Path) -> None:

@@ -282,6 +282,59 @@ def test_a_delete_is_not_undone_by_a_concurrent_edit(make: MakeReplica) -> None:
     assert a.rows("customer") == b.rows("customer") == []
 
 
+def test_what_finds_no_way_through_a_slow_link_goes_in_smaller_and_smaller_pieces(
+    make: MakeReplica, server: MemoryServer
+) -> None:
+    a, clock, sizes = make("a"), MovedClock(), []
+
+    class Slow(MemoryRemote):
+        def push(self, ops: Any) -> Any:
+            sizes.append(len(ops))
+            if len(ops) > 20:
+                raise Unreachable("no answer in time")
+            return super().push(ops)
+
+    with_remote(a, Slow(server))
+    a.clock = clock
+    for number in range(1, 101):
+        a.write("INSERT INTO customer (id, name) VALUES (?, 'x')", number)
+    while True:
+        try:
+            a.push(batch=100)
+            break
+        except Unreachable:
+            clock.moment += 600_000
+    assert sizes[:4] == [100, 100, 50, 25]
+    assert max(sizes[sizes.index(12) :]) <= 20 or sizes[-1] <= 20
+    assert a.states() == {"acked": 100}
+
+
+def test_a_wait_that_was_set_while_the_clock_was_a_day_ahead_is_over(make: MakeReplica, server: MemoryServer) -> None:
+    a, clock = make("a"), MovedClock()
+    a.clock = clock
+    with_remote(a, LossyRemote(server, lose=1))
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
+    clock.moment += 86_400_000
+    with pytest.raises(Unreachable):
+        a.push()
+    clock.moment -= 86_400_000
+    assert a.push().acked == 1
+
+
+def test_thousands_of_parked_changes_do_not_hold_up_the_next_push(make: MakeReplica) -> None:
+    a = make("a")
+    a.write("UPDATE backhaul_replica SET group_id = 'g'")
+    with a.app:
+        a.app.executemany("INSERT INTO customer (id, name) VALUES (?, 'x')", [(n,) for n in range(10_000)])
+    a.write("UPDATE backhaul_outbox SET state = 'parked', op_id = 'p' || id")
+    a.write("UPDATE backhaul_replica SET group_id = NULL")
+    with a.app:
+        rows = [(n, n if n < 500 else None) for n in range(1_000)]
+        a.app.executemany("INSERT INTO invoice (id, customer_id) VALUES (?, coalesce(?, 99999))", rows)
+    assert a.push().acked == 500
+    assert len(a.parked()) == 10_500
+
+
 def test_groups_go_whole_whatever_the_batch(make: MakeReplica) -> None:
     a = make("a")
     a.write("UPDATE backhaul_replica SET group_id = 'g'")

@@ -125,6 +125,13 @@ def test_another_version_of_tus_is_not_processed(till, address, method, version)
     assert offset(till, address) == 0
 
 
+def test_compressed_bytes_are_not_taken_for_the_file(till: Caller) -> None:
+    address = create(till).headers["Location"]
+    coded_as = {"Upload-Offset": "0", "Content-Encoding": "gzip"}
+    answer = till.call("PATCH", address, data=PHOTO, headers=CHUNK | coded_as)
+    assert problem(answer) == (415, "unsupported-coding")
+
+
 def test_the_content_type_of_bytes_is_checked(till, address):
     answer = till.call("PATCH", address, data=b"x", headers=TUS | {"Upload-Offset": "0", "Content-Type": "image/jpeg"})
     assert problem(answer) == (415, "unsupported-media-type")

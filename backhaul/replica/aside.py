@@ -1,0 +1,43 @@
+"""Ledger of backhaul_aside: records of the server that the app's own schema refuses, each with the reason.
+
+One such record stops nothing else: the page it came in is applied without it, and it is fetched and tried again with
+later pulls, because what it needs may have come by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, RowMapping, text
+
+
+def keep(connection: Connection, table: str, key: str, *, reason: str, now: int) -> None:
+    """Set the record aside, or say again why it still is. key: canonical JSON."""
+    statement = """
+        INSERT INTO backhaul_aside (table_name, key, reason, since, tried_at)
+        VALUES (:table, :key, :reason, :now, :now)
+        ON CONFLICT (table_name, key) DO UPDATE SET reason = excluded.reason, tried_at = excluded.tried_at
+    """
+    connection.execute(text(statement), {"table": table, "key": key, "reason": reason[:500], "now": now})
+
+
+def longest_untried(connection: Connection, limit: int) -> list[tuple[str, str]]:
+    """Table and key of the records whose turn it is."""
+    statement = "SELECT table_name, key FROM backhaul_aside ORDER BY tried_at, table_name, key LIMIT :limit"
+    return [(row.table_name, row.key) for row in connection.execute(text(statement), {"limit": limit})]
+
+
+def forget(connection: Connection, places: Sequence[tuple[str, str]]) -> None:
+    """They fit by now, or the server has them no more."""
+    statement = "DELETE FROM backhaul_aside WHERE table_name = :table AND key = :key"
+    if places:
+        connection.execute(text(statement), [{"table": table, "key": key} for table, key in places])
+
+
+def of_record(connection: Connection, table: str, key: str) -> RowMapping | None:
+    statement = "SELECT reason, since, tried_at FROM backhaul_aside WHERE table_name = :table AND key = :key"
+    return connection.execute(text(statement), {"table": table, "key": key}).mappings().first()
+
+
+def count(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT count(*) FROM backhaul_aside")).scalar_one())

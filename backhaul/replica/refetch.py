@@ -1,0 +1,119 @@
+"""Fetching records once more: those that the feed has told of while something of ours was laid over them.
+
+The server is asked outside of any transaction. What it said is only good as long as no page of the feed was applied
+meanwhile: else the page may be newer, and the server is asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from backhaul.database import Database
+from backhaul.errors import Refused, TryLater
+from backhaul.remotes.base import Remote
+from backhaul.replica import apply, aside, checkpoint, outbox, tables
+from backhaul.wire import Record, Table, Value, canonical_key
+
+Settled = TypeVar("Settled")
+
+AT_ONCE = 500  # records of one question
+TRIES = 20
+
+
+def overtaken(database: Database, remote: Remote) -> int:
+    """Fetch the records of all changes that were overtaken; returns how many changes that were."""
+    done = 0
+    while True:
+        with database.reading() as connection:
+            rows = outbox.overtaken(connection, AT_ONCE)
+        if not rows:
+            return done
+        places = [(row["table_name"], row["key"]) for row in rows]
+        forget = partial(outbox.forget_overtaken, ids=[row["id"] for row in rows])
+        lay_under(database, remote, places, forget, absent="leave")
+        done += len(rows)
+
+
+def set_aside(database: Database, remote: Remote, *, now: int) -> int:
+    """Fetch records that were set aside, those first that were not tried for longest; returns how many fit now."""
+    with database.reading() as connection:
+        places = aside.longest_untried(connection, AT_ONCE)
+        since = checkpoint.read(connection).cursor
+    if not places:
+        return 0
+    keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
+    there = _ask(remote, keys)
+    there += _absent(keys, there)
+    with database.writing() as connection:
+        known = checkpoint.read(connection)
+        if known.cursor != since:  # a page came in between, and may be newer: with the next pull
+            return 0
+        tracked = [one.table for one in tables.checked(connection)]
+        return sum(_fits(connection, tracked, record, known.position, now=now) for record in there)
+
+
+def _fits(connection: Connection, tracked: Sequence[Table], record: Record, position: int, *, now: int) -> bool:
+    key = canonical_key(record.key)
+    try:
+        with connection.begin_nested():
+            apply.lay_under(connection, tracked, [record], position)
+    except IntegrityError as error:
+        aside.keep(connection, record.table, key, reason=str(error.orig), now=now)
+        return False
+    aside.forget(connection, [(record.table, key)])
+    return True
+
+
+def lay_under(
+    database: Database,
+    remote: Remote,
+    places: Iterable[tuple[str, str]],
+    settle: Callable[[Connection], Settled],
+    *,
+    absent: Literal["delete", "leave"],
+) -> Settled:
+    """Settle, and in the same transaction make the records what the server has, under what else of ours waits.
+
+    places: table and key, as JSON. absent: what becomes of a record that the server does not have. Raises TryLater,
+    SignInRequired, Refused: nothing was done then.
+    """
+    keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in dict.fromkeys(places)]
+    for _ in range(TRIES):
+        with database.reading() as connection:
+            since = checkpoint.read(connection).cursor
+        there = [record for at in range(0, len(keys), AT_ONCE) for record in _ask(remote, keys[at : at + AT_ONCE])]
+        if absent == "delete":
+            there += _absent(keys, there)
+        with database.writing() as connection:
+            tracked = [one.table for one in tables.checked(connection)]
+            known = checkpoint.read(connection)
+            if known.cursor == since:
+                settled = settle(connection)
+                apply.lay_under(connection, tracked, there, known.position)
+                return settled
+    raise TryLater("changes of the server keep coming in between", hint="try again")
+
+
+def _ask(remote: Remote, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
+    try:
+        return remote.records(keys)
+    except Refused as refusal:
+        if refusal.problem != "answer-too-large" or len(keys) == 1:
+            raise
+        half = len(keys) // 2
+        return _ask(remote, keys[:half]) + _ask(remote, keys[half:])
+
+
+def _absent(keys: Sequence[tuple[str, list[Any]]], there: Sequence[Record]) -> list[Record]:
+    found = {(record.table, canonical_key(record.key)) for record in there}
+    return [
+        Record(table=table, key=key, version=0, deleted=True)
+        for table, key in keys
+        if (table, canonical_key(key)) not in found
+    ]

@@ -1,0 +1,77 @@
+"""The journeys as a process of their own runs them: fresh connections to what is on disk, and nothing remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from backhaul.clock import SystemClock
+from backhaul.database import Database, open_database
+from backhaul.media import transfer
+from backhaul.remotes.tus import TusRemote
+from backhaul.replica import outbox, parked, pull, push
+from backhaul.server import auth
+from backhaul.server.store import ServerDatabase, Store
+from tests.convergence.servers import SCOPE, StoreRemote
+from tests.replicas import Undisturbed
+
+CLOCK = SystemClock()
+BATCH = 2
+PAGE = 2
+CHUNK_BYTES = 64 * 2**10
+
+
+def run(journey: str, job: dict[str, Any]) -> Any:
+    """job: database (URL); server (URL of its database), replica, and op ids to give up; for an upload url, token and
+    upload."""
+    database = open_database(job["database"])
+    try:
+        return JOURNEYS[journey](database, job)
+    finally:
+        database.close()
+
+
+def _push(database: Database, job: dict[str, Any]) -> Any:
+    return push.push(database, _store(job), clock=CLOCK, context=Undisturbed(), batch=BATCH, alone=True)
+
+
+def _push_at_once(database: Database, job: dict[str, Any]) -> Any:
+    return push.push(database, _store(job), clock=CLOCK, context=Undisturbed(), alone=True)
+
+
+def _pull(database: Database, job: dict[str, Any]) -> Any:
+    return pull.pull(database, _store(job), clock=CLOCK, context=Undisturbed(), limit=PAGE)
+
+
+def _discard(database: Database, job: dict[str, Any]) -> Any:
+    """What is still there of the ops that a person has looked at."""
+    with database.reading() as connection:
+        left = [row["op_id"] for row in outbox.parked(connection) if row["op_id"] in job["parked"]]
+    return parked.discard(database, _store(job), left) if left else 0
+
+
+def _upload(database: Database, job: dict[str, Any]) -> Any:
+    remote = TusRemote(job["url"], job["token"])
+    try:
+        return transfer.upload(
+            database, remote, job["upload"], clock=CLOCK, context=Undisturbed(), chunk_bytes=CHUNK_BYTES
+        )
+    finally:
+        remote.close()
+
+
+def _store(job: dict[str, Any]) -> StoreRemote:
+    store = Store(ServerDatabase(open_database(job["server"])))
+    return StoreRemote(store, CLOCK, auth.Replica(id=job["replica"], scope=SCOPE))
+
+
+JOURNEYS: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
+    "push": _push,
+    "refusal": _push,
+    "unsendable": _push_at_once,
+    "backfill": _push,
+    "pull": _pull,
+    "overtaken": _pull,
+    "discard": _discard,
+    "upload": _upload,
+}

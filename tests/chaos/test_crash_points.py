@@ -1,0 +1,122 @@
+"""A process dies at each of the written points, and the next one ends where it would have ended."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backhaul.clock import SystemClock
+from backhaul.database import open_database
+from backhaul.media.put import put
+from backhaul.remotes.http import HttpRemote
+from backhaul.schema import replica_metadata
+from backhaul.wire import Column, Table
+from tests.chaos.crash_points import CRASH_POINTS, CrashPoint
+from tests.chaos.dying import DEATH, Reaper, reaper
+from tests.chaos.journeys import CHUNK_BYTES, run
+from tests.chaos.scenes import scene
+from tests.services import SyncServer, sync_server
+
+Undisturbed = Callable[[str], dict[str, Any]]
+UPLOADS = [point for point in CRASH_POINTS if point.journey == "upload"]
+OTHERS = [point for point in CRASH_POINTS if point.journey != "upload"]
+CHUNKS = 4
+
+
+@pytest.fixture(scope="module")
+def helper() -> Iterator[Reaper]:
+    with reaper() as helper:
+        yield helper
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """How a journey ends when nobody dies."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def outcome(journey: str) -> dict[str, Any]:
+        if journey not in known:
+            with scene(tmp_path_factory.mktemp("undisturbed") / "scene", journey) as calm:
+                calm.finish(journey)
+                known[journey] = calm.outcome()
+        return known[journey]
+
+    return outcome
+
+
+@pytest.mark.parametrize("point", OTHERS, ids=str)
+def test_whoever_comes_after_a_death_ends_as_if_nobody_had_died(
+    tmp_path: Path, helper: Reaper, undisturbed: Undisturbed, point: CrashPoint
+) -> None:
+    with scene(tmp_path / "scene", point.journey) as disturbed:
+        assert helper.die(point, disturbed.job) == DEATH
+        disturbed.finish(point.journey)
+        assert disturbed.outcome() == undisturbed(point.journey)
+
+
+@pytest.mark.parametrize("journey", sorted({point.journey for point in OTHERS}))
+def test_the_journeys_that_are_disturbed_have_something_to_do_and_end_equal(
+    undisturbed: Undisturbed, journey: str
+) -> None:
+    outcome = undisturbed(journey)
+    parked = {row[1] for row in outcome["outbox"] if row[3] == "parked"}
+    assert {row[3] for row in outcome["outbox"]} <= {"parked"}
+    assert outcome["muted"] == [(0, None)]
+    assert bool(parked) == (journey in ("refusal", "unsendable", "discard"))
+    if not parked:
+        assert outcome["a"] == outcome["b"]
+
+
+# ------------------------------------------------------------------------------------------------ uploads
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncServer]:
+    with sync_server(tmp_path_factory.mktemp("server")) as real:
+        yield real
+
+
+@pytest.mark.parametrize("point", UPLOADS, ids=str)
+def test_an_upload_goes_on_at_the_byte(tmp_path: Path, helper: Reaper, real: SyncServer, point: CrashPoint) -> None:
+    content = os.urandom(CHUNKS * CHUNK_BYTES - 1)
+    job = _registered(tmp_path, real, content)
+    assert helper.die(point, job) == DEATH
+    there = _received(real, content)
+    outcome = run("upload", job)
+    assert outcome == {"sha256": sha256(content).hexdigest(), "size": len(content), "sent": len(content) - there}
+    assert _received(real, content) == len(content)
+    assert run("upload", job)["sent"] == 0
+
+
+def _registered(folder: Path, real: SyncServer, content: bytes) -> dict[str, Any]:
+    remote = HttpRemote(real.url)
+    table = Table(name="photo", columns=[Column(name="id")], key=["id"])
+    token = remote.register(real.enrol(folder.name), [table], "camera").token
+    remote.close()
+    url = f"sqlite:///{folder / 'replica.sqlite'}"
+    database = open_database(url)
+    replica_metadata.create_all(database.engine)
+    (folder / "photo.jpg").write_bytes(content)
+    upload = put(database, folder / "photo.jpg", enqueue=lambda connection, upload: None, now=SystemClock().now())
+    database.close()
+    return {"database": url, "url": real.url, "token": token, "upload": upload.id}
+
+
+def _received(real: SyncServer, content: bytes) -> int:
+    """How many bytes of the content the server has kept, in whichever upload."""
+    connection = sqlite3.connect(real.settings.data / "server.sqlite")
+    try:
+        statement = """
+            SELECT coalesce((SELECT size FROM server_media WHERE sha256 = :sha256),
+                            (SELECT max(position) FROM server_upload WHERE sha256 = :sha256), 0)
+        """
+        (size,) = connection.execute(statement, {"sha256": sha256(content).hexdigest()}).fetchone()
+        return int(size)
+    finally:
+        connection.close()
