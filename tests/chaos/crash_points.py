@@ -158,7 +158,7 @@ CRASH_POINTS = [
             "parked",
             "after",
             f"{PUSH}:_narrow",
-            4,
+            3,
             "a change is parked, and its number is filled with nothing, which is not sent yet",
             "the filling goes out, and what comes after it",
         ),
