@@ -101,7 +101,7 @@ def signed_out(answer: Answer) -> SignInRequired:
     """The token is not, or no longer, one of this server's."""
     return SignInRequired(
         f"{answer.origin} does not accept this replica's token",
-        hint="register this replica with a fresh code (`backhaul enroll` on the server makes one)",
+        hint="put .backhaul/token back from a backup, or ask who runs the server; what waits is kept",
     )
 
 
