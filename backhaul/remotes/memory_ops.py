@@ -54,10 +54,13 @@ class Refusals:
     tables: Mapping[str, Table]
     states: Mapping[Address, State]
 
-    def of(self, ops: Sequence[Op]) -> dict[str, Problem]:
-        """By op id: first what is refused for itself, then what depends on a refused op, until nothing more does."""
-        problems = self._for_themselves(ops)
-        while more := self._dependents(ops, problems):
+    def of(self, ops: Sequence[Op], refused: Sequence[Op], why: Mapping[str, Problem]) -> dict[str, Problem]:
+        """By op id: first what is refused for itself, then what depends on a refused op, until nothing more does.
+
+        refused, why: the ops that came with these and were refused before.
+        """
+        problems = dict(why) | self._for_themselves(ops)
+        while more := self._dependents([*refused, *ops], problems):
             problems |= more
         return problems
 

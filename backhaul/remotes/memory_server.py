@@ -6,7 +6,7 @@ holds, by the same merge as the server's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
@@ -19,7 +19,7 @@ from backhaul.errors import Refused
 from backhaul.merge import Change, State, merge
 from backhaul.remotes.memory_feed import Feed
 from backhaul.remotes.memory_ops import Address, Op, Refusals, problem_of
-from backhaul.wire import Result, Table, TableDigest
+from backhaul.wire import Problem, Result, Table, TableDigest
 
 MOST_DRIFT_MS = 60_000
 STAMPED = ("insert", "update", "delete")  # the kinds whose stamp counts
@@ -77,7 +77,9 @@ class MemoryServer:
         results = {op.op: _repeated(known[op.seq - 1][1]) for op in ops if op.seq <= len(known)}
         fresh = [op for op in ops if op.seq > len(known)]
         accepted = self._undrifted(fresh)
-        settled = self._settle(replica, accepted)
+        before = {op.op: results[op.op].problem for op in ops if op.op in results}
+        refused = {op: problem for op, problem in before.items() if problem is not None}
+        settled = self._settle(replica, accepted, [op for op in ops if op.op in refused], refused)
         known.extend((op.op, settled[op.op]) for op in accepted)
         drifted = {op.op: _drifted(op) for op in fresh[len(accepted) :]}
         return [(results | settled | drifted)[op.op] for op in ops]
@@ -104,8 +106,11 @@ class MemoryServer:
             cut = next(index for index, op in enumerate(ops) if op.group_name in split)
         return ops[:cut]
 
-    def _settle(self, replica: str, ops: Sequence[Op]) -> dict[str, Result]:
-        problems = Refusals(replica=replica, tables=self.tables, states=self.states).of(ops)
+    def _settle(
+        self, replica: str, ops: Sequence[Op], refused: Sequence[Op], why: Mapping[str, Problem]
+    ) -> dict[str, Result]:
+        """refused, why: the ops of this push that were refused before."""
+        problems = Refusals(replica=replica, tables=self.tables, states=self.states).of(ops, refused, why)
         versions: dict[str, int] = {}
         for op in ops:
             if op.op not in problems and op.group_name not in versions:

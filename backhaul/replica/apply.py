@@ -11,7 +11,7 @@ beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -35,13 +35,14 @@ class TablePlan:
     """What a page does to one table, as parameters of its three statements.
 
     deleted: keys. whole: by the names of the fields, key and then fields. changed: for each field whether it changed
-    and its value, and then the key.
+    and its value, and then the key. missing: as whole, for rows that are put in only if they are not here.
     """
 
     table: Table
     deleted: list[Row] = field(default_factory=list)
     whole: dict[tuple[str, ...], list[Row]] = field(default_factory=dict)
     changed: list[Row] = field(default_factory=list)
+    missing: dict[tuple[str, ...], list[Row]] = field(default_factory=dict)
 
     @property
     def others(self) -> list[str]:
@@ -97,9 +98,7 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
     checkpoint.mute(connection)
     for table in tables:
         ours = {canonical_key(record.key): record for record in records if record.table == table.name}
-        over: dict[str, list[Row]] = {}
-        for key, *change in _unsettled(connection, table.name, list(ours), position):
-            over.setdefault(key, []).append(tuple(change))
+        over = _unsettled(connection, table.name, list(ours), position)
         plan = TablePlan(table=table)
         for key, record in ours.items():
             laid = _laid_over(record, over.get(key, []))
@@ -113,6 +112,7 @@ def _laid_over(record: Record, changes: Sequence[Row]) -> Record | None:
     """changes: kind and fields (JSON, as bytes: an app can store text that is no UTF-8), oldest first.
 
     None: an update waits on a record that is deleted there; the row stays until the server has spoken of the update.
+    Of a record that never was there (version 0) it will not speak, and nothing stays.
     """
     deleted, fields = record.deleted, dict(record.fields)
     for kind, said in changes:
@@ -123,41 +123,44 @@ def _laid_over(record: Record, changes: Sequence[Row]) -> Record | None:
             deleted, fields = False, fields | names
         elif kind == "backfill":  # older than whatever the server has
             deleted, fields = deleted and record.version > 0, names | fields
-        elif kind == "update" and deleted:
-            return None
-        elif kind == "update":
+        elif kind == "update" and not deleted:
             fields |= names
+        elif kind == "update" and record.version:
+            return None
     return Record(
         table=record.table, key=record.key, version=record.version, whole=not deleted, deleted=deleted, fields=fields
     )
 
 
 def _apply_table(connection: Connection, table: Table, records: Sequence[Record], position: int) -> int:
-    keys = [canonical_key(record.key) for record in records]
-    withheld = _withheld(connection, table.name, keys, position)
-    if withheld:
-        outbox.told(connection, table.name, list(withheld), position)
+    over = _unsettled(connection, table.name, [canonical_key(record.key) for record in records], position)
+    if over:
+        outbox.told(connection, table.name, list(over), position)
     plan = TablePlan(table=table)
     for record in records:
-        _plan(plan, record, withheld.get(canonical_key(record.key), frozenset()) if withheld else frozenset())
+        changes = over.get(canonical_key(record.key), []) if over else []
+        _plan(plan, record, _withheld(changes))
+        if changes and record.whole:
+            _plan_missing(plan, _laid_over(record, changes))
     _execute(connection, plan)
     return len(plan.changed) + len(plan.deleted) + sum(len(rows) for rows in plan.whole.values())
 
 
-def _withheld(connection: Connection, table: str, keys: Sequence[str], position: int) -> dict[str, frozenset[str]]:
-    """For each of the records that has unsettled changes: the names of the fields that stay as they are here."""
-    withheld: dict[str, frozenset[str]] = {}
-    for key, kind, fields in _unsettled(connection, table, keys, position):
+def _withheld(changes: Sequence[Row]) -> frozenset[str]:
+    """The names of the fields that stay as they are here, under these changes."""
+    withheld: frozenset[str] = frozenset()
+    for kind, fields in changes:
         if kind == "delete":
-            withheld[key] = DELETED
+            withheld = DELETED
         elif kind != "void":
             names = frozenset(msgspec.json.decode(fields, type=dict[str, msgspec.Raw]))
-            withheld[key] = names if kind == "insert" else (withheld.get(key, frozenset()) - DELETED) | names
+            withheld = names if kind == "insert" else (withheld - DELETED) | names
     return withheld
 
 
-def _unsettled(connection: Connection, table: str, keys: Sequence[str], position: int) -> Iterable[Row]:
-    """The changes of these records that the feed does not include at this position: key, kind, fields as bytes."""
+def _unsettled(connection: Connection, table: str, keys: Sequence[str], position: int) -> dict[str, list[Row]]:
+    """The changes of these records that the feed does not include at this position: kind and fields (as bytes), by
+    key, oldest first."""
     statement = """
         SELECT key, kind, CAST(fields AS BLOB) FROM backhaul_outbox
         WHERE table_name = :table AND key IN (SELECT value FROM json_each(:keys))
@@ -165,7 +168,10 @@ def _unsettled(connection: Connection, table: str, keys: Sequence[str], position
         ORDER BY id
     """
     values = {"table": table, "keys": msgspec.json.encode(keys).decode(), "position": position}
-    return map(tuple, connection.execute(text(statement), values))
+    found: dict[str, list[Row]] = {}
+    for key, kind, fields in connection.execute(text(statement), values):
+        found.setdefault(key, []).append((kind, fields))
+    return found
 
 
 def _plan(plan: TablePlan, record: Record, withheld: frozenset[str]) -> None:
@@ -183,6 +189,14 @@ def _plan(plan: TablePlan, record: Record, withheld: frozenset[str]) -> None:
         plan.changed.append((*chain.from_iterable(pairs), *key))
 
 
+def _plan_missing(plan: TablePlan, laid: Record | None) -> None:
+    """The row as it is to be if it is not here: what an update changed may have been given up, or refused, before."""
+    if laid is not None and not laid.deleted:
+        names = tuple(name for name in plan.others if name in laid.fields)
+        row = (*_plain_key(laid.key), *(to_plain(laid.fields[name]) for name in names))
+        plan.missing.setdefault(names, []).append(row)
+
+
 def _plain_key(key: Sequence[Any]) -> Row:
     return tuple(to_plain(part) for part in key)
 
@@ -195,6 +209,8 @@ def _execute(connection: Connection, plan: TablePlan) -> None:
         connection.exec_driver_sql(_upsert(plan.table, names), rows)
     if plan.changed and plan.others:
         connection.exec_driver_sql(_update(plan.table, plan.others), plan.changed)
+    for names, rows in plan.missing.items():
+        connection.exec_driver_sql(_insert(plan.table, names) + " DO NOTHING", rows)
 
 
 def _delete(table: Table) -> str:
@@ -202,11 +218,15 @@ def _delete(table: Table) -> str:
 
 
 def _upsert(table: Table, names: Sequence[str]) -> str:
-    columns = [*table.key, *names]
     assign = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in names)
+    return f"{_insert(table, names)} DO {'UPDATE SET ' + assign if names else 'NOTHING'}"
+
+
+def _insert(table: Table, names: Sequence[str]) -> str:
+    columns = [*table.key, *names]
     return f"""
         INSERT INTO {quoted(table.name)} ({", ".join(map(quoted, columns))}) VALUES ({", ".join("?" * len(columns))})
-        ON CONFLICT ({", ".join(map(quoted, table.key))}) DO {"UPDATE SET " + assign if names else "NOTHING"}
+        ON CONFLICT ({", ".join(map(quoted, table.key))})
     """  # noqa: S608 - the catalogue's own names, quoted
 
 

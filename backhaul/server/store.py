@@ -25,7 +25,7 @@ from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
 from backhaul.server.problems import problem, refusal
 from backhaul.server.records import Place
-from backhaul.wire import Digest, Op, Pushed, Result, Table
+from backhaul.wire import Digest, Op, Pushed, Result, Table, canonical_key
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
@@ -97,7 +97,8 @@ class Store:
             results = outcomes.replay(connection, replica.id, [op for op in ops if op.seq <= mark])
             accepted = _undrifted(fresh, now)
             if accepted:
-                settled, reached = _apply(connection, replica, accepted, position)
+                refused = [(op, results[op.seq]) for op in ops if op.seq <= mark and results[op.seq].problem]
+                settled, reached = _apply(connection, replica, accepted, refused, position)
                 outcomes.keep(connection, replica.id, accepted, settled, now)
                 outcomes.advance(connection, replica.id, since=mark, to=accepted[-1].seq, now=now)
                 scopes.advance(connection, replica.scope, since=position, to=reached)
@@ -166,13 +167,16 @@ def _drifted(op: Op, now: int) -> Result:
     return Result(op=op.op, status="retry", problem=problem("clock-drift", detail, op=op.op))
 
 
-def _apply(connection: Connection, replica: Replica, ops: Sequence[Op], position: int) -> tuple[list[Result], int]:
-    """The result of each op, and the position after them."""
+def _apply(
+    connection: Connection, replica: Replica, ops: Sequence[Op], refused: Sequence[tuple[Op, Result]], position: int
+) -> tuple[list[Result], int]:
+    """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
     shapes = tables.shapes(connection, replica.scope)
     items = [read(op, shapes, replica.id) for op in ops]
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)
-    refuse(items, states, shapes, replica.id)
+    before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
+    refuse(before + items, states, shapes, replica.id)
     versions, reached = _versions(items, position)
     records.keep(connection, replica.scope, _merged(items, states, versions))
     return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached

@@ -150,3 +150,34 @@ def test_what_a_later_parked_change_needs_can_be_sent_again_by_itself(make: Make
     assert parked.retry(b.database, [first["op_id"]], now=b.clock.now()) == 2
     b.sync()
     assert [row["key"] for row in b.parked()] == ["[2]"]
+
+
+def test_an_update_that_outlives_its_given_up_insert_leaves_no_row_that_the_server_has_not(make: MakeReplica) -> None:
+    a, b = pair(make)
+    b.write("INSERT INTO line VALUES (1, 1, 'tea')")
+    b.write(REFUSED + "state = 'pending'")
+    b.write("UPDATE line SET what = 'milk'")
+    assert parked.discard(b.database, b.remote, []) == 1
+    assert b.rows("line") == []
+    assert parked.retry(b.database, [], now=b.clock.now()) == 1  # the update, which was parked with its insert
+    b.sync()
+    assert equal(b)
+    a.write("INSERT INTO line VALUES (1, 1, 'made by a')")
+    for one in (a, b, a):
+        one.sync()
+    assert a.rows("line") == b.rows("line")
+    assert len(b.rows("line")) == 1
+
+
+def test_a_record_comes_in_whole_where_only_a_parked_update_of_it_is_left(make: MakeReplica) -> None:
+    a, b = pair(make)
+    b.write("INSERT INTO line VALUES (1, 1, 'tea')")
+    b.write(REFUSED + "state = 'pending'")
+    b.write("UPDATE line SET what = 'milk'")
+    assert parked.discard(b.database, b.remote, []) == 1
+    a.write("INSERT INTO line VALUES (1, 1, 'made by a')")
+    a.sync()
+    b.sync()
+    assert b.rows("line") == [(1, 1, "milk")]
+    assert parked.discard(b.database, b.remote, []) == 1
+    assert b.rows("line") == [(1, 1, "made by a")]
