@@ -83,9 +83,8 @@ def _say(here: Here, known: Status, around: dict[str, Any]) -> None:
     now = here.now
     print(f"replica {known.replica} of scope {known.scope!r} at {known.remote}, position {known.position}")
     waiting = f", the oldest for {span(known.oldest_pending_seconds)}" if known.pending else ""
-    print(
-        f"changes   {known.pending} pending{waiting}; {known.parked} parked; {known.conflicts} conflicts; {known.aside} aside"
-    )
+    refused = f"{known.parked} parked; {known.conflicts} conflicts; {known.aside} of the server's set aside"
+    print(f"changes   {known.pending} pending{waiting}; {refused}")
     if around["backfill"]["tables_waiting"]:
         sent = around["backfill"]["rows_sent"]
         print(f"backfill  {sent} rows taken up; still to come: {', '.join(around['backfill']['tables_waiting'])}")
