@@ -89,7 +89,10 @@ class Refusals:
         if op.kind != "insert" or self.tables[op.table].keys != "generated":
             return None
         held = self.states.get(op.address)
-        if held is None or held.deleted or held.creator == self.replica or held.born <= op.base:
+        if held is None or held.creator == self.replica:
+            return None
+        seen = held.version <= op.base or op.hlc > held.hlc if held.deleted else held.born <= op.base
+        if seen:
             return None
         return problem_of(op, "key-taken", "another replica made a record with this key first")
 

@@ -112,11 +112,21 @@ def _refuse_taken_keys(
             continue
         if item.change.kind == "delete":
             deleted.add(item.place)
-        elif item.change.kind == "insert" and shapes[item.op.table].generated and item.place not in deleted:
-            state = states.get(item.place)
-            if state and not state.deleted and state.creator != replica and state.born > item.op.base:
-                detail = f"{item.op.table} {item.place[1]} is a record of another replica"
-                item.problem = problem("key-taken", detail, op=item.op.op)
+            continue
+        made_up = item.change.kind == "insert" and shapes[item.op.table].generated and item.place not in deleted
+        if made_up and _is_anothers(states.get(item.place), item.op, item.change, replica):
+            detail = f"{item.op.table} {item.place[1]} is a record of another replica"
+            item.problem = problem("key-taken", detail, op=item.op.op)
+
+
+def _is_anothers(state: State | None, op: Op, change: Change, replica: str) -> bool:
+    """Whether the key is a record of another replica that the inserter had not seen, or was one, and deleted since:
+    then the insert would be without effect, and its row lost."""
+    if state is None or state.creator == replica:
+        return False
+    if state.deleted:
+        return state.version > op.base and change.hlc <= state.hlc
+    return state.born > op.base
 
 
 def _spread(items: Sequence[Item], reached: list[int], shapes: Mapping[str, Shape]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backhaul.wire import problem_name
 from tests.contract.remote.conftest import Join
 
 
@@ -18,3 +19,12 @@ def test_what_depends_on_an_op_is_refused_though_that_one_was_refused_in_an_earl
         ("customer", [1], "of a"),
         ("customer", [2], "free"),
     ]
+
+
+def test_a_generated_key_that_another_replica_has_used_and_deleted_unseen_is_taken(join: Join) -> None:
+    a, b = join("a"), join("b")
+    mine = b.op("insert", "customer", [5], name="of b", phone=None)
+    a.do("insert", "customer", [5], name="of a", phone=None)
+    a.do("delete", "customer", [5], ahead_ms=5_000)
+    (result,) = b.push(mine)
+    assert (result.status, problem_name(result.problem)) == ("rejected", "key-taken")
