@@ -22,7 +22,7 @@ from sqlalchemy import Connection, text
 
 from backhaul.wire import Column, Table
 
-NOW = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"  # milliseconds since 1970
+NOW = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)"  # milliseconds since 1970
 COLUMNS = "group_id, table_name, key, kind, fields, captured_at, seen_hlc, base"
 EVENTS = ("insert", "update", "rekey", "delete")
 
@@ -63,7 +63,7 @@ def trigger_statements(table: Table) -> list[str]:
     bodies = {
         "insert": (f"AFTER INSERT ON {name}", insert),
         "update": (f"AFTER UPDATE ON {name} WHEN ({same_key}) AND ({changed})", update),
-        "rekey": (f"AFTER UPDATE ON {name} WHEN NOT ({same_key})", f"{delete}\n{insert}"),  # OF would miss a rowid
+        "rekey": (f"AFTER UPDATE {_of_the_key(table)}ON {name} WHEN NOT ({same_key})", f"{delete}\n{insert}"),
         "delete": (f"AFTER DELETE ON {name}", delete),
     }
     return [
@@ -75,6 +75,14 @@ def trigger_statements(table: Table) -> list[str]:
 def field_names(table: Table) -> list[str]:
     """The columns that are not the key: what the fields of a change or a record are."""
     return [column.name for column in table.columns if column.name not in table.key]
+
+
+def _of_the_key(table: Table) -> str:
+    """Only statements that name a column of the key can change it; but an INTEGER key can be named `rowid`, too."""
+    types = {column.name: column.type.upper() for column in table.columns}
+    if len(table.key) == 1 and types[table.key[0]] == "INTEGER":
+        return ""
+    return f"OF {', '.join(map(quoted, table.key))} "
 
 
 def key_expression(key: Sequence[str], row: str) -> str:

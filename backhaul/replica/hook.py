@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import Engine, event
 
@@ -55,7 +55,7 @@ class Hook:
         if _in_autocommit(driver):
             self._wrote()
             return
-        if self._mark(driver, self._groups.setdefault(id(driver), uuid4().hex)):
+        if self._mark(driver, self._groups.setdefault(id(driver), token_hex(16))):
             self._marked.add(id(driver))
 
     def _commit(self, connection: Any) -> None:

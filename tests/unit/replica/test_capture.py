@@ -72,6 +72,12 @@ def test_a_change_of_the_key_is_a_delete_and_an_insert(replica: Replica) -> None
     ]
 
 
+def test_a_key_that_is_changed_under_the_name_rowid_is_captured_too(replica: Replica) -> None:
+    replica.write("INSERT INTO customer (id, name) VALUES (7, 'Ada')")
+    replica.write("UPDATE customer SET rowid = 8")
+    assert [(kind, key) for _, kind, key, _ in captured(replica)[1:]] == [("delete", [7]), ("insert", [8])]
+
+
 def test_a_rolled_back_transaction_leaves_no_change(replica: Replica) -> None:
     replica.app.execute("INSERT INTO customer (id, name) VALUES (7, 'Ada')")
     replica.app.rollback()
