@@ -230,7 +230,7 @@ def _unprivileged(*names: str) -> dict[str, Any]:
         with suppress(KeyError):
             found = pwd.getpwnam(name)
             return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
-    pytest.skip(f"none of the users {', '.join(names)} exists, and root may not run this service")
+    missing(f"a user to run it as ({', '.join(names)})", "root may not run this service: adduser one of them")
 
 
 def _run_as(command: Sequence[object], folder: Path, *names: str) -> None:
