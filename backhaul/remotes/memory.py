@@ -39,9 +39,10 @@ class MemoryRemote:
             replica=self.replica, token=f"token-{self.replica}", scope=self.server.scope, now=self.server.clock.now()
         )
 
-    def declare(self, tables: Sequence[Table]) -> None:
+    def declare(self, tables: Sequence[Table]) -> list[Table]:
         self._signed_in()
         self.server.declare(tables)
+        return list(self.server.tables.values())
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         try:

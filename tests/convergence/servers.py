@@ -81,8 +81,8 @@ class StoreRemote:
         self.replica = auth.Replica(id=registered.replica, scope=registered.scope)
         return registered
 
-    def declare(self, tables: Sequence[Table]) -> None:
-        self.store.declare(self._asker.scope, tables)
+    def declare(self, tables: Sequence[Table]) -> list[Table]:
+        return self.store.declare(self._asker.scope, tables)
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         try:
