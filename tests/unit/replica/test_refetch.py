@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from backhaul.errors import Refused
-from backhaul.remotes.memory import MemoryRemote
-from backhaul.remotes.memory_server import MemoryServer
 from backhaul.replica import refetch
+from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.wire import Record
 from tests.unit.replica.conftest import MakeReplica
 
