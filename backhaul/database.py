@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from backhaul.errors import ConfigurationInvalid, DatabaseBusy, Refused
@@ -50,9 +50,9 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str | URL) -> Database:
+def open_database(url: str | URL, *, poolclass: type[Pool] | None = None) -> Database:
     """A database of ours at a SQLAlchemy URL. Raises ConfigurationInvalid for a URL that cannot be used."""
-    engine = _engine(_parsed(url))
+    engine = _engine(_parsed(url), poolclass)
     if engine.dialect.name == "sqlite":
         _check_version(sqlite3.sqlite_version_info)
         _prepare_sqlite(engine)
@@ -106,9 +106,10 @@ def _parsed(url: str | URL) -> URL:
     return parsed
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, poolclass: type[Pool] | None) -> Engine:
+    ping = url.get_backend_name() == "postgresql"
     try:
-        return create_engine(url, hide_parameters=True, pool_pre_ping=url.get_backend_name() == "postgresql")
+        return create_engine(url, hide_parameters=True, pool_pre_ping=ping, poolclass=poolclass)
     except ModuleNotFoundError as error:
         raise ConfigurationInvalid(f"{error.name} is not installed", hint="pip install 'backhaul[postgres]'") from error
 

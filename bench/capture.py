@@ -21,9 +21,8 @@ from backhaul import Backhaul
 from backhaul.bell import SilentBell
 from backhaul.clock import SystemClock
 from backhaul.database import open_database
-from backhaul.remotes.memory import MemoryRemote
-from backhaul.remotes.memory_server import MemoryServer
 from backhaul.replica import enrol
+from backhaul.server.memory import MemoryRemote, MemoryServer
 from bench.records import TABLE, records
 
 ROUNDS = 12

@@ -32,6 +32,17 @@ def rows(connection: Connection, scope: str, places: Iterable[Place]) -> Iterato
         yield from _rows_sqlite(connection, scope, list(places))
 
 
+def everything(connection: Connection, scope: str) -> dict[Place, State]:
+    """Every record of a small scope, tombstones and what is not whole included."""
+    statement = """
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        FROM server_record
+        WHERE scope = :scope
+        ORDER BY table_name, key
+    """
+    return {(row.table_name, row.key): _state(row) for row in connection.execute(text(statement), {"scope": scope})}
+
+
 def since(connection: Connection, scope: str, start: tuple[int, str, str], most: int) -> Rows:
     """The records that a feed lists after (version, table, key), in this order, not more than `most`, streamed."""
     statement = """

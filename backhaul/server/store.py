@@ -62,6 +62,11 @@ class ServerDatabase(Database):
 def prepare(database: Database, now: int) -> None:
     """Make the server's tables and its identity, unless they are there."""
     upgrade_server(database)
+    identify(database, now)
+
+
+def identify(database: Database, now: int) -> None:
+    """Give the server its secret, unless it has one."""
     statement = """
         INSERT INTO server_identity (id, secret, created_at)
         VALUES (1, :secret, :now)

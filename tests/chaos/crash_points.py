@@ -29,7 +29,7 @@ class CrashPoint:
 
 OUTBOX = "backhaul.replica.outbox"
 PUSH = "backhaul.replica.push"
-REMOTE = "tests.convergence.servers:StoreRemote"
+REMOTE = "backhaul.server.memory:StoreRemote"
 TUS = "backhaul.remotes.tus:TusRemote"
 UPLOADS = "backhaul.media.uploads"
 

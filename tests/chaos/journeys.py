@@ -11,8 +11,9 @@ from backhaul.media import transfer
 from backhaul.remotes.tus import TusRemote
 from backhaul.replica import outbox, parked, pull, push
 from backhaul.server import auth
+from backhaul.server.memory import StoreRemote
 from backhaul.server.store import ServerDatabase, Store
-from tests.convergence.servers import SCOPE, StoreRemote
+from tests.convergence.servers import SCOPE
 from tests.replicas import Undisturbed
 
 CLOCK = SystemClock()

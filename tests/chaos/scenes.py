@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backhaul.server.memory import StoreRemote
 from backhaul.wire import Pushed
 from tests.chaos.journeys import CLOCK, run
-from tests.convergence.servers import StoreRemote, store_server
+from tests.convergence.servers import store_server
 from tests.replicas import Replica, make_replica
 
 TABLES = ("customer", "invoice", "line")

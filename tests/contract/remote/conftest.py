@@ -12,8 +12,7 @@ import pytest
 
 from backhaul.remotes.base import Remote
 from backhaul.remotes.http import HttpRemote
-from backhaul.remotes.memory import MemoryRemote
-from backhaul.remotes.memory_server import MemoryServer
+from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.wire import Table
 from tests.contract.remote.replicas import TABLES, Replica
 from tests.services import SyncServer, sync_server

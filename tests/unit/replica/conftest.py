@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backhaul.remotes.memory import MemoryRemote
-from backhaul.remotes.memory_server import MemoryServer
+from backhaul.server.memory import MemoryRemote, MemoryServer
 from tests.replicas import Replica, make_replica
 
 MakeReplica = Callable[..., Replica]

@@ -10,10 +10,10 @@ import pytest
 
 from backhaul.clock import stamp_milliseconds
 from backhaul.errors import Busy, Refused, Unreachable
-from backhaul.remotes.memory import MemoryRemote
-from backhaul.remotes.memory_server import MOST_DRIFT_MS, MemoryServer
 from backhaul.replica import checkpoint
 from backhaul.replica.reconcile import compare
+from backhaul.server.memory import MemoryRemote, MemoryServer
+from backhaul.server.store import MOST_DRIFT_MS
 from backhaul.wire import Pushed, Result
 from tests.replicas import MovedClock, Replica
 from tests.unit.replica.conftest import MakeReplica

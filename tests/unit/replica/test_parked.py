@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from backhaul.errors import TryLater, Unreachable
-from backhaul.remotes.memory import MemoryRemote
-from backhaul.remotes.memory_server import MemoryServer
 from backhaul.replica import parked
 from backhaul.replica.reconcile import compare
+from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.wire import Record
 from tests.replicas import Replica
 from tests.unit.replica.conftest import MakeReplica

@@ -10,10 +10,9 @@ from sqlalchemy import event
 
 from backhaul.clock import stamp, stamp_milliseconds
 from backhaul.errors import Refused, SignInRequired, TableAltered, Unreachable
-from backhaul.remotes.memory import MemoryRemote
-from backhaul.remotes.memory_server import MemoryServer
 from backhaul.replica import enrol, outbox, parked
 from backhaul.replica.reconcile import compare, reconcile
+from backhaul.server.memory import MemoryRemote, MemoryServer
 from tests.replicas import MovedClock, Replica
 from tests.unit.replica.conftest import MakeReplica
 
@@ -217,7 +216,7 @@ def test_a_lost_sign_in_keeps_everything(make: MakeReplica, server: MemoryServer
     a = make("a")
     a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
     signed_in = a.remote
-    a.remote = MemoryRemote(server, "nobody")
+    a.remote = MemoryRemote(server)
     with pytest.raises(SignInRequired):
         a.push()
     a.remote = signed_in

@@ -7,10 +7,9 @@ import json
 import pytest
 
 from backhaul.errors import TableUnfit, TableUnknown
-from backhaul.remotes.memory import MemoryRemote
-from backhaul.remotes.memory_server import MemoryServer
 from backhaul.replica import enrol, strategies
 from backhaul.replica.strategies import Rules
+from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.wire import Column, Reference, Table
 from tests.replicas import make_replica
 
@@ -91,9 +90,8 @@ def test_what_the_scope_has_agreed_on_is_adopted_unless_it_cannot_be_here():
 def test_an_update_of_a_column_that_is_merged_by_what_was_done_tells_what_was_there(tmp_path):
     server = MemoryServer()
     schema = "CREATE TABLE article (id INTEGER PRIMARY KEY, stock INTEGER, tags TEXT, name TEXT);"
-    replica = make_replica(tmp_path / "a.db", MemoryRemote(server), schema=schema, code=server.enrol())
     rules = {"article": Rules(merge={"stock": "counter", "tags": "set"})}
-    assert enrol.renew(replica.database, replica.remote, rules=rules).tables == ["article"]
+    replica = make_replica(tmp_path / "a.db", MemoryRemote(server), schema=schema, code=server.enrol(), rules=rules)
     replica.write("INSERT INTO article VALUES (1, 5, NULL, 'nail')")
     replica.write("UPDATE article SET stock = stock + 2, name = 'screw' WHERE id = 1")
     replica.write("UPDATE article SET tags = x'00ff', stock = 9e999 WHERE id = 1")
@@ -110,7 +108,9 @@ def test_renewing_adopts_what_another_replica_has_said_meanwhile(tmp_path):
     schema = "CREATE TABLE article (id INTEGER PRIMARY KEY, stock INTEGER);"
     ann = make_replica(tmp_path / "a.db", MemoryRemote(server), schema=schema, code=server.enrol())
     assert enrol.renew(ann.database, ann.remote).tables == []
-    server.tables["article"].merge["stock"] = "max"
+    told = Table(name="article", columns=[Column(name="stock")], key=["id"], merge={"stock": "max"})
+    told.columns.append(Column(name="id"))
+    server.store.declare("default", [told])
     assert enrol.renew(ann.database, ann.remote).tables == ["article"]
     assert enrol.renew(ann.database, ann.remote).tables == []
     ann.close()
