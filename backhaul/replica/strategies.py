@@ -75,7 +75,11 @@ def _agreed(table: Table, told: Table, dialect: str) -> Table:
     names = {column.name: column for column in table.columns}
     merge = {name: said for name, said in told.merge.items() if name in names and name not in table.key}
     for name, said in merge.items():
-        _hold(table, names[name], said, dialect)
+        try:
+            _hold(table, names[name], said, dialect)
+        except TableUnfit as error:
+            why = f"the scope has agreed on {said} for {table.name}.{name}, and that cannot be here: {error}"
+            raise TableUnfit(why, hint=error.hint) from error
     return msgspec.structs.replace(
         table, keys=told.keys, merge=merge, deletes=told.deletes, aggregate=told.aggregate, renamed=told.renamed
     )

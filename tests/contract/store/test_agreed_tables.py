@@ -14,7 +14,7 @@ from backhaul.server.store import Store
 from backhaul.wire import Column, Reference, Table
 
 LINE = Table(
-    name="line",
+    name="stock_line",
     columns=[Column(name=name) for name in ("id", "stock", "best", "of")],
     key=["id"],
     references=[Reference(columns=["of"], table="invoice", target=["id"])],
@@ -29,13 +29,13 @@ def test_who_says_nothing_follows_what_was_said_first(ann, store):
     store.declare(
         "shop", [said(merge={"stock": "counter"}, deletes="edit_wins", aggregate="invoice", keys="generated")]
     )
-    *_, line = [table for table in store.declare("shop", [LINE]) if table.name == "line"]
+    *_, line = [table for table in store.declare("shop", [LINE]) if table.name == "stock_line"]
     assert line == said(merge={"stock": "counter"}, deletes="edit_wins", aggregate="invoice", keys="generated")
     wider = said(columns=[*LINE.columns, Column(name="tags")], merge={"tags": "set"}, keys="blocks", renamed={"a": "b"})
-    *_, line = [table for table in store.declare("shop", [wider]) if table.name == "line"]
+    *_, line = [table for table in store.declare("shop", [wider]) if table.name == "stock_line"]
     assert line.merge == {"stock": "counter", "tags": "set"}
     assert (line.keys, line.renamed) == ("blocks", {"a": "b"})
-    assert {table.name for table in store.declare("shop", [])} >= {"line", "customer", "invoice"}
+    assert {table.name for table in store.declare("shop", [])} >= {"stock_line", "customer", "invoice"}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_what_is_agreed_stands_and_a_plain_column_may_get_a_strategy_over_plain_
             store.declare("shop", [said(merge=then)])
         assert raised.value.problem == "schema-conflict"
     else:
-        *_, line = [table for table in store.declare("shop", [said(merge=then)]) if table.name == "line"]
+        *_, line = [table for table in store.declare("shop", [said(merge=then)]) if table.name == "stock_line"]
         assert line.merge == agreed
 
 
@@ -96,6 +96,6 @@ def test_a_custom_function_is_of_a_module_that_the_operator_has_listed(ann, data
             store.declare("shop", [said(merge={"best": path})])
         assert raised.value.problem == "table-invalid"
     *_, line = [
-        t for t in listed.declare("shop", [said(merge={"best": "custom:shop_merges:longer"})]) if t.name == "line"
+        t for t in listed.declare("shop", [said(merge={"best": "custom:shop_merges:longer"})]) if t.name == "stock_line"
     ]
     assert line.merge == {"best": "custom:shop_merges:longer"}

@@ -81,7 +81,7 @@ def test_what_the_scope_has_agreed_on_is_adopted_unless_it_cannot_be_here():
     told = [Table(name="article", columns=[], key=["id"], merge={"stock": "counter", "unknown": "max"}, keys="blocks")]
     (table,) = strategies.agreed([ARTICLE], told, "sqlite")
     assert (table.merge, table.keys) == ({"stock": "counter"}, "blocks")
-    with pytest.raises(TableUnfit, match="count in cents"):
+    with pytest.raises(TableUnfit, match="has agreed on counter"):
         strategies.agreed(
             [ARTICLE], [Table(name="article", columns=[], key=["id"], merge={"price": "counter"})], "sqlite"
         )
