@@ -108,7 +108,7 @@ class Store:
             accepted = _undrifted(fresh, now)
             if accepted:
                 refused = [(op, results[op.seq]) for op in ops if op.seq <= mark and results[op.seq].problem]
-                settled, reached = _apply(connection, replica, accepted, refused, position)
+                settled, reached = _apply(connection, replica, accepted, refused, position, self.functions)
                 outcomes.keep(connection, replica.id, accepted, settled, now)
                 outcomes.advance(connection, replica.id, since=mark, to=accepted[-1].seq, now=now)
                 scopes.advance(connection, replica.scope, since=position, to=reached)
@@ -178,7 +178,12 @@ def _drifted(op: Op, now: int) -> Result:
 
 
 def _apply(
-    connection: Connection, replica: Replica, ops: Sequence[Op], refused: Sequence[tuple[Op, Result]], position: int
+    connection: Connection,
+    replica: Replica,
+    ops: Sequence[Op],
+    refused: Sequence[tuple[Op, Result]],
+    position: int,
+    functions: Functions,
 ) -> tuple[list[Result], int]:
     """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
     shapes = tables.shapes(connection, replica.scope)
@@ -190,7 +195,7 @@ def _apply(
     whole = Aggregates(shapes)
     conflicts.find_roots(before + items, states, whole)
     marks = aggregates.find(connection, replica.scope, {root: None for item in items for root in item.roots})
-    conflicts.hold(before + items, states, shapes, whole, marks, replica.id)
+    conflicts.hold(before + items, states, shapes, whole, marks, replica.id, functions)
     versions, reached = _versions(items, position)
     merged = _merged(items, states, versions, whole)
     records.keep(connection, replica.scope, merged)

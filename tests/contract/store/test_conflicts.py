@@ -7,6 +7,7 @@ from msgspec import structs
 from sqlalchemy import event
 
 from backhaul.errors import Refused
+from backhaul.merge import Functions
 from backhaul.wire import Column, Op, Reference, Result, Table
 from tests.contract.store.devices import Device, statuses
 
@@ -153,6 +154,36 @@ def test_a_refused_op_of_the_group_goes_before_the_conflict(ann, bob):
         bob.op("update", "note", [2], 9, group="g", base=1, fields={"nothing": 1}),
     ]
     assert statuses(bob.push(*ops)) == ["depends-on-refused", "column-unknown"]
+
+
+# ------------------------------------------------------------------------------------------------ custom
+
+
+def longer(_base, mine, theirs):
+    return max(mine, theirs, key=len)
+
+
+def fails(_base, _mine, _theirs):
+    raise ZeroDivisionError
+
+
+def no_value(_base, mine, _theirs):
+    return [mine]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("longer", "applied"), ("fails", "merge-failed"), ("no_value", "merge-failed")]
+)
+def test_a_custom_function_that_fails_leaves_it_to_a_person(join, store, name, status):
+    store.functions = Functions([__name__])
+    tables = [structs.replace(NOTE, merge={"text": f"custom:{__name__}:{name}"})]
+    ann, bob = join(tables=[]), join(tables=[])
+    store.declare("shop", tables)
+    ann.push(note(ann, 1))
+    ann.push(edit(ann, "note", 1, 1, text="longest"))
+    ops = [edit(bob, "note", 1, 1, 9, text={"was": "t", "now": "long"}), edit(bob, "note", 1, 1, 10, colour="blue")]
+    results = bob.push(*ops)
+    assert statuses(results) == ([status] * 2 if status == "applied" else [status, "depends-on-conflict"])
 
 
 # ------------------------------------------------------------------------------------------------ aggregates
