@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.services import missing
+from tests.services import PostgreSQL, missing, postgresql
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("BACKHAUL_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -16,6 +17,13 @@ DATA = Path(os.environ.get("BACKHAUL_TEST_DATA") or ROOT.parent / "shared" / "da
 # The caller's own replica, if the shell is set up for one, must not be what the tests write to.
 for variable in [name for name in os.environ if name.startswith("BACKHAUL_")]:
     del os.environ[variable]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PostgreSQL]:
+    """One PostgreSQL for the whole run; `cluster.database()` is a fresh database in it."""
+    with postgresql() as running:
+        yield running
 
 
 @pytest.fixture

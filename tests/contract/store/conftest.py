@@ -10,14 +10,7 @@ from backhaul.database import open_database
 from backhaul.server import auth
 from backhaul.server.store import ServerDatabase, Store, prepare
 from backhaul.wire import Registration, Table
-from tests import services
 from tests.contract.store.devices import NOW, TABLES, Device
-
-
-@pytest.fixture(scope="package")
-def cluster() -> Iterator[services.PostgreSQL]:
-    with services.postgresql() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
