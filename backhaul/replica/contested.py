@@ -1,0 +1,83 @@
+"""A record that two replicas wrote at the same time: what our changes found and wrote, and what stands on the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from backhaul.merge.aggregate import Place
+from backhaul.wire import Problem, Record, Value
+
+There = Literal["whole", "changed", "deleted", "absent"]
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """A row of backhaul_conflict. key, root: JSON. kind: of our changes together, None where none is of this record. there: what `theirs`
+    is; None: it is to be asked for. before: what the choice did away with, None for no record."""
+
+    table: str
+    key: str
+    opened_at: int
+    id: int | None = None
+    number: int | None = None
+    state: str = "withheld"
+    root: Place | None = None
+    ops: list[str] = field(default_factory=list)
+    kind: str | None = None
+    base: int | None = None
+    was: dict[str, Value] = field(default_factory=dict)
+    mine: dict[str, Value] = field(default_factory=dict)
+    there: There | None = None
+    theirs: dict[str, Value] = field(default_factory=dict)
+    version: int = 0
+    reason: str = ""
+    detail: str = ""
+    choice: str | None = None
+    resolved_at: int | None = None
+    before: dict[str, Value] | None = None
+
+    @property
+    def place(self) -> Place:
+        return self.table, self.key
+
+    def hear(self, record: Record) -> None:
+        """What the feed says of the record, unless more is known already."""
+        if record.version < self.version:
+            return
+        self.version = record.version
+        if record.deleted:
+            self.there, self.theirs = "deleted", {}
+        elif record.whole:
+            self.there, self.theirs = "whole", dict(record.fields)
+        else:
+            self.there = "whole" if self.there == "whole" else "changed"
+            self.theirs |= record.fields
+
+    def told(self, problem: Problem) -> None:
+        """What the answer to one of our ops says of its record."""
+        if problem.version < self.version:
+            return
+        self.version = problem.version
+        if problem.deleted:
+            self.there, self.theirs = "deleted", {}
+        elif not problem.version:
+            self.there = "absent"
+        elif problem.theirs is not None:
+            self.there = "whole" if self.there == "whole" or self.kind == "delete" else "changed"
+            self.theirs |= problem.theirs
+        else:
+            self.there = None
+
+    def theirs_as_record(self) -> Record:
+        gone = self.there in ("deleted", "absent")
+        return Record(
+            table=self.table,
+            key=msgspec.json.decode(self.key, type=list[Value]),
+            version=self.version,
+            deleted=gone,
+            whole=self.there == "whole",
+            fields={} if gone else dict(self.theirs),
+        )
