@@ -1,4 +1,4 @@
-"""A record that two replicas wrote at the same time: what our changes found and wrote, and what stands on the server."""
+"""A record that two replicas wrote at the same time: what ours found and wrote, and what stands on the server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ There = Literal["whole", "changed", "deleted", "absent"]
 
 @dataclass(kw_only=True)
 class Entry:
-    """A row of backhaul_conflict. key, root: JSON. kind: of our changes together, None where none is of this record. there: what `theirs`
-    is; None: it is to be asked for. before: what the choice did away with, None for no record."""
+    """A row of backhaul_conflict. key: JSON. kind: of our changes together, None where none is of this record.
+
+    there: what `theirs` is; None: it is to be asked for. before: what the choice did away with, None for no record.
+    """
 
     table: str
     key: str
