@@ -81,6 +81,7 @@ def renew(database: Database, remote: Remote, *, names: Sequence[str] = ()) -> R
         return Renewed(tables=[])
     remote.declare(found)
     with database.writing() as connection:
+        checkpoint.hold(connection)
         _track(connection, [table for table in found if table.name in stale])
         checkpoint.pull_from_the_beginning(connection)
     emit("capture.renewed", tables=len(stale))

@@ -68,6 +68,7 @@ def push(
     """
     if alone:
         with database.writing() as connection:
+            checkpoint.hold(connection)
             outbox.take_over(connection)
     acked = parked = 0
     limit = batch
@@ -94,6 +95,7 @@ def push(
 
 def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
     with database.writing() as connection:
+        checkpoint.hold(connection)
         tracked = tables.checked(connection)
         checkpoint.clear_stale_mark(connection)
         _park_dependents(connection, tracked, now=now, limit=limit)
@@ -103,7 +105,8 @@ def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
 def _park_dependents(connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int) -> None:
     """Look at what the claim would take until it takes nothing that depends on a parked change."""
     while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit)):
-        causes = dependents.find(connection, tracked, first=rows[0].id, last=rows[-1].id)
+        ids = [row.id for row in rows]
+        causes = dependents.find(connection, tracked, first=min(ids), last=max(ids))
         if not causes:
             return
         outbox.park_dependents(connection, causes, now=now)
@@ -128,6 +131,7 @@ def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, 
 
 def _release(database: Database, changes: Sequence[Change], *, next_at: int, error: str) -> None:
     with database.writing() as connection:
+        checkpoint.hold(connection)
         outbox.release(connection, changes, next_at=next_at, error=error)
 
 
@@ -138,6 +142,7 @@ def _settle(
     results = {result.op: result for result in reply.results}
     wait = 0
     with database.writing() as connection:
+        checkpoint.hold(connection)
         checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
         undecided = outbox.settle(connection, changes, results, now=now)
         if undecided:
@@ -175,6 +180,7 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, 
     if len(groups) > 1:
         return sum(map(len, groups[: len(groups) // 2]))
     with database.writing() as connection:
+        checkpoint.hold(connection)
         outbox.park_unsendable(connection, groups[0], reason=refusal.problem, detail=str(refusal), now=now)
         _park_what_was_cut_off(connection, now=now)
     emit("push.parked", ops=len(changes), reason=refusal.problem)
