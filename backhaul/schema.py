@@ -6,7 +6,7 @@ Each table has one owner, the only file that writes it:
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
-    backhaul_aside      replica/aside.py
+    backhaul_aside      replica/aside.py      backhaul_endpoint   remotes/endpoint.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
@@ -169,6 +169,17 @@ aside = Table(
     Column("since", BigInteger, nullable=False),
     Column("tried_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("table_name", "key"),
+)
+
+# What is known of the server as an endpoint, once there is something to know: one row.
+endpoint = Table(
+    "backhaul_endpoint",
+    replica_metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("held_until", BigInteger, nullable=False, server_default="0"),  # it asked to be left alone until then
+    Column("held_because", Text),
+    Column("most_ops", Integer),  # of one message; NULL: nothing was learned
+    Column("most_bytes", BigInteger),
 )
 
 # Units of background execution. The row is the truth, a message only rings its bell.

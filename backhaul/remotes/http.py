@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, accept, message
+from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, message
 from backhaul.remotes.connection import CONNECT_AND_READ, Connection
+from backhaul.remotes.endpoint import Endpoint
 from backhaul.wire import (
     MOST_PAGE,
     Digest,
@@ -43,8 +44,9 @@ class HttpRemote:
         *,
         allow_plain: bool = False,
         timeout: tuple[float, float] = CONNECT_AND_READ,
+        endpoint: Endpoint | None = None,
     ) -> None:
-        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout)
+        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
         self._coding: str | None = "zstd"
         self._most_records = MOST_PAGE
 
@@ -57,8 +59,8 @@ class HttpRemote:
         self._connection.sign_in(registered.token)
         return registered
 
-    def declare(self, tables: Sequence[Table]) -> None:
-        accept(self._send("PUT", "/v1/tables", encode(Tables(tables=list(tables)))))
+    def declare(self, tables: Sequence[Table]) -> list[Table]:
+        return self._ask("PUT", "/v1/tables", Tables(tables=list(tables)), Tables).tables
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         return self._ask("POST", "/v1/push", OutgoingPush(ops=list(ops)), Pushed)

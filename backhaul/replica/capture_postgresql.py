@@ -173,11 +173,13 @@ def fields_expression(table: Table, row: str) -> str:
 
 
 def _changed_fields(table: Table) -> str:
-    types = column_types(table)
+    types, deltas = column_types(table), table.deltas()
     members = []
     for c in field_names(table):
         old, new = f"OLD.{quoted(c)}", f"NEW.{quoted(c)}"
         value = _json_expression(new, types[c])
+        if c in deltas:
+            value = f"""'{{"was":' || {_json_expression(old, types[c])} || ',"now":' || {value} || '}}'"""
         changed = f"ROW({old}) OPERATOR(pg_catalog.*<>) ROW({new})"
         members.append(f"CASE WHEN {changed} THEN {literal(',' + _member(c))} || {value} ELSE '' END")
     return "'{' || substr(" + " || ".join(members or ["''"]) + ", 2) || '}'"

@@ -10,7 +10,7 @@ could depend on. A group that is cut is left for a later claim; where all are, t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -31,15 +31,18 @@ WINDOW = """
 """
 
 
-def whole_groups(connection: Connection, changes: str, limit: int) -> Sequence[Row[Any]]:
-    """changes: the SELECT of the columns that are wanted. Empty only when nothing is pending."""
-    statement = f"""
-        {WINDOW} {changes} JOIN whole USING (id) ORDER BY place, id
-    """
-    while True:
-        rows = connection.execute(text(statement), {"limit": limit}).all()
-        if rows or not _any_pending(connection, beyond=limit):
-            return rows
+def whole_groups(connection: Connection, changes: str, limit: int) -> Generator[Row[Any], None, None]:
+    """The rows of whole groups, each group together. changes: the SELECT of the columns that are wanted. Empty only
+    when nothing is pending."""
+    statement = text(f"{WINDOW} {changes} JOIN whole USING (id) ORDER BY place, id")  # one statement sees one moment
+    found = False
+    while not found:
+        with connection.execute(statement.execution_options(stream_results=True), {"limit": limit}) as result:
+            for row in result:
+                found = True
+                yield row
+        if not found and not _any_pending(connection, beyond=limit):
+            return
         limit *= 2
 
 

@@ -19,6 +19,7 @@ def upgrade() -> None:
     _backhaul_table()
     _backhaul_outbox()
     _backhaul_aside()
+    _backhaul_endpoint()
     _backhaul_work()
     _backhaul_upload()
     _backhaul_condition()
@@ -139,6 +140,18 @@ def _backhaul_aside() -> None:
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("tried_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("table_name", "key", name="pk_backhaul_aside"),
+    )
+
+
+def _backhaul_endpoint() -> None:
+    op.create_table(
+        "backhaul_endpoint",
+        sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="ck_backhaul_endpoint_one_row"), nullable=False),
+        sa.Column("held_until", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("held_because", sa.Text),
+        sa.Column("most_ops", sa.Integer),
+        sa.Column("most_bytes", sa.BigInteger),
+        sa.PrimaryKeyConstraint("id", name="pk_backhaul_endpoint"),
     )
 
 
