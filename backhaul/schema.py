@@ -183,6 +183,9 @@ conflict = Table(
     Column("there", Text),  # whole, changed, deleted, absent: what `theirs` is; NULL: to be asked for
     Column("theirs", Text, nullable=False, server_default="{}"),  # JSON
     Column("version", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "since", BigInteger, nullable=False, server_default="0"
+    ),  # when another replica changed it, or its aggregate
     Column("reason", Text, nullable=False, server_default=""),
     Column("detail", Text, nullable=False, server_default=""),
     Column("opened_at", BigInteger, nullable=False),

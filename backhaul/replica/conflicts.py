@@ -85,10 +85,24 @@ def of_roots(connection: Connection, roots: Iterable[Place]) -> list[Entry]:
     return found
 
 
-def to_ask_for(connection: Connection, limit: int) -> list[Place]:
-    """The records of which it is not known what stands there, or not all that giving in would need."""
+def open_roots(connection: Connection) -> dict[Place, str]:
+    """The aggregates that are in conflicts, each with the op id of a change of ours."""
+    statement = select(ledger).where(ledger.c.state == "open", ledger.c.root.is_not(None)).order_by(ledger.c.id.desc())
+    found: dict[Place, str] = {}
+    for row in connection.execute(statement).mappings():
+        entry = _entry(row)
+        if entry.root is not None and (entry.ops or entry.root not in found):
+            found[entry.root] = entry.ops[0] if entry.ops else ""
+    return found
+
+
+def to_ask_for(connection: Connection, number: int | None = None) -> list[Place]:
+    """The records (of one conflict, or of all) of which it is not known what stands there, or not all that giving in
+    would need; AT_ONCE of them."""
     unknown = ledger.c.there.is_(None) | ((ledger.c.kind == "delete") & (ledger.c.there == "changed"))
-    statement = select(ledger.c.table_name, ledger.c.key).where(ledger.c.state == "open", unknown).limit(limit)
+    statement = select(ledger.c.table_name, ledger.c.key).where(ledger.c.state == "open", unknown).limit(AT_ONCE)
+    if number is not None:
+        statement = statement.where(ledger.c.number == number)
     return [(row.table_name, row.key) for row in connection.execute(statement)]
 
 
@@ -212,7 +226,20 @@ def undone(connection: Connection, number: int) -> None:
 def _entry(row: RowMapping) -> Entry:
     root = msgspec.json.decode(row["root"], type=tuple[str, str]) if row["root"] else None
     before = msgspec.json.decode(row["before"], type=dict[str, Value] | None) if row["before"] else None
-    plain = ("id", "number", "state", "key", "kind", "base", "there", "version", "reason", "detail", "opened_at")
+    plain = (
+        "id",
+        "number",
+        "state",
+        "key",
+        "kind",
+        "base",
+        "there",
+        "version",
+        "since",
+        "reason",
+        "detail",
+        "opened_at",
+    )
     return Entry(
         **{name: row[name] for name in (*plain, "choice", "resolved_at")},
         table=row["table_name"],
@@ -226,7 +253,7 @@ def _entry(row: RowMapping) -> Entry:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    plain = ("number", "state", "key", "kind", "base", "there", "version", "reason", "detail", "opened_at")
+    plain = ("number", "state", "key", "kind", "base", "there", "version", "since", "reason", "detail", "opened_at")
     return {name: getattr(entry, name) for name in plain} | {
         "table_name": entry.table,
         "root": _root(entry.root) if entry.root else None,

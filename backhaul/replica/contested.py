@@ -35,6 +35,7 @@ class Entry:
     there: There | None = None
     theirs: dict[str, Value] = field(default_factory=dict)
     version: int = 0
+    since: int = 0
     reason: str = ""
     detail: str = ""
     choice: str | None = None
@@ -47,9 +48,9 @@ class Entry:
 
     def hear(self, record: Record) -> None:
         """What the feed says of the record, unless more is known already."""
-        if record.version < self.version:
+        if 0 < record.version < self.version:
             return
-        self.version = record.version
+        self.version, self.since = record.version, max(self.since, record.version)
         if record.deleted:
             self.there, self.theirs = "deleted", {}
         elif record.whole:
@@ -60,6 +61,7 @@ class Entry:
 
     def told(self, problem: Problem) -> None:
         """What the answer to one of our ops says of its record."""
+        self.since = max(self.since, problem.since, problem.version)
         if problem.version < self.version:
             return
         self.version = problem.version

@@ -16,10 +16,11 @@ from backhaul.errors import Refused
 from backhaul.remotes import endpoint
 from backhaul.remotes.base import Remote
 from backhaul.replica import aside, checkpoint, outbox, refetch, tables
+from backhaul.replica.apart import apart
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.push import Context
 from backhaul.telemetry import emit
-from backhaul.wire import Page, canonical_key
+from backhaul.wire import Page, Record, canonical_key
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
 
@@ -35,6 +36,7 @@ class Received:
 def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int = PAGE) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
     _check_hold(database, clock.now())
+    refetch.contested(database, remote)
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
@@ -79,7 +81,11 @@ def _apply(database: Database, since: str, page: Page, *, asked_at: int, now: in
         if checkpoint.read(connection).cursor != since:
             return 0
         shapes = [one.table for one in tracked]
-        touched, refused = apply_what_fits(connection, shapes, page.records, page.position)
+        parts = apart(connection, tracked, page.records, now=now)
+        touched, refused = 0, list[tuple[Record, str]]()
+        for records in (parts.released, parts.records):  # a record may be in both: first what is older
+            laid, misfits = apply_what_fits(connection, shapes, records, page.position)
+            touched, refused = touched + laid, refused + misfits
         for record, reason in refused:
             aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
         outbox.forget_passed(connection, page.position)

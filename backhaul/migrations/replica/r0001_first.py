@@ -150,6 +150,7 @@ def _backhaul_conflict() -> None:
         sa.Column("there", sa.Text),
         sa.Column("theirs", sa.Text, nullable=False, server_default="{}"),
         sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("since", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("reason", sa.Text, nullable=False, server_default=""),
         sa.Column("detail", sa.Text, nullable=False, server_default=""),
         sa.Column("opened_at", sa.BigInteger, nullable=False),
