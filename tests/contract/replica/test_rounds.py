@@ -35,7 +35,7 @@ def pair(request: pytest.FixtureRequest, make_on: MakeReplica) -> tuple[Replica,
 def test_rows_go_from_one_to_the_other_and_both_are_equal(pair: tuple[Replica, Replica]) -> None:
     ann, bob = pair
     ann.write("INSERT INTO customer (name, phone, photo) VALUES (?, ?, ?)", "Zoë", "1", b"\x00\xff")
-    ann.write("INSERT INTO invoice (customer_id, total) VALUES (1, 12.50)")
+    ann.write("INSERT INTO invoice (customer_id) VALUES (1)")
     ann.write("INSERT INTO line VALUES (1, 1, 'tea'), (1, 2, 'milk')")
     settle(ann, bob)
     assert [tuple(row) for row in bob.rows("line")] == [(1, 1, "tea"), (1, 2, "milk")]
