@@ -20,12 +20,12 @@ from backhaul.clock import stamp, stamp_to_text
 from backhaul.database import Database
 from backhaul.merge import State, merge
 from backhaul.migrations import upgrade_server
-from backhaul.server import feed, outcomes, records, scopes, tables
+from backhaul.server import blocks, feed, outcomes, records, scopes, tables
 from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
 from backhaul.server.problems import problem, refusal
 from backhaul.server.records import Place
-from backhaul.wire import Digest, Op, Pushed, Result, Table, canonical_key
+from backhaul.wire import Blocks, Digest, Op, Pushed, Result, Table, Wanted, canonical_key
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
@@ -121,6 +121,11 @@ class Store:
         """Raises Refused: `answer-too-large`."""
         with self.database.reading() as connection:
             return feed.whole(connection, scope, keys)
+
+    def blocks(self, replica: Replica, wanted: Mapping[str, Wanted], now: int) -> Blocks:
+        """Numbers for the keys that a replica makes up while it is apart."""
+        with self.database.writing() as connection:
+            return Blocks(blocks=blocks.give(connection, replica.scope, replica.id, wanted, now), now=now)
 
     def digest(self, scope: str, now: int) -> Digest:
         with self.database.reading() as connection:

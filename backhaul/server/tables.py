@@ -10,9 +10,10 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.server.problems import refusal
-from backhaul.wire import Reference, Table, encode
+from backhaul.wire import KeyKind, Reference, Table, encode
 
 LONGEST_NAME = 255
+STRICTNESS: tuple[KeyKind, ...] = ("natural", "generated", "blocks")
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ def _union(old: Table, new: Table) -> Table:
         name=old.name,
         columns=old.columns + [column for column in new.columns if column.name not in names],
         key=old.key,
-        keys="generated" if "generated" in (old.keys, new.keys) else "natural",  # the one that never merges by accident
+        keys=max(old.keys, new.keys, key=STRICTNESS.index),  # the one that never merges by accident
         references=old.references + [reference for reference in new.references if reference not in old.references],
     )
 
@@ -77,7 +78,7 @@ def _shape(definition: str) -> Shape:
     return Shape(
         columns=frozenset(column.name for column in table.columns),
         key=tuple(table.key),
-        generated=table.keys == "generated",
+        generated=table.keys != "natural",
         references=tuple(table.references),
     )
 
