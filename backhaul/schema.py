@@ -171,6 +171,7 @@ block = Table(
     Column("last", BigInteger, nullable=False),
     Column("state", Text, CheckConstraint("state IN ('spare', 'open')", name="state"), nullable=False),
     Column("given_at", BigInteger, nullable=False),
+    Column("next_size", BigInteger, nullable=False),  # how many to ask for once this one is begun
     PrimaryKeyConstraint("table_name", "first"),
 )
 

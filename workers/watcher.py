@@ -72,6 +72,7 @@ class Watch:
         with self._replica.database.using() as database:
             if not self._has_moved(database):
                 return None
+            refill.turn(database, now=self._clock.now())  # before the app's next rows take numbers of another replica
             return wake_push(database, self._clock.now())
 
     def _ring(self, push: Work | None) -> None:

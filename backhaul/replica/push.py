@@ -24,7 +24,7 @@ from backhaul.clock import Clock, stamp_to_text
 from backhaul.database import Database
 from backhaul.errors import Busy, Refused, SignInRequired, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import backfill, checkpoint, dependents, outbox, tables
+from backhaul.replica import backfill, checkpoint, dependents, outbox, refill, tables
 from backhaul.replica.outbox import Change
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
@@ -77,6 +77,7 @@ def push(
         if not changes:
             if backfill.advance(database, now=clock.now()):
                 continue
+            refill.refill(database, remote, now=clock.now())
             return Sent(acked=acked, parked=parked)
         asked_at = clock.now()
         try:

@@ -145,6 +145,7 @@ def _backhaul_block() -> None:
             nullable=False,
         ),
         sa.Column("given_at", sa.BigInteger, nullable=False),
+        sa.Column("next_size", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("table_name", "first", name="pk_backhaul_block"),
     )
 
