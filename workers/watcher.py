@@ -15,6 +15,7 @@ from celery.worker.consumer import Consumer
 from backhaul.clock import SystemClock
 from backhaul.database import Database
 from backhaul.errors import DatabaseBusy
+from backhaul.replica import refill
 from backhaul.telemetry import emit
 from backhaul.work.ledger import Work
 from workers.replica import replica_of

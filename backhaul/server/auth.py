@@ -14,6 +14,7 @@ from hashlib import sha256
 from sqlalchemy import Connection, text
 
 from backhaul.errors import Misused
+from backhaul.merge import Functions
 from backhaul.server import scopes, tables
 from backhaul.server.problems import refusal
 from backhaul.wire import Registered, Registration
@@ -47,16 +48,18 @@ def enrol(connection: Connection, scope: str, now: int) -> str:
     return code
 
 
-def register(connection: Connection, registration: Registration, now: int) -> Registered:
+def register(
+    connection: Connection, registration: Registration, now: int, functions: Functions | None = None
+) -> Registered:
     """Spend the code, make the scope if it is new, and the replica. Raises Refused: `code-invalid`, `table-invalid`,
     `schema-conflict`; the code is not spent then."""
     scope = _spend(connection, registration.code, now)
     scopes.make(connection, scope)
     scopes.lock(connection, scope)
-    tables.declare(connection, scope, registration.tables)
+    agreed = tables.declare(connection, scope, registration.tables, functions)
     replica, token = secrets.token_hex(8), secrets.token_urlsafe(32)
     _make(connection, replica, scope, registration.name[:LONGEST_NAME].replace("\0", ""), token, now)
-    return Registered(replica=replica, token=token, scope=scope, now=now)
+    return Registered(replica=replica, token=token, scope=scope, now=now, tables=agreed)
 
 
 def authenticate(connection: Connection, token: str) -> Replica:

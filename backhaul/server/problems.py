@@ -17,7 +17,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "request-timeout": (408, "The request did not arrive in time"),
     "replica-forked": (409, "Another op was sent under this number"),
     "sequence-gap": (409, "The numbers do not continue where the server stands"),
-    "schema-conflict": (409, "The table is known with another primary key"),
+    "schema-conflict": (409, "The table is known otherwise"),
     "cursor-expired": (410, "The cursor is not of this feed"),
     "batch-too-large": (413, "Too much in one request"),
     "answer-too-large": (413, "The answer would be too large"),
