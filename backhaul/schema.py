@@ -89,6 +89,9 @@ tracked = Table(
     Column("backfill", Text, CheckConstraint("backfill IN ('pending', 'done')", name="backfill"), nullable=False),
     Column("backfill_after", Text),  # JSON: the key of the last row sent to the outbox
     Column("backfill_rows", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "fresh", Integer, nullable=False, server_default="1"
+    ),  # 0: renewed, so its rows may be ones that were pulled
 )
 
 # The changes on their way out.

@@ -14,7 +14,7 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
-from backhaul.replica import aside, blocks, checkpoint, outbox, refetch, refill, tables
+from backhaul.replica import aside, backfill, blocks, checkpoint, outbox, refetch, refill, tables
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.push import Context
 from backhaul.telemetry import emit
@@ -33,6 +33,8 @@ class Received:
 
 def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int = PAGE) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
+    while backfill.advance(database, now=clock.now(), made_up=True):
+        context.check()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()

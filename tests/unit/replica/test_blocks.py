@@ -171,3 +171,15 @@ def test_replicas_that_draw_apart_and_meet_now_and_then_never_draw_one_key_twice
     assert all(compare(one.database, one.remote, context=one.context).equal for one in replicas)
     for one in replicas:
         one.close()
+
+
+def test_a_row_from_before_init_does_not_give_way_to_one_that_was_inserted_elsewhere(make: MakeReplica) -> None:
+    a = make("a", schema=HIGHEST)
+    insert(a, "made by a")
+    a.sync()
+    b = make("b", schema=HIGHEST, before="INSERT INTO ticket VALUES (1, 'older'), (2, 'of b');")
+    b.sync()
+    assert b.rows("ticket") == [(1, "older"), (2, "of b")]
+    assert taken(b) == ["key-taken"]
+    a.sync()
+    assert a.rows("ticket") == [(1, "made by a"), (2, "of b")]
