@@ -6,13 +6,15 @@ Each table has one owner, the only file that writes it:
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
-    backhaul_aside      replica/aside.py        backhaul_block      replica/blocks.py
+    backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
+    backhaul_block      replica/blocks.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
     server_table        server/tables.py          server_upload       server/uploads.py
     server_enrolment    server/auth.py            server_media        server/uploads.py
-    server_replica      server/auth.py (**)     server_block        server/blocks.py
+    server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
+    server_block        server/blocks.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
 (**) but its `high_water`: it moves with the outcomes, by server/outcomes.py.
@@ -176,6 +178,17 @@ block = Table(
     Column("given_at", BigInteger, nullable=False),
     Column("next_size", BigInteger, nullable=False),  # how many to ask for once this one is begun
     PrimaryKeyConstraint("table_name", "first"),
+)
+
+# What is known of the server as an endpoint, once there is something to know: one row.
+endpoint = Table(
+    "backhaul_endpoint",
+    replica_metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("held_until", BigInteger, nullable=False, server_default="0"),  # it asked to be left alone until then
+    Column("held_because", Text),
+    Column("most_ops", Integer),  # of one message; NULL: nothing was learned
+    Column("most_bytes", BigInteger),
 )
 
 # Units of background execution. The row is the truth, a message only rings its bell.
@@ -387,6 +400,19 @@ server_block = Table(
     Column("position", BigInteger, nullable=False),  # of the feed: the keys up to here were looked at
     Column("given_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("scope", "table_name", "replica"),
+)
+
+# The aggregates (records that are right only together), each as its last change (server/aggregates.py).
+server_aggregate = Table(
+    "server_aggregate",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("table_name", Text, nullable=False),  # of the root
+    Column("key", Text, nullable=False),  # of the root, canonical JSON array
+    Column("version", BigInteger, nullable=False),  # of the last change
+    Column("writer", Text, nullable=False),  # the replica that made it
+    Column("others", BigInteger, nullable=False),  # version of the last change by another one than that; 0: never
+    PrimaryKeyConstraint("scope", "table_name", "key"),
 )
 
 # Uploads that are not finished (server/uploads.py). The bytes lie in a file of the upload's own random name.

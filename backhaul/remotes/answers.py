@@ -34,6 +34,7 @@ LONGEST_WAIT_MS = 3_600_000  # whatever a server asks for, it is asked again aft
 LONGEST_DETAIL = 500  # characters of a server's text that we repeat
 TOO_EARLY = 425
 TOO_LARGE = 413
+BUSY = (429, 503)
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)  # the last: thousands of brackets
 
 
@@ -88,7 +89,7 @@ def failure(answer: Answer) -> BackhaulError:
     status, origin = answer.status, answer.origin
     if status == 401:
         return signed_out(answer)
-    if status in (429, 503):
+    if status in BUSY:
         return Busy(f"{origin} is busy (HTTP {status})", retry_after_ms=retry_after_ms(answer.headers))
     if status in (408, TOO_EARLY) or status >= 500:
         return Unreachable(f"{origin} could not answer (HTTP {status})", hint="look into the server's log")

@@ -10,6 +10,7 @@ from typing import Any
 
 from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, message
 from backhaul.remotes.connection import CONNECT_AND_READ, Connection
+from backhaul.remotes.endpoint import Endpoint
 from backhaul.wire import (
     MOST_PAGE,
     Block,
@@ -47,8 +48,9 @@ class HttpRemote:
         *,
         allow_plain: bool = False,
         timeout: tuple[float, float] = CONNECT_AND_READ,
+        endpoint: Endpoint | None = None,
     ) -> None:
-        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout)
+        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
         self._coding: str | None = "zstd"
         self._most_records = MOST_PAGE
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Refused
+from backhaul.remotes import endpoint
 from backhaul.remotes.base import Remote
 from backhaul.replica import aside, backfill, blocks, checkpoint, outbox, refetch, refill, tables
 from backhaul.replica.apply import apply_what_fits
@@ -33,6 +34,7 @@ class Received:
 
 def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int = PAGE) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
+    _check_hold(database, clock.now())
     while backfill.advance(database, now=clock.now(), made_up=True):
         context.check()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
@@ -47,6 +49,11 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         if not page.more:
             refill.refill(database, remote, now=clock.now())
             return Received(records=records, position=page.position)
+
+
+def _check_hold(database: Database, now: int) -> None:
+    with database.reading() as connection:
+        endpoint.check(connection, now)
 
 
 def _cursor(database: Database) -> str:

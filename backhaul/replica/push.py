@@ -23,6 +23,8 @@ from backhaul.backoff import Backoff
 from backhaul.clock import Clock, stamp_to_text
 from backhaul.database import Database
 from backhaul.errors import Busy, Refused, SignInRequired, TryLater
+from backhaul.remotes import endpoint
+from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
 from backhaul.replica import backfill, checkpoint, dependents, outbox, refill, tables
 from backhaul.replica.outbox import Change
@@ -96,14 +98,23 @@ def push(
 def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
     with database.writing() as connection:
         tracked = tables.checked(connection)
+        endpoint.check(connection, now)
         checkpoint.clear_stale_mark(connection)
-        _park_dependents(connection, tracked, now=now, limit=limit)
-        return outbox.claim(connection, now=now, limit=limit, lease_ms=LEASE_MS)
+        learned = endpoint.sizes(connection)
+        limit, most_bytes = min(limit, learned.ops or limit), learned.size or endpoint.MOST_BYTES
+        while True:
+            try:
+                _park_dependents(connection, tracked, now=now, limit=limit, most_bytes=most_bytes)
+                return outbox.claim(connection, now=now, limit=limit, lease_ms=LEASE_MS, most_bytes=most_bytes)
+            except outbox.GroupTooLarge as found:
+                outbox.park_group(connection, found.first, reason="group-too-large", detail=str(found), now=now)
 
 
-def _park_dependents(connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int) -> None:
+def _park_dependents(
+    connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int, most_bytes: int
+) -> None:
     """Look at what the claim would take until it takes nothing that depends on a parked change."""
-    while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit)):
+    while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit, most_bytes)):
         causes = dependents.find(connection, tracked, first=rows[0].id, last=rows[-1].id)
         if not causes:
             return
@@ -136,7 +147,9 @@ def _settle(
     database: Database, changes: Sequence[Change], reply: Pushed, *, asked_at: int, now: int, retry: Backoff
 ) -> tuple[int, int]:
     """Returns how many the server has taken, and how many it has refused. Raises Busy when it left some undecided."""
-    results = {result.op: result for result in reply.results}
+    results: dict[str, Result] = {}
+    for result in reply.results:  # what is said twice, or of others, counts for nothing
+        results.setdefault(result.op, result)
     wait = 0
     with database.writing() as connection:
         checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
@@ -146,16 +159,21 @@ def _settle(
             if not (drifted and outbox.restamp(connection, now=now)):
                 wait = outbox.next_try(undecided, retry, now) - now
             outbox.release(connection, undecided, next_at=now + wait, error="no outcome yet")
-        taken = {result.op for result in reply.results if result.status in ("applied", "duplicate")}
-        accepted = len(taken)
+        accepted = sum(_is_taken(results.get(change.op_id)) for change in changes)
         refused = len(changes) - len(undecided) - accepted
         if refused:
             _park_what_was_cut_off(connection, now=now)
         checkpoint.pushed(connection, now)
+        if accepted:
+            endpoint.went_through(connection, most_ops=BATCH, most_bytes=endpoint.MOST_BYTES)
     emit("push.settled", acked=accepted, refused=refused)
     if wait:
         raise Busy(f"the server has not decided about {len(undecided)} changes yet", retry_after_ms=wait)
     return accepted, refused
+
+
+def _is_taken(result: Result | None) -> bool:
+    return result is not None and result.status in ("applied", "duplicate")
 
 
 def _has_drifted(result: Result | None) -> bool:
@@ -174,6 +192,9 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, 
     """Half as many groups next time, until the one that is the reason stands alone; that one is parked."""
     groups = [list(group) for _, group in groupby(changes, key=lambda one: one.group_id or f"op {one.op_id}")]
     if len(groups) > 1:
+        if refusal.status == TOO_LARGE:
+            with database.writing() as connection:
+                endpoint.too_large(connection, ops=len(changes), size=sum(map(outbox.size_of, changes)))
         return sum(map(len, groups[: len(groups) // 2]))
     with database.writing() as connection:
         outbox.park_unsendable(connection, groups[0], reason=refusal.problem, detail=str(refusal), now=now)

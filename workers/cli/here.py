@@ -50,11 +50,17 @@ class Here:
 
     @cached_property
     def remote(self) -> HttpRemote:
+        from backhaul.remotes.endpoint import Endpoint
         from backhaul.remotes.http import HttpRemote
         from config.credentials import read_token
 
         replica = self.settings.replica
-        return HttpRemote(replica.remote, read_token(self.settings.state), allow_plain=replica.allow_plain_http)
+        return HttpRemote(
+            replica.remote,
+            read_token(self.settings.state),
+            allow_plain=replica.allow_plain_http,
+            endpoint=Endpoint(self.database, self.clock),
+        )
 
     @cached_property
     def bell(self) -> CeleryBell:

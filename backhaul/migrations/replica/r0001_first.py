@@ -20,6 +20,7 @@ def upgrade() -> None:
     _backhaul_outbox()
     _backhaul_aside()
     _backhaul_block()
+    _backhaul_endpoint()
     _backhaul_work()
     _backhaul_upload()
     _backhaul_condition()
@@ -148,6 +149,18 @@ def _backhaul_block() -> None:
         sa.Column("given_at", sa.BigInteger, nullable=False),
         sa.Column("next_size", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("table_name", "first", name="pk_backhaul_block"),
+    )
+
+
+def _backhaul_endpoint() -> None:
+    op.create_table(
+        "backhaul_endpoint",
+        sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="ck_backhaul_endpoint_one_row"), nullable=False),
+        sa.Column("held_until", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("held_because", sa.Text),
+        sa.Column("most_ops", sa.Integer),
+        sa.Column("most_bytes", sa.BigInteger),
+        sa.PrimaryKeyConstraint("id", name="pk_backhaul_endpoint"),
     )
 
 

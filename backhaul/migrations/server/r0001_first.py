@@ -20,6 +20,7 @@ def upgrade() -> None:
     _server_applied()
     _server_record()
     _server_block()
+    _server_aggregate()
     _server_upload()
     _server_media()
 
@@ -128,6 +129,19 @@ def _server_block() -> None:
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("given_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("scope", "table_name", "replica", name="pk_server_block"),
+    )
+
+
+def _server_aggregate() -> None:
+    op.create_table(
+        "server_aggregate",
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("writer", sa.Text, nullable=False),
+        sa.Column("others", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("scope", "table_name", "key", name="pk_server_aggregate"),
     )
 
 
