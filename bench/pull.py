@@ -1,4 +1,4 @@
-"""10,000 records into a second, empty replica, from the first question to the last commit, over HTTP from a real server.
+"""10,000 records into an empty replica, from the first question to the last commit, over HTTP from a real server.
 
 The replica that has them pushed them before; what is timed is the journey alone, in this process, without a worker.
 """
