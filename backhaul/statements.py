@@ -21,15 +21,17 @@ def on_postgresql(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
-def run(connection: Connection, statement: str, values: Sequence[Any] = ()) -> CursorResult[Any]:
+def run(
+    connection: Connection, statement: str, values: Sequence[Any] = (), *, stream: bool = False
+) -> CursorResult[Any]:
     """Execute, past SQLAlchemy's own parameters: names of the app's tables may hold colons and anything else.
 
-    values: of the places `?`; or many rows of them, as a list, each executed.
+    values: of the places `?`; or many rows of them, as a list, each executed. stream: the rows are fetched as they are
+    read; close the result.
     """
     spelt = _percent_places(statement) if on_postgresql(connection) else statement
-    if not isinstance(values, list):
-        return connection.exec_driver_sql(spelt, tuple(values))
-    return connection.exec_driver_sql(spelt, values)
+    given = values if isinstance(values, list) else tuple(values)
+    return connection.exec_driver_sql(spelt, given, {"stream_results": stream})
 
 
 def run_together(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]], *, together: str) -> None:

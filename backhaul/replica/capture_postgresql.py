@@ -187,7 +187,7 @@ def _changed_fields(table: Table) -> str:
         value = _json_expression(new, types[c])
         if c in deltas:
             value = f"""'{{"was":' || {_json_expression(old, types[c])} || ',"now":' || {value} || '}}'"""
-        changed = f"ROW({old}) OPERATOR(pg_catalog.*<>) ROW({new})"
+        changed = f"CAST(ROW({old}) AS record) OPERATOR(pg_catalog.*<>) CAST(ROW({new}) AS record)"
         members.append(f"CASE WHEN {changed} THEN {literal(',' + _member(c))} || {value} ELSE '' END")
     return "'{' || substr(" + " || ".join(members or ["''"]) + ", 2) || '}'"
 

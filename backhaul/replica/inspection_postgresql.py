@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from backhaul.errors import ConfigurationInvalid, TableUnfit
-from backhaul.replica.rows_postgresql import INTEGERS, cast_type
-from backhaul.wire import Column, KeyKind, Reference, Table
+from backhaul.replica import numbering
+from backhaul.replica.rows_postgresql import cast_type
+from backhaul.wire import Column, Reference, Table
 
 # Of these, two programs (or two values that are equal) need not have the same text.
 INEXACT = ("real", "double precision", "numeric", "money")
 
 COLUMNS = """
     WITH RECURSIVE column_of AS (
-        SELECT attname, attnum, atttypid AS type, atttypmod AS modifier, attgenerated, attidentity,
-               EXISTS (SELECT 1 FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum
-                       AND pg_get_expr(adbin, adrelid) LIKE 'nextval(%') AS serial
+        SELECT attname, attnum, atttypid AS type, atttypmod AS modifier, attgenerated, attidentity
         FROM pg_attribute WHERE attrelid = CAST(:oid AS oid) AND attnum > 0 AND NOT attisdropped
         UNION ALL
-        SELECT attname, attnum, typbasetype, typtypmod, attgenerated, attidentity, serial
+        SELECT attname, attnum, typbasetype, typtypmod, attgenerated, attidentity
         FROM column_of JOIN pg_type ON pg_type.oid = type AND typtype = 'd'
     )
     SELECT attname AS name, format_type(type, modifier) AS type, attnum AS number, attgenerated <> '' AS generated,
-           attidentity AS identity, serial
+           attidentity AS identity
     FROM column_of JOIN pg_type ON pg_type.oid = type AND typtype <> 'd'
     ORDER BY attnum
 """
@@ -76,7 +75,7 @@ def describe(connection: Connection, name: str) -> Table:
         name=name,
         columns=[Column(name=row.name, type=row.type) for row in columns if not row.generated],
         key=[row.name for row in key],
-        keys=_key_kind(key, references),
+        keys=numbering.choose(connection, name, [(row.name, row.type) for row in key], references).keys,
         references=references,
     )
 
@@ -135,11 +134,3 @@ def _references(connection: Connection, oid: int) -> list[Reference]:
     """  # noqa: E501 - one column a line
     rows = connection.execute(text(statement), {"oid": oid})
     return [Reference(columns=list(row.columns), table=row.parent, target=list(row.target)) for row in rows]
-
-
-def _key_kind(key: Sequence[Row[tuple[object, ...]]], references: Sequence[Reference]) -> KeyKind:
-    """A single integer key that the database numbers: serial, or an identity."""
-    if len(key) > 1 or key[0].type not in INTEGERS or not (key[0].serial or key[0].identity):
-        return "natural"
-    borrowed = any(key[0].name in reference.columns for reference in references)
-    return "natural" if borrowed else "generated"

@@ -28,6 +28,8 @@ from backhaul.statements import on_postgresql, quoted, run
 from backhaul.wire import Table, TableDigest, Value, from_plain
 
 CHUNK = 2_000  # rows held at once
+_key = msgspec.json.Decoder(list[Value]).decode
+_fields = msgspec.json.Decoder(dict[str, Value]).decode
 ROUNDS = 3  # a busy feed moves between the pull and the comparison; after these tries it is said so
 
 
@@ -107,14 +109,14 @@ def _rows(connection: Connection, table: Table) -> Iterator[tuple[list[Any], dic
     if on_postgresql(connection):  # the driver would make Python's own types of the values, and lose their text
         columns = ", ".join(row_expressions(connection, table, "held"))
     statement = f"SELECT {columns} FROM {quoted(table.name)} AS held"  # noqa: S608 - the catalogue's own names, quoted
-    result = run(connection.execution_options(stream_results=True), statement)
-    rows: Iterator[Any] = chain.from_iterable(result.partitions(CHUNK))
-    for row in rows:
-        if on_postgresql(connection):
-            yield msgspec.json.decode(row[0], type=list[Value]), msgspec.json.decode(row[1], type=dict[str, Value])
-        else:
-            values = [from_plain(value) for value in row]
-            yield values[:width], dict(zip(names, values[width:], strict=True))
+    with run(connection, statement, stream=True) as result:
+        rows: Iterator[Any] = chain.from_iterable(result.partitions(CHUNK))
+        for row in rows:
+            if on_postgresql(connection):
+                yield _key(row[0]), _fields(row[1])
+            else:
+                values = [from_plain(value) for value in row]
+                yield values[:width], dict(zip(names, values[width:], strict=True))
 
 
 def _pair(digest: TableDigest | None) -> tuple[int, str] | None:
