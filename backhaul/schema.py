@@ -6,13 +6,15 @@ Each table has one owner, the only file that writes it:
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
-    backhaul_aside      replica/aside.py      backhaul_endpoint   remotes/endpoint.py
+    backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
+    backhaul_block      replica/blocks.py         backhaul_text       replica/texts.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
     server_table        server/tables.py          server_upload       server/uploads.py
     server_enrolment    server/auth.py            server_media        server/uploads.py
-    server_replica      server/auth.py (**)
+    server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
+    server_block        server/blocks.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
 (**) but its `high_water`: it moves with the outcomes, by server/outcomes.py.
@@ -89,6 +91,9 @@ tracked = Table(
     Column("backfill", Text, CheckConstraint("backfill IN ('pending', 'done')", name="backfill"), nullable=False),
     Column("backfill_after", Text),  # JSON: the key of the last row sent to the outbox
     Column("backfill_rows", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "fresh", Integer, nullable=False, server_default="1"
+    ),  # 0: renewed, so its rows may be ones that were pulled
 )
 
 # The changes on their way out.
@@ -157,6 +162,33 @@ aside = Table(
     Column("since", BigInteger, nullable=False),
     Column("tried_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("table_name", "key"),
+)
+
+# The Yjs documents of the columns that are merged as `text`, where there is more to them than the text alone.
+texts = Table(
+    "backhaul_text",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # canonical JSON array
+    Column("column_name", Text, nullable=False),
+    Column("state", LargeBinary, nullable=False),  # a Yjs update that is the whole document
+    PrimaryKeyConstraint("table_name", "key", "column_name"),
+)
+
+# Numbers that the server has handed out for keys that this database makes up.
+#
+# spare     in hand, for when the open one runs out, or rows of others lie above it. By an answer of the server.
+# open      the table's next key comes from it. By `turn`; at most one of a table.
+block = Table(
+    "backhaul_block",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("state", Text, CheckConstraint("state IN ('spare', 'open')", name="state"), nullable=False),
+    Column("given_at", BigInteger, nullable=False),
+    Column("next_size", BigInteger, nullable=False),  # how many to ask for once this one is begun
+    PrimaryKeyConstraint("table_name", "first"),
 )
 
 # What is known of the server as an endpoint, once there is something to know: one row.
@@ -363,9 +395,39 @@ server_record = Table(
     Column("writer", Text, nullable=False),  # the same, the replica
     Column("fields", Text, nullable=False),  # JSON object
     Column("stamps", Text, nullable=False),  # JSON: {field: [hlc, writer, version]}, where not the record's
+    Column(
+        "states", Text, nullable=False, server_default="{}"
+    ),  # JSON: {field: what its strategy keeps}, where it does
     PrimaryKeyConstraint("scope", "table_name", "key"),
 )
 Index("ix_server_record_feed", server_record.c.scope, server_record.c.version)
+
+# The numbers that were handed out last to each replica, for keys that it makes up (server/blocks.py).
+server_block = Table(
+    "server_block",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("replica", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),  # of the feed: the keys up to here were looked at
+    Column("given_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "table_name", "replica"),
+)
+
+# The aggregates (records that are right only together), each as its last change (server/aggregates.py).
+server_aggregate = Table(
+    "server_aggregate",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("table_name", Text, nullable=False),  # of the root
+    Column("key", Text, nullable=False),  # of the root, canonical JSON array
+    Column("version", BigInteger, nullable=False),  # of the last change
+    Column("writer", Text, nullable=False),  # the replica that made it
+    Column("others", BigInteger, nullable=False),  # version of the last change by another one than that; 0: never
+    PrimaryKeyConstraint("scope", "table_name", "key"),
+)
 
 # Uploads that are not finished (server/uploads.py). The bytes lie in a file of the upload's own random name.
 server_upload = Table(

@@ -173,7 +173,11 @@ class OutgoingPush(Struct):
 
 
 class Problem(Struct, omit_defaults=True):
-    """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name."""
+    """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name.
+
+    Of a conflict: cause: the op that it is held with. version: of the record as it stands there, 0 when it is not.
+    deleted, theirs: whether it is, and else the fields that the op names (of a delete, all); None when left out.
+    """
 
     type: str
     title: str
@@ -181,6 +185,10 @@ class Problem(Struct, omit_defaults=True):
     detail: str = ""
     op: str | None = None
     limit: int | None = None
+    cause: str | None = None
+    theirs: dict[str, Value] | None = None
+    deleted: bool = False
+    version: int = 0
 
 
 class Result(Struct, omit_defaults=True):
@@ -224,6 +232,32 @@ class Keys(Struct, forbid_unknown_fields=True):
     """POST /v1/records: the current state of these records, whole."""
 
     keys: Annotated[list[tuple[str, list[Value]]], Meta(max_length=MOST_OPS)]
+
+
+class Wanted(Struct, forbid_unknown_fields=True):
+    """How many numbers a replica asks for, above the highest that it knows of."""
+
+    count: Annotated[int, Meta(ge=1, le=2**31)]
+    above: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+
+
+class BlocksWanted(Struct, forbid_unknown_fields=True):
+    """POST /v1/blocks: numbers for the keys of these tables."""
+
+    tables: Annotated[dict[str, Wanted], Meta(max_length=MOST_OPS)]
+
+
+class Block(Struct):
+    """The numbers from first to last are the asker's alone."""
+
+    table: str
+    first: int
+    last: int
+
+
+class Blocks(Struct):
+    blocks: list[Block]
+    now: int
 
 
 class TableDigest(Struct):

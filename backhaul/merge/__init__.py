@@ -1,6 +1,6 @@
 """How a change and the state of a record become the next state: one implementation for both ends. Pure; no SQL."""
 
-from backhaul.merge.custom import Functions
+from backhaul.merge.custom import Functions, MergeFailed
 from backhaul.merge.objections import Objection, contested, objection, overgrown, unusable
 from backhaul.merge.record import State, merge
 from backhaul.merge.register import Change, Register, Stamp
@@ -10,6 +10,7 @@ __all__ = [
     "LAST_WRITE_WINS",
     "Change",
     "Functions",
+    "MergeFailed",
     "Objection",
     "Register",
     "Stamp",

@@ -6,10 +6,9 @@ Everything that is not concurrent is the last write's.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from backhaul.merge.custom import Function
+from backhaul.merge.custom import Functions, MergeFailed
 from backhaul.merge.plain import LastWrite
 from backhaul.merge.register import ECHO, Change, Register, lost, plain_unusable, same
 from backhaul.wire import Kind
@@ -34,15 +33,19 @@ class Manual:
 
 
 class Custom(Manual):
-    def __init__(self, function: Function) -> None:
-        self._function = function
+    """said: as a table says it. The function is looked for when it is needed: a module that has gone since is a reason
+    for a conflict, and none for a push to fail."""
+
+    def __init__(self, said: str, functions: Functions) -> None:
+        self._said = said
+        self._functions = functions
 
     def write(self, held: Register | None, change: Change, said: Any, version: int) -> Register:
         if held is None or not is_concurrent(held, change, said):
             return super().write(held, change, said, version)
         try:
-            value = self._merged(held, said)
-        except ValueError:  # it was looked at before (contested); whoever comes here all the same leaves what stands
+            value = self._decided(held, said)
+        except MergeFailed:  # it was looked at before (contested); whoever comes here all the same leaves what stands
             return lost(held, change, version)
         hlc, writer = max(held.stamp[:2], (change.hlc, change.writer))
         return Register((hlc, writer, version), value, ECHO)
@@ -51,20 +54,14 @@ class Custom(Manual):
         if not is_concurrent(held, change, said):
             return None
         try:
-            self._merged(held, said)
-        except ValueError as error:
+            self._decided(held, said)
+        except MergeFailed as error:
             return "merge-failed", str(error)
         return None
 
-    def _merged(self, held: Register, said: Any) -> Any:
-        """Raises ValueError when the function fails, or returns what is no value."""
+    def _decided(self, held: Register, said: Any) -> Any:
         base = said["was"] if _is_delta(said) else None
-        try:
-            return _wire_value(
-                self._function(_python_value(base), _python_value(_now(said)), _python_value(held.value))
-            )
-        except Exception as error:  # the host's own function
-            raise ValueError(f"{type(error).__name__}: {error}"[:500]) from error
+        return self._functions.decide(self._said, base, _now(said), held.value)
 
 
 def is_concurrent(held: Register, change: Change, said: Any) -> bool:
@@ -84,24 +81,3 @@ def _is_delta(said: Any) -> bool:
 
 def _now(said: Any) -> Any:
     return said["now"] if _is_delta(said) else said
-
-
-def _python_value(value: Any) -> Any:
-    if type(value) is dict:
-        return bytes.fromhex(value["hex"]) if "hex" in value else float(value["real"])
-    return value
-
-
-def _wire_value(value: Any) -> Any:
-    if isinstance(value, bytes | bytearray):
-        return {"hex": bytes(value).hex()}
-    if type(value) is float:
-        if math.isnan(value):
-            raise ValueError("NaN is no value")
-        return {"real": "Infinity" if value > 0 else "-Infinity"} if math.isinf(value) else value
-    if type(value) is str:
-        value.encode()  # raises UnicodeEncodeError, a ValueError, for half a surrogate pair
-        return value
-    if value is None or type(value) is bool or (type(value) is int and -(2**63) <= value < 2**63):
-        return value
-    raise ValueError(f"it returned {type(value).__name__}, which is no value")

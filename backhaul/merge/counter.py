@@ -37,7 +37,7 @@ class Counter:
             return 'a counter is changed by {"add": ...}, an integer or a decimal as text'
         return None if said is None or _is_number(said) else "a counter is an integer or a decimal"
 
-    def reached(self, held: Register, change: Change, said: Any) -> Number:
+    def reached(self, held: Register, said: Any) -> Number:
         """What the counter would come to; of a new base, at the most."""
         counted = held.kept["sum"] if type(held.kept) is dict else 0
         if type(said) is dict:

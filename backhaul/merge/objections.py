@@ -9,8 +9,8 @@ from backhaul.merge import counter, documents
 from backhaul.merge.contest import Manual
 from backhaul.merge.counter import Counter
 from backhaul.merge.plain import Immutable
-from backhaul.merge.record import Change, State
-from backhaul.merge.register import Register, plain_unusable
+from backhaul.merge.record import State
+from backhaul.merge.register import Change, Register, plain_unusable
 from backhaul.merge.strategies import Strategies
 from backhaul.wire import Kind
 
@@ -39,7 +39,7 @@ def unusable(kind: Kind, fields: dict[str, Any], strategies: Strategies) -> Obje
 
 
 def objection(state: State | None, change: Change, strategies: Strategies) -> Objection | None:
-    """What stands against the change where the record is as it is."""
+    """Why the change is refused where the record is as it is; what is contested is asked for apart."""
     if state is None or state.deleted:
         return None
     for name, said in change.fields.items():
@@ -49,10 +49,10 @@ def objection(state: State | None, change: Change, strategies: Strategies) -> Ob
         if isinstance(strategy, Immutable) and strategy.forbids(held, change, said):
             why = f"{name} has a value, and it is immutable"
             return Objection(problem="immutable", columns=(name,), detail=why)
-        if isinstance(strategy, Counter) and not counter.fits(strategy.reached(held, change, said)):
+        if isinstance(strategy, Counter) and not counter.fits(strategy.reached(held, said)):
             why = f"{name} would count beyond what an integer of 64 bits, or a decimal, can hold"
             return Objection(problem="value-invalid", columns=(name,), detail=why)
-    return contested(state, change, strategies)
+    return None
 
 
 def contested(state: State | None, change: Change, strategies: Strategies) -> Objection | None:

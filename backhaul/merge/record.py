@@ -60,7 +60,7 @@ def merge(state: State | None, change: Change, version: int, strategies: Strateg
         return _merged(state, change, version, strategies)
     if state is not None and change.kind == "delete" and state.born and not state.deleted:
         return _buried(state, change, version)
-    if state is not None and state.deleted and state.fields and _had_not_seen(state, change):
+    if state is not None and state.deleted and state.stamps and _had_not_seen(state, change):
         return _edited(_merged(_unburied(state, version), change, version, strategies), change, version)
     merged = _merged(state, change, version, strategies)
     if merged is state or change.kind in ("delete", "backfill") or merged.deleted:
@@ -224,7 +224,7 @@ def _register(held: Stamp | None, mine: Any, change: Change, theirs: Any, versio
 
 
 def _buried(state: State, change: Change, version: int) -> State:
-    """A delete of a record that is alive and whole."""
+    """A delete of a record that is alive and whole. The tombstone has a stamp for each field; no other one has any."""
     if _unseen_by(state, change) or change.hlc < state.hlc:
         return msgspec.structs.replace(state, version=version, born=version)
     return msgspec.structs.replace(
@@ -239,9 +239,8 @@ def _buried(state: State, change: Change, version: int) -> State:
 
 def _unseen_by(state: State, delete: Change) -> bool:
     """Whether another writer than the deleter has made or edited the record, and the deleter had not seen it."""
-    edits = state.states.get(EDITS) or [[state.born, state.creator]]
-    last = next((version for version, writer in edits if writer != delete.writer), 0)
-    return bool(last > delete.base)
+    edits = state.states.get(EDITS) or [(state.stamp(name)[2], state.stamp(name)[1]) for name in state.fields]
+    return any(version > delete.base and writer != delete.writer for version, writer in edits)
 
 
 def _had_not_seen(tombstone: State, change: Change) -> bool:

@@ -29,7 +29,6 @@ LAST_WRITE_WINS = Strategies()  # every column, and deletes win
 
 
 def strategies_of(table: Table, functions: Functions) -> Strategies:
-    """Raises Misused when the function of a `custom` column cannot be had here."""
     types = {column.name: column.type.upper() for column in table.columns}
     columns = {
         column: _strategy(said, types.get(column, ""), functions)
@@ -54,6 +53,6 @@ def _strategy(said: str, declared: str, functions: Functions) -> Strategy:
         case "immutable":
             return Immutable()
         case "custom":
-            return Custom(functions.find(said))
+            return Custom(said, functions)
         case _:
             return Manual()

@@ -9,15 +9,16 @@ over the ops, however long the chains are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
 from backhaul.clock import BACKFILL_STAMP, stamp_from_text
-from backhaul.merge import Change, State
-from backhaul.server.problems import problem
+from backhaul.merge import Change, State, unusable
+from backhaul.server import preview
+from backhaul.server.problems import is_conflict, problem
 from backhaul.server.records import Place
 from backhaul.server.tables import Shape
 from backhaul.wire import Op, Problem, Tagged, Value, canonical_key
@@ -27,12 +28,16 @@ Target = tuple[str, tuple[str, ...], str]  # a table, columns of it, and the can
 
 
 class Item(msgspec.Struct, kw_only=True):
-    """An op on its way in. place: its record, as far as it has one. problem: why it is refused."""
+    """An op on its way in. place: its record, as far as it has one. problem: why it is refused, or is a conflict.
+
+    roots: the aggregates that it changes.
+    """
 
     op: Op
     place: Place | None = None
     change: Change | None = None  # None: nothing to apply (a void op, or one that is refused for what it says)
     problem: Problem | None = None
+    roots: tuple[Place, ...] = ()
 
 
 def read(op: Op, shapes: Mapping[str, Shape], replica: str) -> Item:
@@ -43,17 +48,29 @@ def read(op: Op, shapes: Mapping[str, Shape], replica: str) -> Item:
     shape = shapes.get(op.table)
     item.problem = _told(op, shape)
     if item.problem is None and shape is not None:
+        said = _without_key(op, shape)
+        fields = _plain(said)
+        if fields is not said or shape.strategies.columns:
+            wrong = unusable(op.kind, fields, shape.strategies)
+            if wrong is not None:
+                item.problem = problem(wrong.problem, wrong.detail, op=op.op)
+                return item
         hlc = BACKFILL_STAMP if op.kind == "backfill" else stamp_from_text(op.hlc)
-        item.change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=_plain(_without_key(op, shape)))
+        item.change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=fields, base=op.base)
     return item
 
 
 def refuse(items: Sequence[Item], states: Mapping[Place, State], shapes: Mapping[str, Shape], replica: str) -> None:
     """Give a problem to each op whose key is taken, and then to all that depends on a refused one."""
     _refuse_taken_keys(items, states, shapes, replica)
-    reached = [index for index, item in enumerate(items) if item.problem]
+    preview.object_to(items, states, shapes)
+    reached = [index for index, item in enumerate(items) if item.problem and not is_conflict(item.problem)]
     if reached:
-        _spread(items, reached, shapes)
+        spread(items, reached, shapes, _because_refused)
+
+
+def _because_refused(op: Op, cause: Op) -> Problem:
+    return problem("depends-on-refused", f"depends on the op {cause.op}, which is refused", op=op.op)
 
 
 def _told(op: Op, shape: Shape | None) -> Problem | None:
@@ -73,19 +90,13 @@ def _told(op: Op, shape: Shape | None) -> Problem | None:
             return problem("key-invalid", f"the field {name} is not what the key says", op=op.op)
     if op.fields and op.kind == "delete":
         return problem("fields-invalid", "a delete has no fields", op=op.op)
-    if any(type(value) is Tagged and not _says_one_thing(value) for value in op.fields.values()):
-        return problem("value-invalid", "an object as a value holds either hex or real", op=op.op)
     return None
 
 
 def _can_be_key(part: Value) -> bool:
     if type(part) is Tagged:
-        return part.real is UNSET and part.hex is not UNSET
+        return part == Tagged(hex=part.hex) and part.hex is not UNSET
     return part is not None and type(part) is not float
-
-
-def _says_one_thing(value: Tagged) -> bool:
-    return (value.hex is UNSET) is not (value.real is UNSET)
 
 
 def _without_key(op: Op, shape: Shape) -> dict[str, Value]:
@@ -113,7 +124,7 @@ def _refuse_taken_keys(
         if item.change.kind == "delete":
             deleted.add(item.place)
             continue
-        made_up = item.change.kind == "insert" and shapes[item.op.table].generated and item.place not in deleted
+        made_up = item.change.kind in MAKES and shapes[item.op.table].generated and item.place not in deleted
         if made_up and _is_anothers(states.get(item.place), item.op, item.change, replica):
             detail = f"{item.op.table} {item.place[1]} is a record of another replica"
             item.problem = problem("key-taken", detail, op=item.op.op)
@@ -124,22 +135,30 @@ def _is_anothers(state: State | None, op: Op, change: Change, replica: str) -> b
     then the insert would be without effect, and its row lost."""
     if state is None or state.creator == replica:
         return False
+    if change.kind == "backfill":
+        return _was_inserted(state, change) and state.born > op.base
     if state.deleted:
         return state.version > op.base and change.hlc <= state.hlc
     return state.born > op.base
 
 
-def _spread(items: Sequence[Item], reached: list[int], shapes: Mapping[str, Shape]) -> None:
+def _was_inserted(state: State, change: Change) -> bool:
+    """Rows that were there before two replicas began are one record; a row that was inserted since is another one,
+    unless it says the same."""
+    inserted = not state.deleted and state.born > 0 and state.hlc > BACKFILL_STAMP
+    return inserted and any(state.fields.get(name) != value for name, value in change.fields.items())
+
+
+def spread(
+    items: Sequence[Item], reached: list[int], shapes: Mapping[str, Shape], told: Callable[[Op, Op], Problem]
+) -> None:
+    """Give a problem to all that depends on the items at these indexes. told: the problem, of an op and its cause."""
     dependents = _Dependents(items, shapes)
     while reached:
         cause = reached.pop()
         for index in dependents.of(cause):
             if items[index].problem is None:
-                items[index].problem = problem(
-                    "depends-on-refused",
-                    f"depends on the op {items[cause].op.op}, which is refused",
-                    op=items[index].op.op,
-                )
+                items[index].problem = told(items[index].op, items[cause].op)
                 reached.append(index)
 
 
@@ -151,6 +170,7 @@ class _Dependents:
         self._shapes = shapes
         self._by_group: dict[str, list[int]] = defaultdict(list)
         self._by_place: dict[Place, list[int]] = defaultdict(list)
+        self._by_root: dict[Place, list[int]] = defaultdict(list)
         self._by_target: dict[Target, list[int]] = defaultdict(list)
         for index, item in enumerate(items):
             self._enter(index, item)
@@ -163,6 +183,8 @@ class _Dependents:
             yield from self._by_group.pop(item.op.group, ())
         if item.place is not None:
             yield from self._later(item.place, cause)
+        for root in item.roots:
+            yield from self._by_root.pop(root, ())
         if item.op.kind in MAKES:
             for target in self._made(item.op):
                 yield from self._by_target.pop(target, ())
@@ -172,6 +194,8 @@ class _Dependents:
             self._by_group[item.op.group].append(index)
         if item.place is not None:
             self._by_place[item.place].append(index)
+        for root in item.roots:
+            self._by_root[root].append(index)
         for target in self._pointed_at(item.op):
             self._by_target[target].append(index)
 
