@@ -33,6 +33,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "column-unknown": (422, "The column is not synced in this scope"),
     "key-invalid": (422, "The key is not a key of the table"),
     "value-invalid": (422, "A value is none that can travel"),
+    "immutable": (409, "The field has a value, and cannot be changed"),
     "fields-invalid": (422, "The fields do not go with the kind of the op"),
     "key-taken": (409, "Another replica made a record with this generated key first"),
     "depends-on-refused": (422, "What it depends on was refused"),
