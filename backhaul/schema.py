@@ -185,7 +185,7 @@ conflict = Table(
     Column("base", BigInteger),  # the feed position that the first of them had seen
     Column("was", Text, nullable=False, server_default="{}"),  # JSON: what our changes found, as far as it is known
     Column("mine", Text, nullable=False, server_default="{}"),  # JSON: what they wrote
-    Column("there", Text),  # whole, changed, deleted, absent: what `theirs` is; NULL: to be asked for
+    Column("there", Text),  # whole, changed, deleted, absent: what `theirs` is; unknown: ask
     Column("theirs", Text, nullable=False, server_default="{}"),  # JSON
     Column("version", BigInteger, nullable=False, server_default="0"),
     Column(

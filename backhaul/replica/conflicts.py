@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, exists, func, insert, or_, select, update
 
 from backhaul.merge.aggregate import Place
 from backhaul.replica.contested import Entry
@@ -23,7 +23,7 @@ from backhaul.wire import Record, Value, canonical_key, encode
 
 AT_ONCE = 500  # records that one statement asks for
 KEPT_MS = 30 * 86_400_000  # what became of a conflict is kept so long
-LIVE = ledger.c.state.in_(("withheld", "open"))
+LIVE = or_(ledger.c.state == "withheld", ledger.c.state == "open")
 
 _fields = msgspec.json.Decoder(dict[str, Value]).decode
 _names = msgspec.json.Decoder(list[str]).decode
@@ -96,13 +96,10 @@ def open_roots(connection: Connection) -> dict[Place, str]:
     return found
 
 
-def to_ask_for(connection: Connection, number: int | None = None) -> list[Place]:
-    """The records (of one conflict, or of all) of which it is not known what stands there, or not all that giving in
-    would need; AT_ONCE of them."""
-    unknown = ledger.c.there.is_(None) | ((ledger.c.kind == "delete") & (ledger.c.there == "changed"))
+def to_ask_for(connection: Connection) -> list[Place]:
+    """The records of which it is not known what stands there, or not all that giving in would need; AT_ONCE of them."""
+    unknown = or_(ledger.c.there.is_(None), ledger.c.there == "unknown")
     statement = select(ledger.c.table_name, ledger.c.key).where(ledger.c.state == "open", unknown).limit(AT_ONCE)
-    if number is not None:
-        statement = statement.where(ledger.c.number == number)
     return [(row.table_name, row.key) for row in connection.execute(statement)]
 
 

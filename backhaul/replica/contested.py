@@ -6,18 +6,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET
 
 from backhaul.merge.aggregate import Place
-from backhaul.wire import Problem, Record, Value
+from backhaul.wire import Problem, Record, Tagged, Value
 
-There = Literal["whole", "changed", "deleted", "absent"]
+There = Literal["whole", "changed", "deleted", "absent", "unknown"]
 
 
 @dataclass(kw_only=True)
 class Entry:
     """A row of backhaul_conflict. key: JSON. kind: of our changes together, None where none is of this record.
 
-    there: what `theirs` is; None: it is to be asked for. before: what the choice did away with, None for no record.
+    there: what `theirs` is; unknown: not all that giving in would need, so it is to be asked for. before: what the
+    choice did away with, None for no record.
     """
 
     table: str
@@ -56,7 +58,7 @@ class Entry:
         elif record.whole:
             self.there, self.theirs = "whole", dict(record.fields)
         else:
-            self.there = "whole" if self.there == "whole" else "changed"
+            self.there = self.there if self.there in ("whole", "unknown") else "changed"
             self.theirs |= record.fields
 
     def told(self, problem: Problem) -> None:
@@ -73,7 +75,22 @@ class Entry:
             self.there = "whole" if self.there == "whole" or self.kind == "delete" else "changed"
             self.theirs |= problem.theirs
         else:
-            self.there = None
+            self.there = "unknown"
+
+    def wrote(self, kind: str, fields: dict[str, Value]) -> None:
+        """One more change of ours to the record."""
+        if kind == "delete":
+            self.kind, self.mine = "delete", {}
+        else:
+            again = self.kind == "insert" or (self.kind == "delete" and kind == "insert")
+            self.kind = "insert" if again else kind
+            for name, value in fields.items():
+                if type(value) is Tagged and value.now is not UNSET:
+                    self.was.setdefault(name, None if value.was is UNSET else value.was)
+                    value = value.now
+                self.mine[name] = value
+        if self.there == "changed" and (kind == "delete" or fields.keys() - self.theirs.keys()):
+            self.there = "unknown"
 
     def theirs_as_record(self) -> Record:
         gone = self.there in ("deleted", "absent")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from msgspec import UNSET
 from sqlalchemy import Connection
 
 from backhaul.merge.aggregate import Place
@@ -19,7 +18,7 @@ from backhaul.replica.outbox import Conflicting
 from backhaul.replica.roots import Roots, fields_of
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import Problem, Result, Tagged
+from backhaul.wire import Problem, Result
 
 Node = tuple[str, object]
 
@@ -141,19 +140,9 @@ def _enter_one(
 
 def _add(entry: Entry, change: Conflicting, problem: Problem | None) -> None:
     """One more change of ours to the record."""
-    fields = fields_of(change.fields)
     entry.ops.append(change.op_id or "")
     entry.base = change.base if entry.base is None else min(entry.base, change.base)
-    if change.kind == "delete":
-        entry.kind, entry.mine = "delete", {}
-    else:
-        again = entry.kind == "insert" or (entry.kind == "delete" and change.kind == "insert")
-        entry.kind = "insert" if again else change.kind
-        for name, value in fields.items():
-            if type(value) is Tagged and value.now is not UNSET:
-                entry.was.setdefault(name, None if value.was is UNSET else value.was)
-                value = value.now
-            entry.mine[name] = value
+    entry.wrote(change.kind, fields_of(change.fields))
     if not entry.reason or (change.reason != "depends-on-conflict" and entry.reason == "depends-on-conflict"):
         entry.reason, entry.detail = change.reason or "", change.detail or ""
     if problem is not None:

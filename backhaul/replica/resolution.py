@@ -47,7 +47,7 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
         entries = [entry for entry in conflicts.of_number(connection, number) if entry.state == "open"]
         if not entries:
             raise Unknown(f"no open conflict {number}", hint="list them: backhaul conflicts list")
-        _check_known(connection, entries)
+        _check_known(connection, entries, whole=choice == "theirs")
         if choice == "theirs":
             before = _give_in(connection, number, known, entries, now=now)
         elif choice == "mine":
@@ -224,11 +224,12 @@ def _put_back(connection: Connection, known: Mapping[str, Table], entries: Seque
 # ------------------------------------------------------------------------------------------------ both
 
 
-def _check_known(connection: Connection, entries: Sequence[Entry]) -> None:
-    """Raises TryLater: what was not pulled was not seen, and would be a conflict again."""
+def _check_known(connection: Connection, entries: Sequence[Entry], *, whole: bool) -> None:
+    """Raises TryLater: what was not pulled was not seen, and would be a conflict again. whole: all of what stands there
+    is needed; as it always is of an aggregate."""
     position = checkpoint.read(connection).position
-    waiting = conflicts.to_ask_for(connection, entries[0].number)
-    if waiting or any(entry.since > position for entry in entries):
+    needed = [entry for entry in entries if whole or entry.root is not None]
+    if any(entry.there in (None, "unknown") for entry in needed) or any(entry.since > position for entry in entries):
         raise TryLater("what the other side wrote is not all here yet", hint="backhaul pull, and then again")
 
 
