@@ -85,25 +85,6 @@ def invoice_of(replica: Replica) -> tuple[int, int]:
     return total, sum(row[2] for row in replica.rows("line"))
 
 
-def test_a_group_is_one_conflict_and_what_refers_to_it_too(pair: tuple[Replica, Replica]) -> None:
-    a, b = pair
-    a.write("UPDATE note SET body = 'of a'")
-    a.sync()
-    b.write_together("UPDATE note SET body = 'of b'", "INSERT INTO note VALUES ('m', 'beside it', NULL)")
-    b.write("INSERT INTO note VALUES ('free', 'x', NULL)")
-    b.sync()
-    number = only(b)
-    assert [(entry.key, entry.there) for entry in entries(b, number)] == [('["n"]', "changed"), ('["m"]', "absent")]
-    with pytest.raises(Misused, match="2 records"):
-        resolve(b, {"body": "x"})
-    resolve(b, "theirs")
-    assert all_equal(a, b)
-    assert b.rows("note") == [("free", "x", None), ("n", "of a", "red")]
-    undo(b, number)
-    assert all_equal(a, b)
-    assert a.rows("note") == [("free", "x", None), ("m", "beside it", None), ("n", "of b", "red")]
-
-
 def edit_line(replica: Replica, line: str, amount: int) -> None:
     """As an app does: the line and the total, in one transaction."""
     replica.write_together(
@@ -124,25 +105,3 @@ def drop_line(replica: Replica, line: str) -> None:
         f"DELETE FROM line WHERE id = '{line}'",
         "UPDATE invoice SET total = (SELECT sum(amount) FROM line WHERE invoice_id = 'i')",
     )
-
-
-def test_what_is_done_to_an_aggregate_later_is_held_with_it(pair: tuple[Replica, Replica]) -> None:
-    a, b = pair
-    edit_line(a, "l1", 10)
-    edit_line(b, "l1", 20)
-    a.sync()
-    b.sync()
-    number = only(b)
-    b.write("DELETE FROM line WHERE id = 'l2'")  # without a word of the invoice
-    b.write("UPDATE invoice SET remark = 'x'")
-    b.sync()
-    assert open_numbers(b) == [number]
-    assert set(b.states()) == {"conflict"}
-    assert invoice_of(a) == (14, 14)
-    add_line(a, "l4", 1)
-    a.sync()
-    b.sync()
-    assert b.rows("line") == [("l1", "i", 20)]
-    resolve(b, "theirs")
-    assert all_equal(a, b)
-    assert invoice_of(b) == (15, 15)

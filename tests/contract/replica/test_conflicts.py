@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from backhaul.errors import Misused
 from tests.contract.replica.conftest import MakeReplica
 from tests.disputes import (
     RULES,
@@ -102,3 +103,44 @@ def test_an_invoice_never_disagrees_with_its_lines(pair: tuple[Replica, Replica]
     undo(b, number)
     assert all_equal(a, b)
     assert invoice_of(a) == invoice_of(b) == ((110, 110) if choice == "mine" else (23, 23))
+
+
+def test_a_group_is_one_conflict_and_what_refers_to_it_too(pair: tuple[Replica, Replica]) -> None:
+    a, b = pair
+    a.write("UPDATE note SET body = 'of a'")
+    a.sync()
+    b.write_together("UPDATE note SET body = 'of b'", "INSERT INTO note VALUES ('m', 'beside it', NULL)")
+    b.write("INSERT INTO note VALUES ('free', 'x', NULL)")
+    b.sync()
+    number = only(b)
+    assert [(entry.key, entry.there) for entry in entries(b, number)] == [('["n"]', "changed"), ('["m"]', "absent")]
+    with pytest.raises(Misused, match="2 records"):
+        resolve(b, {"body": "x"})
+    resolve(b, "theirs")
+    assert all_equal(a, b)
+    assert b.rows("note") == [("free", "x", None), ("n", "of a", "red")]
+    undo(b, number)
+    assert all_equal(a, b)
+    assert a.rows("note") == [("free", "x", None), ("m", "beside it", None), ("n", "of b", "red")]
+
+
+def test_what_is_done_to_an_aggregate_later_is_held_with_it(pair: tuple[Replica, Replica]) -> None:
+    a, b = pair
+    edit_line(a, "l1", 10)
+    edit_line(b, "l1", 20)
+    a.sync()
+    b.sync()
+    number = only(b)
+    b.write("DELETE FROM line WHERE id = 'l2'")  # without a word of the invoice
+    b.write("UPDATE invoice SET remark = 'x'")
+    b.sync()
+    assert open_numbers(b) == [number]
+    assert set(b.states()) == {"conflict"}
+    assert invoice_of(a) == (14, 14)
+    add_line(a, "l4", 1)
+    a.sync()
+    b.sync()
+    assert b.rows("line") == [("l1", "i", 20)]
+    resolve(b, "theirs")
+    assert all_equal(a, b)
+    assert invoice_of(b) == (15, 15)
