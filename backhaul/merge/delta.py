@@ -111,20 +111,23 @@ def hunks(was: str, now: str) -> list[Hunk]:
 
 
 def _moved(found: list[Hunk], was: str, there: str) -> list[Hunk]:
-    """The hunks of an edit of `was`, as an edit of what is there."""
+    """The hunks of an edit of `was`, as an edit of what is there: of what is not there any more, nothing is deleted."""
     if was == there:
         return found
     start = _common(was, there)
-    end = _common(was[start:][::-1], there[start:][::-1])
-
-    def moved(place: int) -> int:
-        if place <= start:
-            return place
-        if place >= len(was) - end:
-            return place + len(there) - len(was)
-        return min(place, len(there) - end)
-
-    return [(moved(left), moved(right), instead) for left, right, instead in found]
+    tail = _common(was[start:][::-1], there[start:][::-1])
+    end, shift = len(was) - tail, len(there) - len(was)
+    moved: list[Hunk] = []
+    for left, right, instead in found:
+        if left < start:
+            moved.append((left, min(right, start), instead))
+        elif left < end:
+            moved.append((end + shift, end + shift, instead))
+        else:
+            moved.append((left + shift, right + shift, instead))
+        if left < end < right:
+            moved.append((end + shift, right + shift, ""))
+    return moved
 
 
 def _common(mine: str, theirs: str) -> int:
