@@ -12,7 +12,7 @@ Each table has one owner, the only file that writes it:
     server_scope        server/scopes.py          server_record       server/records.py
     server_table        server/tables.py          server_upload       server/uploads.py
     server_enrolment    server/auth.py            server_media        server/uploads.py
-    server_replica      server/auth.py (**)
+    server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
 (**) but its `high_water`: it moves with the outcomes, by server/outcomes.py.
@@ -366,6 +366,19 @@ server_record = Table(
     PrimaryKeyConstraint("scope", "table_name", "key"),
 )
 Index("ix_server_record_feed", server_record.c.scope, server_record.c.version)
+
+# The aggregates (records that are right only together), each as its last change (server/aggregates.py).
+server_aggregate = Table(
+    "server_aggregate",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("table_name", Text, nullable=False),  # of the root
+    Column("key", Text, nullable=False),  # of the root, canonical JSON array
+    Column("version", BigInteger, nullable=False),  # of the last change
+    Column("writer", Text, nullable=False),  # the replica that made it
+    Column("others", BigInteger, nullable=False),  # version of the last change by another one than that; 0: never
+    PrimaryKeyConstraint("scope", "table_name", "key"),
+)
 
 # Uploads that are not finished (server/uploads.py). The bytes lie in a file of the upload's own random name.
 server_upload = Table(

@@ -173,7 +173,11 @@ class OutgoingPush(Struct):
 
 
 class Problem(Struct, omit_defaults=True):
-    """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name."""
+    """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name.
+
+    Of a conflict: cause: the op that it is held with. version: of the record as it stands there, 0 when it is not.
+    deleted, theirs: whether it is, and else the fields that the op names (of a delete, all); None when left out.
+    """
 
     type: str
     title: str
@@ -181,6 +185,10 @@ class Problem(Struct, omit_defaults=True):
     detail: str = ""
     op: str | None = None
     limit: int | None = None
+    cause: str | None = None
+    theirs: dict[str, Value] | None = None
+    deleted: bool = False
+    version: int = 0
 
 
 class Result(Struct, omit_defaults=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backhaul.errors import Refused
-from backhaul.wire import PROBLEM_BASE, Problem
+from backhaul.wire import PROBLEM_BASE, Problem, problem_name
 
 CATALOGUE: dict[str, tuple[int, str]] = {
     # of a request
@@ -36,6 +36,9 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "fields-invalid": (422, "The fields do not go with the kind of the op"),
     "key-taken": (409, "Another replica made a record with this generated key first"),
     "depends-on-refused": (422, "What it depends on was refused"),
+    "conflict": (409, "Another replica wrote meanwhile, and a person is to decide"),
+    "merge-failed": (409, "The function that is to merge the field failed"),
+    "depends-on-conflict": (409, "What it depends on is a conflict"),
     "clock-drift": (422, "The stamp is too far ahead of the server's clock"),
     # of media
     "metadata-invalid": (400, "Upload-Metadata cannot be used"),
@@ -49,10 +52,17 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "storage-full": (507, "The server's disk is full"),
 }
 
+CONFLICTS = ("conflict", "merge-failed", "depends-on-conflict")
+
 
 def problem(name: str, detail: str = "", *, op: str | None = None, limit: int | None = None) -> Problem:
     status, title = CATALOGUE[name]
     return Problem(type=PROBLEM_BASE + name, title=title, status=status, detail=detail, op=op, limit=limit)
+
+
+def is_conflict(told: Problem | None) -> bool:
+    """Whether it is for a person to decide, and not refused."""
+    return told is not None and problem_name(told) in CONFLICTS
 
 
 def refusal(name: str, detail: str) -> Refused:

@@ -19,13 +19,14 @@ from sqlalchemy import Connection, text
 from backhaul.clock import stamp, stamp_to_text
 from backhaul.database import Database
 from backhaul.merge import Functions, State, merge
+from backhaul.merge.aggregate import Aggregates
 from backhaul.migrations import upgrade_server
-from backhaul.server import feed, outcomes, records, scopes, tables
+from backhaul.server import aggregates, conflicts, feed, outcomes, records, scopes, tables
 from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
-from backhaul.server.problems import problem, refusal
+from backhaul.server.problems import is_conflict, problem, refusal
 from backhaul.server.records import Place
-from backhaul.wire import Digest, Op, Pushed, Result, Table, canonical_key
+from backhaul.wire import Digest, Op, Pushed, Result, Status, Table, canonical_key
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
@@ -107,7 +108,7 @@ class Store:
             accepted = _undrifted(fresh, now)
             if accepted:
                 refused = [(op, results[op.seq]) for op in ops if op.seq <= mark and results[op.seq].problem]
-                settled, reached = _apply(connection, replica, accepted, refused, position)
+                settled, reached = _apply(connection, replica, accepted, refused, position, self.functions)
                 outcomes.keep(connection, replica.id, accepted, settled, now)
                 outcomes.advance(connection, replica.id, since=mark, to=accepted[-1].seq, now=now)
                 scopes.advance(connection, replica.scope, since=position, to=reached)
@@ -177,7 +178,12 @@ def _drifted(op: Op, now: int) -> Result:
 
 
 def _apply(
-    connection: Connection, replica: Replica, ops: Sequence[Op], refused: Sequence[tuple[Op, Result]], position: int
+    connection: Connection,
+    replica: Replica,
+    ops: Sequence[Op],
+    refused: Sequence[tuple[Op, Result]],
+    position: int,
+    functions: Functions,
 ) -> tuple[list[Result], int]:
     """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
     shapes = tables.shapes(connection, replica.scope)
@@ -186,8 +192,14 @@ def _apply(
     states = records.find(connection, replica.scope, places)
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
     refuse(before + items, states, shapes, replica.id)
+    whole = Aggregates(shapes)
+    conflicts.find_roots(before + items, states, whole)
+    marks = aggregates.find(connection, replica.scope, {root: None for item in items for root in item.roots})
+    conflicts.hold(before + items, states, shapes, whole, marks, replica.id, functions)
     versions, reached = _versions(items, position)
-    records.keep(connection, replica.scope, _merged(items, states, versions))
+    merged = _merged(items, states, versions, whole)
+    records.keep(connection, replica.scope, merged)
+    aggregates.keep(connection, replica.scope, conflicts.changed_roots(items, merged), replica.id)
     return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached
 
 
@@ -209,7 +221,9 @@ def _versions(items: Sequence[Item], position: int) -> tuple[list[int], int]:
     return versions, position
 
 
-def _merged(items: Sequence[Item], states: Mapping[Place, State], versions: Sequence[int]) -> dict[Place, State]:
+def _merged(
+    items: Sequence[Item], states: Mapping[Place, State], versions: Sequence[int], whole: Aggregates
+) -> dict[Place, State]:
     """The records that are not as they were, by group: versions only grow."""
     changed: dict[Place, State] = {}
     for version, item in sorted(zip(versions, items, strict=True), key=lambda pair: pair[0]):
@@ -217,11 +231,12 @@ def _merged(items: Sequence[Item], states: Mapping[Place, State], versions: Sequ
             before = changed.get(item.place) or states.get(item.place)
             after = merge(before, item.change, version)
             if after is not before:
-                changed[item.place] = after
+                changed[item.place] = conflicts.remembering_root(before, after, whole.columns(item.op.table))
     return changed
 
 
 def _result(item: Item, version: int) -> Result:
     if item.problem is not None:
-        return Result(op=item.op.op, status="rejected", problem=item.problem)
+        status: Status = "conflict" if is_conflict(item.problem) else "rejected"
+        return Result(op=item.op.op, status=status, problem=item.problem)
     return Result(op=item.op.op, status="applied", version=version)

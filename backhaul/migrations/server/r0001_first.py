@@ -19,6 +19,7 @@ def upgrade() -> None:
     _server_replica()
     _server_applied()
     _server_record()
+    _server_aggregate()
     _server_upload()
     _server_media()
 
@@ -114,6 +115,19 @@ def _server_record() -> None:
         sa.PrimaryKeyConstraint("scope", "table_name", "key", name="pk_server_record"),
     )
     op.create_index("ix_server_record_feed", "server_record", ["scope", "version"])
+
+
+def _server_aggregate() -> None:
+    op.create_table(
+        "server_aggregate",
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("writer", sa.Text, nullable=False),
+        sa.Column("others", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("scope", "table_name", "key", name="pk_server_aggregate"),
+    )
 
 
 def _server_upload() -> None:
