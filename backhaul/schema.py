@@ -6,13 +6,15 @@ Each table has one owner, the only file that writes it:
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
-    backhaul_aside      replica/aside.py      backhaul_endpoint   remotes/endpoint.py
+    backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
+    backhaul_block      replica/blocks.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
     server_table        server/tables.py          server_upload       server/uploads.py
     server_enrolment    server/auth.py            server_media        server/uploads.py
     server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
+    server_block        server/blocks.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
 (**) but its `high_water`: it moves with the outcomes, by server/outcomes.py.
@@ -89,6 +91,9 @@ tracked = Table(
     Column("backfill", Text, CheckConstraint("backfill IN ('pending', 'done')", name="backfill"), nullable=False),
     Column("backfill_after", Text),  # JSON: the key of the last row sent to the outbox
     Column("backfill_rows", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "fresh", Integer, nullable=False, server_default="1"
+    ),  # 0: renewed, so its rows may be ones that were pulled
 )
 
 # The changes on their way out.
@@ -157,6 +162,22 @@ aside = Table(
     Column("since", BigInteger, nullable=False),
     Column("tried_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("table_name", "key"),
+)
+
+# Numbers that the server has handed out for keys that this database makes up.
+#
+# spare     in hand, for when the open one runs out, or rows of others lie above it. By an answer of the server.
+# open      the table's next key comes from it. By `turn`; at most one of a table.
+block = Table(
+    "backhaul_block",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("state", Text, CheckConstraint("state IN ('spare', 'open')", name="state"), nullable=False),
+    Column("given_at", BigInteger, nullable=False),
+    Column("next_size", BigInteger, nullable=False),  # how many to ask for once this one is begun
+    PrimaryKeyConstraint("table_name", "first"),
 )
 
 # What is known of the server as an endpoint, once there is something to know: one row.
@@ -366,6 +387,20 @@ server_record = Table(
     PrimaryKeyConstraint("scope", "table_name", "key"),
 )
 Index("ix_server_record_feed", server_record.c.scope, server_record.c.version)
+
+# The numbers that were handed out last to each replica, for keys that it makes up (server/blocks.py).
+server_block = Table(
+    "server_block",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("replica", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),  # of the feed: the keys up to here were looked at
+    Column("given_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "table_name", "replica"),
+)
 
 # The aggregates (records that are right only together), each as its last change (server/aggregates.py).
 server_aggregate = Table(

@@ -17,11 +17,16 @@ from backhaul.replica.tables import Tracked
 BATCH = 2_000  # rows
 
 
-def advance(database: Database, *, now: int, batch: int = BATCH) -> int:
-    """Send the next rows to the outbox; returns how many, 0 when every table is done."""
+def advance(database: Database, *, now: int, batch: int = BATCH, made_up: bool = False) -> int:
+    """Send the next rows to the outbox; returns how many, 0 when every table is done.
+
+    made_up: only of fresh tables whose keys the database makes up. They go before anything is pulled: else a record
+    that another replica made under the same key would take the row's place before anybody knew of the row.
+    """
     while True:
         with database.writing() as connection:
             waiting = [one for one in tables.checked(connection) if one.backfill == "pending"]
+            waiting = [one for one in waiting if not made_up or (one.fresh and one.table.keys != "natural")]
             if not waiting:
                 return 0
             rows = _enqueue(connection, waiting[0], now=now, batch=batch)
@@ -44,7 +49,8 @@ def _enqueue(connection: Connection, tracked: Tracked, *, now: int, batch: int) 
     statement = f"""
         INSERT INTO backhaul_outbox ({COLUMNS})
         SELECT NULL, ?, {key_expression(table.key, "batch")}, 'backfill',
-               {fields_expression(field_names(table), "batch")}, ?, 0, checkpoint.position
+               {fields_expression(field_names(table), "batch")}, ?, 0,
+               {0 if tracked.fresh else "checkpoint.position"}
         FROM (SELECT * FROM {quoted(table.name)} {beyond} ORDER BY {key} LIMIT ?) AS batch,
              backhaul_replica AS checkpoint
         ORDER BY {", ".join(f"batch.{quoted(column)}" for column in table.key)}

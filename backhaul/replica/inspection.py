@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from backhaul.errors import TableUnfit, TableUnknown
-from backhaul.wire import Column, KeyKind, Reference, Table
+from backhaul.replica import numbering
+from backhaul.wire import Column, Reference, Table
 
 OURS = "backhaul_"
 FRACTIONAL = ("REAL", "FLOA", "DOUB")  # type names that give a column REAL affinity (SQLite: datatype3.html, 3.1)
@@ -60,7 +61,7 @@ def describe(connection: Connection, name: str) -> Table:
         name=name,
         columns=[Column(name=column.name, type=column.type) for column in stored],
         key=[column.name for column in key],
-        keys=_key_kind([(column.name, column.type) for column in key], references),
+        keys=numbering.choose(connection, name, [(column.name, column.type) for column in key], references).keys,
         references=references,
     )
 
@@ -99,11 +100,3 @@ def _references(connection: Connection, name: str) -> list[Reference]:
 def _primary_key(connection: Connection, name: str) -> list[str]:
     statement = "SELECT name FROM pragma_table_info(:name) WHERE pk > 0 ORDER BY pk"
     return [column for (column,) in connection.execute(text(statement), {"name": name})]
-
-
-def _key_kind(key: list[tuple[str, str]], references: list[Reference]) -> KeyKind:
-    """A single INTEGER key is one that the database makes up, unless it names a record of another table."""
-    if len(key) > 1 or key[0][1].upper() != "INTEGER":
-        return "natural"
-    borrowed = any(key[0][0] in reference.columns for reference in references)
-    return "natural" if borrowed else "generated"

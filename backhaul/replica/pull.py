@@ -15,7 +15,7 @@ from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes import endpoint
 from backhaul.remotes.base import Remote
-from backhaul.replica import aside, checkpoint, outbox, refetch, tables
+from backhaul.replica import aside, backfill, blocks, checkpoint, outbox, refetch, refill, tables
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.push import Context
 from backhaul.telemetry import emit
@@ -35,15 +35,19 @@ class Received:
 def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int = PAGE) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
     _check_hold(database, clock.now())
+    while backfill.advance(database, now=clock.now(), made_up=True):
+        context.check()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
         since = _cursor(database)
         asked_at = clock.now()
         since, page = _page(database, remote, since, limit)
+        refill.make_room(database, remote, page.records, now=clock.now())
         records += _apply(database, since, page, asked_at=asked_at, now=clock.now())
         context.progress({"done": page.position, "total": page.head})
         if not page.more:
+            refill.refill(database, remote, now=clock.now())
             return Received(records=records, position=page.position)
 
 
@@ -80,6 +84,7 @@ def _apply(database: Database, since: str, page: Page, *, asked_at: int, now: in
         touched, refused = apply_what_fits(connection, shapes, page.records, page.position)
         for record, reason in refused:
             aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
+        blocks.turn(connection, shapes, now=now)
         outbox.forget_passed(connection, page.position)
         checkpoint.measure_clock(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
         checkpoint.pulled(connection, page, since=since, now=now)

@@ -26,7 +26,7 @@ from backhaul.errors import Busy, Refused, SignInRequired, TryLater
 from backhaul.remotes import endpoint
 from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
-from backhaul.replica import backfill, checkpoint, dependents, outbox, tables
+from backhaul.replica import backfill, checkpoint, dependents, outbox, refill, tables
 from backhaul.replica.outbox import Change
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
@@ -79,6 +79,7 @@ def push(
         if not changes:
             if backfill.advance(database, now=clock.now()):
                 continue
+            refill.refill(database, remote, now=clock.now())
             return Sent(acked=acked, parked=parked)
         asked_at = clock.now()
         try:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import apply, aside, checkpoint, outbox, tables
+from backhaul.replica import apply, aside, blocks, checkpoint, outbox, refill, tables
 from backhaul.wire import Record, Table, Value, canonical_key
 
 Settled = TypeVar("Settled")
@@ -50,12 +50,15 @@ def set_aside(database: Database, remote: Remote, *, now: int) -> int:
     keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
     there = _ask(remote, keys)
     there += _absent(keys, there)
+    refill.make_room(database, remote, there, now=now)
     with database.writing() as connection:
         known = checkpoint.read(connection)
         if known.cursor != since:  # a page came in between, and may be newer: with the next pull
             return 0
         tracked = [one.table for one in tables.checked(connection)]
-        return sum(_fits(connection, tracked, record, known.position, now=now) for record in there)
+        fitted = sum(_fits(connection, tracked, record, known.position, now=now) for record in there)
+        blocks.turn(connection, tracked, now=now)
+        return fitted
 
 
 def _fits(connection: Connection, tracked: Sequence[Table], record: Record, position: int, *, now: int) -> bool:
@@ -96,6 +99,7 @@ def lay_under(
             if known.cursor == since:
                 settled = settle(connection)
                 apply.lay_under(connection, tracked, there, known.position)
+                blocks.turn(connection, tracked, now=known.last_pull_at or 0)
                 return settled
     raise TryLater("changes of the server keep coming in between", hint="try again")
 

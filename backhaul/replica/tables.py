@@ -16,13 +16,15 @@ from backhaul.wire import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """backfill_after: the key of the last row that the backfill sent to the outbox; None at its beginning."""
+    """backfill_after: the key of the last row that the backfill sent to the outbox; None at its beginning. fresh: its
+    rows are from before it was first tracked, and no record of the server is among them that another replica made."""
 
     table: Table
     shape: str
     backfill: str
     backfill_after: list[Any] | None
     backfill_rows: int
+    fresh: bool
 
 
 def track(connection: Connection, table: Table, shape: str) -> None:
@@ -31,7 +33,7 @@ def track(connection: Connection, table: Table, shape: str) -> None:
         INSERT INTO backhaul_table (name, definition, shape, backfill) VALUES (:name, :definition, :shape, :backfill)
         ON CONFLICT (name) DO UPDATE
         SET definition = excluded.definition, shape = excluded.shape, backfill = excluded.backfill,
-            backfill_after = NULL, backfill_rows = 0
+            backfill_after = NULL, backfill_rows = 0, fresh = 0
     """
     rows = f"SELECT EXISTS (SELECT 1 FROM {capture.quoted(table.name)})"  # noqa: S608 - the catalogue's own name, quoted
     values = {
@@ -44,7 +46,9 @@ def track(connection: Connection, table: Table, shape: str) -> None:
 
 
 def all_tracked(connection: Connection) -> list[Tracked]:
-    statement = "SELECT definition, shape, backfill, backfill_after, backfill_rows FROM backhaul_table ORDER BY name"
+    statement = (
+        "SELECT definition, shape, backfill, backfill_after, backfill_rows, fresh FROM backhaul_table ORDER BY name"
+    )
     return [
         Tracked(
             table=msgspec.json.decode(row.definition, type=Table),
@@ -52,6 +56,7 @@ def all_tracked(connection: Connection) -> list[Tracked]:
             backfill=row.backfill,
             backfill_after=None if row.backfill_after is None else msgspec.json.decode(row.backfill_after),
             backfill_rows=row.backfill_rows,
+            fresh=bool(row.fresh),
         )
         for row in connection.execute(text(statement))
     ]

@@ -19,6 +19,7 @@ def upgrade() -> None:
     _backhaul_table()
     _backhaul_outbox()
     _backhaul_aside()
+    _backhaul_block()
     _backhaul_endpoint()
     _backhaul_work()
     _backhaul_upload()
@@ -65,6 +66,7 @@ def _backhaul_table() -> None:
         ),
         sa.Column("backfill_after", sa.Text),
         sa.Column("backfill_rows", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("fresh", sa.Integer, nullable=False, server_default="1"),
         sa.PrimaryKeyConstraint("name", name="pk_backhaul_table"),
     )
 
@@ -129,6 +131,24 @@ def _backhaul_aside() -> None:
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("tried_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("table_name", "key", name="pk_backhaul_aside"),
+    )
+
+
+def _backhaul_block() -> None:
+    op.create_table(
+        "backhaul_block",
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("first", sa.BigInteger, nullable=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column(
+            "state",
+            sa.Text,
+            sa.CheckConstraint("state IN ('spare', 'open')", name="ck_backhaul_block_state"),
+            nullable=False,
+        ),
+        sa.Column("given_at", sa.BigInteger, nullable=False),
+        sa.Column("next_size", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("table_name", "first", name="pk_backhaul_block"),
     )
 
 
