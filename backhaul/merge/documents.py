@@ -19,7 +19,7 @@ from backhaul.wire import Kind
 
 ROOT = "t"  # the name of the text within its document
 MOST_UPDATE = 2**20  # bytes
-MOST_STATE = 4 * 2**20
+MOST_STATE = 2 * 2**20
 MOST_TEXT = 2**20  # bytes of UTF-8
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from backhaul.merge import counter, documents
+from backhaul.merge import counter, documents, elements
 from backhaul.merge.contest import Manual
 from backhaul.merge.counter import Counter
+from backhaul.merge.elements import Elements
 from backhaul.merge.plain import Immutable
 from backhaul.merge.record import State
 from backhaul.merge.register import Change, Register, plain_unusable
@@ -77,7 +78,12 @@ def overgrown(state: State, change: Change, strategies: Strategies) -> Objection
     """What stands against what the change has made of the record."""
     for name in change.fields.keys() & strategies.columns.keys():
         held = _held(state, name)
-        if held is not None and not documents.fits(held):
+        if held is None or type(held.kept) is not dict:
+            continue
+        if isinstance(strategies.columns[name], Elements) and len(held.kept) > elements.MOST:
+            why = f"{name}: the set has more than {elements.MOST} elements, with those that were cut"
+            return Objection(problem="value-invalid", columns=(name,), detail=why)
+        if not documents.fits(held):
             why = f"{name}: the text and its history have more than {documents.MOST_STATE} bytes"
             return Objection(problem="value-invalid", columns=(name,), detail=why)
     return None
