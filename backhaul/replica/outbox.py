@@ -81,7 +81,6 @@ class Conflicting(NamedTuple):
 class Counts:
     pending: int
     parked: int
-    conflicts: int
     oldest_pending_at: int | None
 
 
@@ -118,7 +117,6 @@ def any_parked(connection: Connection) -> bool:
 def counts(connection: Connection) -> Counts:
     statement = f"""
         SELECT (SELECT count(*) FROM backhaul_outbox WHERE state = 'parked') AS parked,
-               (SELECT count(*) FROM backhaul_outbox WHERE state = 'conflict') AS conflicts,
                (SELECT min(captured_at) FROM (
                    SELECT captured_at FROM (
                        SELECT captured_at FROM backhaul_outbox WHERE {PENDING} ORDER BY id LIMIT 1) AS unsent
@@ -133,7 +131,8 @@ def counts(connection: Connection) -> Counts:
 def of_record(connection: Connection, table: str, key: str) -> list[RowMapping]:
     """Every change of one record that is still here, oldest first. key: canonical JSON."""
     statement = """
-        SELECT id, op_id, kind, state, captured_at, attempts, next_at, lease_until, version, reason, detail, settled_at
+        SELECT id, op_id, kind, state, captured_at, attempts, next_at, lease_until, version, reason, detail, settled_at,
+               conflict_id
         FROM backhaul_outbox WHERE table_name = :table AND key = :key ORDER BY id
     """
     return list(connection.execute(text(statement), {"table": table, "key": key}).mappings())
