@@ -64,7 +64,7 @@ class Conflicts:
         self._clock = clock
 
     def list(self, *, resolved: bool = False) -> list[Conflict]:
-        """Those that wait for a person, the oldest first. resolved: and those that were resolved in the last 30 days."""
+        """Those that wait for a person, the oldest first. resolved: and those that were, in the last 30 days."""
         with self._database.reading() as connection:
             return read_conflicts(connection, resolved=resolved)
 
