@@ -139,6 +139,18 @@ outbox = Table(
     sqlite_autoincrement=True,
 )
 # No index over what is captured: it would cost every write of the app. Pending changes are those after `frozen_id`.
+# On PostgreSQL a lower id may be committed later, so there they are found by an index, and so are those of one group.
+Index(
+    "ix_backhaul_outbox_pending",
+    outbox.c.id,
+    postgresql_where=text("state = 'pending'"),
+).ddl_if(dialect="postgresql")
+Index(
+    "ix_backhaul_outbox_group",
+    outbox.c.group_id,
+    outbox.c.id,
+    postgresql_where=text("state = 'pending'"),
+).ddl_if(dialect="postgresql")
 Index(
     "ix_backhaul_outbox_sent",
     outbox.c.send_seq,

@@ -100,6 +100,7 @@ def renew(
     if not stale:
         return Renewed(tables=[])
     with database.writing() as connection:
+        checkpoint.hold(connection)
         _track(connection, [table for table in found if table.name in stale])
         checkpoint.pull_from_the_beginning(connection)
     emit("capture.renewed", tables=len(stale))

@@ -1,6 +1,7 @@
 """Reading a database's tables: what `init` finds, and whether a table can be synced.
 
-SQLite's own pragmas say it exactly (https://www.sqlite.org/pragma.html: table_list, table_xinfo, foreign_key_list).
+SQLite's own pragmas say it exactly (https://www.sqlite.org/pragma.html: table_list, table_xinfo, foreign_key_list);
+PostgreSQL's catalogue is read by inspection_postgresql.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from backhaul.errors import TableUnfit, TableUnknown
-from backhaul.replica import numbering
+from backhaul.replica import inspection_postgresql, numbering
+from backhaul.statements import on_postgresql
 from backhaul.wire import Column, Reference, Table
 
 OURS = "backhaul_"
@@ -40,6 +42,8 @@ def find_tables(connection: Connection, names: Sequence[str] = ()) -> tuple[list
 
 def describe(connection: Connection, name: str) -> Table:
     """The table as it is now. Raises TableUnfit when its records cannot be told apart, or not exactly."""
+    if on_postgresql(connection):
+        return inspection_postgresql.describe(connection, name)
     rows = connection.execute(
         text("SELECT name, type, pk, hidden FROM pragma_table_xinfo(:name)"), {"name": name}
     ).all()
@@ -68,6 +72,8 @@ def describe(connection: Connection, name: str) -> Table:
 
 def app_triggers(connection: Connection, names: Sequence[str]) -> list[str]:
     """The app's own triggers on these tables."""
+    if on_postgresql(connection):
+        return inspection_postgresql.app_triggers(connection, names)
     statement = """
         SELECT name, tbl_name FROM sqlite_master
         WHERE type = 'trigger' AND name NOT LIKE 'backhaul\\_%' ESCAPE '\\' ORDER BY name
@@ -76,6 +82,9 @@ def app_triggers(connection: Connection, names: Sequence[str]) -> list[str]:
 
 
 def _table_names(connection: Connection) -> list[str]:
+    if on_postgresql(connection):
+        inspection_postgresql.check_encoding(connection)
+        return [name for name in inspection_postgresql.table_names(connection) if not name.startswith(OURS)]
     statement = """
         SELECT name FROM pragma_table_list
         WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'

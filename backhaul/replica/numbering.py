@@ -3,7 +3,8 @@ and how it is sent to the beginning of a block.
 
 SQLite gives a row the number after the highest there is. A table with AUTOINCREMENT counts the highest that ever was,
 too, in sqlite_sequence, which can be raised (https://www.sqlite.org/autoinc.html); an INTEGER PRIMARY KEY without it
-looks at the rows alone, so nothing can keep it out of another replica's numbers.
+looks at the rows alone, so nothing can keep it out of another replica's numbers. PostgreSQL numbers from a sequence
+(a SERIAL column, an identity), whatever rows there are, and that can always be sent to a block.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.errors import TableUnfit
-from backhaul.replica.capture import quoted
+from backhaul.statements import on_postgresql, quoted, run
 from backhaul.wire import KeyKind, Reference, Table
 
 ASIDE = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -38,8 +39,15 @@ def choose(
     if len(key) > 1:
         return Choice(keys="natural", why="the key has several columns: the same key is the same record")
     column, declared = key[0]
+    if on_postgresql(connection) and declared not in ("smallint", "integer", "bigint"):
+        return Choice(keys="natural", why=f"{column} is no number that the database makes up ({declared})")
     if any(column in reference.columns for reference in references):
         return Choice(keys="natural", why=f"{column} names a record of another table")
+    if on_postgresql(connection):
+        if _sequence(connection, name, column) is None:
+            return Choice(keys="natural", why=f"{column} is no number that the database makes up")
+        why = f"{column} is numbered by a sequence, and takes its numbers from blocks of this replica's own"
+        return Choice(keys="blocks", why=why, possible=("natural", "generated", "blocks"))
     if declared.upper() != "INTEGER":
         return Choice(keys="natural", why=f"{column} is no number that the database makes up ({declared or 'no type'})")
     if _counts(connection, name):
@@ -75,7 +83,10 @@ def why(connection: Connection, table: Table) -> str:
 
 
 def stands_at(connection: Connection, table: Table) -> int:
-    """The number after which the next row's comes, or a higher one that a row has."""
+    """The number after which the next row's comes, or (SQLite) a higher one that a row has."""
+    if on_postgresql(connection):
+        last = "SELECT coalesce(pg_sequence_last_value(CAST(? AS regclass)), 0)"
+        return int(run(connection, last, (_sequence(connection, table.name, table.key[0]),)).scalar_one())
     statement = f"""
         SELECT max(coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = ?), 0),
                    coalesce((SELECT max({quoted(table.key[0])}) FROM {quoted(table.name)}), 0))
@@ -91,10 +102,21 @@ def highest(connection: Connection, table: Table) -> int:
 
 def go_on_after(connection: Connection, table: Table, number: int) -> None:
     """The next row gets the number after this one; never one before where the table stands."""
+    if on_postgresql(connection):
+        raised = "SELECT setval(CAST(? AS regclass), ?) WHERE ? > ?"
+        sequence = _sequence(connection, table.name, table.key[0])
+        run(connection, raised, (sequence, number, number, stands_at(connection, table)))
+        return
     values = {"name": table.name, "number": number}
-    raised = text("UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = :name")
-    if not connection.execute(raised, values).rowcount:
+    counted = text("UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = :name")
+    if not connection.execute(counted, values).rowcount:
         connection.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :number)"), values)
+
+
+def _sequence(connection: Connection, name: str, column: str) -> str | None:
+    """PostgreSQL: the sequence that the column draws from."""
+    found: str | None = run(connection, "SELECT pg_get_serial_sequence(?, ?)", (quoted(name), column)).scalar_one()
+    return found
 
 
 def _counts(connection: Connection, name: str) -> bool:

@@ -71,12 +71,14 @@ def _page(database: Database, remote: Remote, since: str, limit: int) -> tuple[s
             raise
         # What waits in the outbox stays; everything the server has comes again, and is laid under it.
         with database.writing() as connection:
+            checkpoint.hold(connection)
             checkpoint.pull_from_the_beginning(connection)
         return "", remote.pull("", limit)
 
 
 def _apply(database: Database, since: str, page: Page, *, asked_at: int, now: int) -> int:
     with database.writing() as connection:
+        checkpoint.hold(connection)
         tracked = tables.checked(connection)
         if checkpoint.read(connection).cursor != since:
             return 0

@@ -70,6 +70,7 @@ def push(
     """
     if alone:
         with database.writing() as connection:
+            checkpoint.hold(connection)
             outbox.take_over(connection)
     acked = parked = 0
     limit = batch
@@ -97,6 +98,7 @@ def push(
 
 def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
     with database.writing() as connection:
+        checkpoint.hold(connection)
         tracked = tables.checked(connection)
         endpoint.check(connection, now)
         checkpoint.clear_stale_mark(connection)
@@ -115,7 +117,8 @@ def _park_dependents(
 ) -> None:
     """Look at what the claim would take until it takes nothing that depends on a parked change."""
     while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit, most_bytes)):
-        causes = dependents.find(connection, tracked, first=rows[0].id, last=rows[-1].id)
+        ids = [row.id for row in rows]
+        causes = dependents.find(connection, tracked, first=min(ids), last=max(ids))
         if not causes:
             return
         outbox.park_dependents(connection, causes, now=now)
@@ -140,6 +143,7 @@ def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, 
 
 def _release(database: Database, changes: Sequence[Change], *, next_at: int, error: str) -> None:
     with database.writing() as connection:
+        checkpoint.hold(connection)
         outbox.release(connection, changes, next_at=next_at, error=error)
 
 
@@ -152,6 +156,7 @@ def _settle(
         results.setdefault(result.op, result)
     wait = 0
     with database.writing() as connection:
+        checkpoint.hold(connection)
         checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
         undecided = outbox.settle(connection, changes, results, now=now)
         if undecided:
@@ -197,6 +202,7 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, 
                 endpoint.too_large(connection, ops=len(changes), size=sum(map(outbox.size_of, changes)))
         return sum(map(len, groups[: len(groups) // 2]))
     with database.writing() as connection:
+        checkpoint.hold(connection)
         outbox.park_unsendable(connection, groups[0], reason=refusal.problem, detail=str(refusal), now=now)
         _park_what_was_cut_off(connection, now=now)
     emit("push.parked", ops=len(changes), reason=refusal.problem)

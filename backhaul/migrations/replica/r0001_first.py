@@ -106,6 +106,17 @@ def _backhaul_outbox() -> None:
         ),
         sqlite_autoincrement=True,
     )
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index(
+            "ix_backhaul_outbox_group",
+            "backhaul_outbox",
+            ["group_id", "id"],
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index(
+            "ix_backhaul_outbox_pending", "backhaul_outbox", ["id"], postgresql_where=sa.text("state = 'pending'")
+        )
     op.create_index(
         "ix_backhaul_outbox_refused",
         "backhaul_outbox",
