@@ -89,7 +89,7 @@ def freeze(connection: Connection, tables: Mapping[str, Table], changes: Sequenc
             if change.fields is not None and change.fields is not captured.fields:
                 rewritten.append((change.fields, change.id))
         frozen.append(change)
-    outbox.rewrite(connection, rewritten)
+    outbox.freeze_fields(connection, rewritten)
     states = {(*place, column): state for place, held in known.items() for column, state in held.moved.items()}
     texts.keep(connection, states)
     return frozen

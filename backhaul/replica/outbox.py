@@ -295,7 +295,7 @@ def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int)
     return max(stamp(min(captured_at, now) + offset), seen_hlc + 1, last + 1)
 
 
-def rewrite(connection: Connection, rows: Sequence[tuple[bytes, int]]) -> None:
+def freeze_fields(connection: Connection, rows: Sequence[tuple[bytes, int]]) -> None:
     """What these changes say from now on, as they are frozen. rows: fields, id."""
     if rows:
         statement = "UPDATE backhaul_outbox SET fields = :fields WHERE id = :id AND state = 'pending'"
