@@ -12,10 +12,11 @@ Each table has one owner, the only file that writes it:
     server_scope        server/scopes.py          server_record       server/records.py
     server_table        server/tables.py          server_upload       server/uploads.py
     server_enrolment    server/auth.py            server_media        server/uploads.py
-    server_replica      server/auth.py (**)
+    server_replica      server/auth.py (**)       server_commit       server/scopes.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
-(**) but its `high_water`: it moves with the outcomes, by server/outcomes.py.
+(**) but its `high_water` and `settled`, which move with the outcomes, by server/outcomes.py, and how far it has pulled,
+by server/horizon.py.
 
 Times are milliseconds since 1970-01-01 UTC. JSON stands in TEXT. The migrations in `migrations/` make these tables;
 a test holds the two against each other.
@@ -286,6 +287,21 @@ server_scope = Table(
     Column("name", Text, primary_key=True),
     Column("position", BigInteger, nullable=False),  # incremented in the writing transaction: commit order
     Column("feed", Text, nullable=False),  # random: a cursor of another feed is refused
+    Column("hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp that was taken
+    Column("horizon", BigInteger, nullable=False, server_default="0"),  # who has not got so far must begin anew
+    Column("collected", BigInteger, nullable=False, server_default="0"),  # the last tombstone that was forgotten
+)
+
+# Where the feed stood after each push, until the horizon: a cursor that names another nonce than this has seen what is
+# no more, because the server was put back to a backup (server/scopes.py).
+server_commit = Table(
+    "server_commit",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("committed_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "position"),
 )
 
 # The tables that may be pushed, and how (server/tables.py).
@@ -306,6 +322,8 @@ server_enrolment = Table(
     Column("scope", Text, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
+    Column("nonce_sha256", Text),  # of who used it: he may ask again, should the answer be lost
+    Column("replica", Text),  # that came of it
 )
 
 # The replicas, and how far each one's pushes are known: kept for ever (server/auth.py; high_water: server/outcomes.py).
@@ -317,6 +335,10 @@ server_replica = Table(
     Column("name", Text, nullable=False),
     Column("token_sha256", Text, nullable=False, unique=True),
     Column("high_water", BigInteger, nullable=False),  # every send seq up to here has an outcome
+    Column("settled", BigInteger, nullable=False, server_default="0"),  # and every one up to here is known there, too
+    Column("predecessor", Text),  # the replica that this one was before it signed in again, or was forked
+    Column("position", BigInteger),  # the feed position up to which it has pulled; NULL: it has not
+    Column("pulled_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),

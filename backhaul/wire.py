@@ -70,18 +70,33 @@ class Table(Struct, forbid_unknown_fields=True):
 
 
 class Registration(Struct, forbid_unknown_fields=True):
-    """POST /v1/replicas. code: a one-time enrolment code. name: for people."""
+    """POST /v1/replicas. code: a one-time enrolment code. name: for people.
+
+    was: the replica that this one was before, when it signs in again. nonce: random; who says the same code with the
+    same nonce again is answered again, for the first answer may have been lost.
+    """
 
     code: str
     tables: list[Table]
     name: str = ""
+    was: str = ""
+    nonce: str = ""
+
+
+class Succession(Struct, forbid_unknown_fields=True):
+    """POST /v1/replicas/successor: a replica asks for another identity. was: the one that its database has."""
+
+    was: str
 
 
 class Registered(Struct):
+    """succeeds: the replica that the new one takes over from, as far as the server knows it."""
+
     replica: str
     token: str
     scope: str
     now: int
+    succeeds: str = ""
 
 
 class Tables(Struct, forbid_unknown_fields=True):
@@ -105,6 +120,7 @@ class Op(Struct, forbid_unknown_fields=True, omit_defaults=True):
     base: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     group: str | None = None
     fields: dict[str, Value] = {}
+    former: bool = False  # it may have been sent before, under the identity that this replica had then
 
 
 class Push(Struct, forbid_unknown_fields=True):
@@ -123,6 +139,7 @@ class OutgoingOp(Struct, omit_defaults=True):
     base: int = 0
     group: str | None = None
     fields: Raw | UnsetType = UNSET
+    former: bool = False
 
 
 class OutgoingPush(Struct):
@@ -130,7 +147,10 @@ class OutgoingPush(Struct):
 
 
 class Problem(Struct, omit_defaults=True):
-    """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name."""
+    """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name.
+
+    due: the number that a `sequence-gap` should have gone on with. cursor: where a replica of a `server-restored` goes on.
+    """
 
     type: str
     title: str
@@ -138,6 +158,8 @@ class Problem(Struct, omit_defaults=True):
     detail: str = ""
     op: str | None = None
     limit: int | None = None
+    due: int | None = None
+    cursor: str | None = None
 
 
 class Result(Struct, omit_defaults=True):

@@ -139,7 +139,8 @@ def _refusal(answer: Answer) -> BackhaulError:
             return signed_out(answer)
         if name == "protocol-unsupported":
             return stranger(answer, said)
-        return Refused(f"{answer.origin} refuses: {said}", problem=name, status=answer.status)
+        said = f"{answer.origin} refuses: {said}"
+        return Refused(said, problem=name, status=answer.status, due=problem.due, cursor=problem.cursor or "")
     if answer.status == TOO_LARGE:
         return Refused(f"{answer.origin} takes no message of this size", problem="too-large", status=TOO_LARGE)
     return stranger(answer, _protocol(answer))

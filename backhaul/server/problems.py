@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from backhaul.errors import Refused
 from backhaul.wire import PROBLEM_BASE, Problem
 
@@ -18,7 +20,9 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "replica-forked": (409, "Another op was sent under this number"),
     "sequence-gap": (409, "The numbers do not continue where the server stands"),
     "schema-conflict": (409, "The table is known with another primary key"),
-    "cursor-expired": (410, "The cursor is not of this feed"),
+    "replica-unrelated": (409, "The replica that this one says it was is of another scope"),
+    "cursor-expired": (410, "The cursor is not of this feed, or too old"),
+    "server-restored": (410, "The server was put back to an older state"),
     "batch-too-large": (413, "Too much in one request"),
     "answer-too-large": (413, "The answer would be too large"),
     "body-too-large": (413, "The body is too large"),
@@ -36,6 +40,8 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "fields-invalid": (422, "The fields do not go with the kind of the op"),
     "key-taken": (409, "Another replica made a record with this generated key first"),
     "depends-on-refused": (422, "What it depends on was refused"),
+    "record-gone": (422, "The record was deleted, so long ago that the server has forgotten it"),
+    "outcome-forgotten": (422, "Whether this was taken before is no longer known"),
     "clock-drift": (422, "The stamp is too far ahead of the server's clock"),
     # of media
     "metadata-invalid": (400, "Upload-Metadata cannot be used"),
@@ -55,6 +61,12 @@ def problem(name: str, detail: str = "", *, op: str | None = None, limit: int | 
     return Problem(type=PROBLEM_BASE + name, title=title, status=status, detail=detail, op=op, limit=limit)
 
 
-def refusal(name: str, detail: str) -> Refused:
+def of_refusal(refused: Refused, *, limit: int | None = None) -> Problem:
+    """What a refused request is answered with."""
+    told = problem(refused.problem, str(refused), limit=limit)
+    return msgspec.structs.replace(told, due=refused.due, cursor=refused.cursor or None)
+
+
+def refusal(name: str, detail: str, *, due: int | None = None, cursor: str = "") -> Refused:
     """For raising: the whole request is refused."""
-    return Refused(detail, problem=name, status=CATALOGUE[name][0])
+    return Refused(detail, problem=name, status=CATALOGUE[name][0], due=due, cursor=cursor)
