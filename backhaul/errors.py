@@ -56,12 +56,14 @@ class TableUnknown(Misused):
     """No such table."""
 
     code = "table-unknown"
+    where: tuple[str, ...] = ()  # the setting that names it, if one does
 
 
 class TableUnfit(Misused):
     """This table cannot be synced as it stands."""
 
     code = "table-unfit"
+    where: tuple[str, ...] = ()  # the setting that cannot be, if it is one
 
 
 class TableAltered(Misused):

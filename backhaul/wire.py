@@ -33,16 +33,33 @@ ZSTD_WINDOW = 8 * 2**20  # RFC 9659
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
+Atom = None | bool | Integer | float | str
+Hex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
+
+
 class Tagged(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A value that JSON has no form for."""
+    """A value that JSON has no form for: `hex` or `real`. Or what an op does to a column that is merged by a strategy
+    of DELTAS: `add` (a counter; decimals as text), `put` and `cut` (a set), `update` (a text: a Yjs update), `was` and
+    `now` (custom and manual). Or a text in the feed: `text` and `state`, the Yjs document that it is of."""
 
-    hex: Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")] | UnsetType = UNSET
+    hex: Hex | UnsetType = UNSET
     real: Literal["Infinity", "-Infinity"] | UnsetType = UNSET
+    add: int | str | UnsetType = UNSET
+    put: list[Any] | UnsetType = UNSET
+    cut: list[Any] | UnsetType = UNSET
+    update: Hex | UnsetType = UNSET
+    was: Atom | Tagged | UnsetType = UNSET
+    now: Atom | Tagged | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    state: Hex | UnsetType = UNSET
 
 
-Value = None | bool | Integer | float | str | Tagged
+Value = Atom | Tagged
 Kind = Literal["insert", "update", "delete", "backfill", "void"]
-KeyKind = Literal["generated", "natural"]
+KeyKind = Literal["generated", "natural", "blocks"]
+Deletes = Literal["delete_wins", "edit_wins"]
+STRATEGIES = frozenset({"lww", "counter", "set", "text", "max", "min", "server_wins", "immutable", "custom", "manual"})
+DELTAS = frozenset({"counter", "set", "text", "custom", "manual"})  # an update of theirs is captured as was and now
 Status = Literal["applied", "duplicate", "conflict", "rejected", "retry"]
 
 
@@ -60,13 +77,36 @@ class Reference(Struct, forbid_unknown_fields=True):
 
 
 class Table(Struct, forbid_unknown_fields=True):
-    """A table as the server must know it. key: the primary key's columns, in order."""
+    """A table as the server must know it. key: the primary key's columns, in order.
+
+    merge: the strategies of the columns that are not `lww`; a custom one is `custom:module:function`. deletes: what
+    becomes of an edit that meets a delete. aggregate: the table that this one's records are parts of, by a reference.
+    renamed: old column -> new.
+    """
 
     name: str
     columns: list[Column]
     key: list[str]
     keys: KeyKind = "natural"
     references: list[Reference] = []
+    merge: dict[str, str] = {}
+    deletes: Deletes = "delete_wins"
+    aggregate: str = ""
+    renamed: dict[str, str] = {}
+
+    def strategy(self, column: str) -> str:
+        """The name of the column's strategy."""
+        return strategy_name(self.merge.get(column, "lww"))
+
+    def deltas(self) -> dict[str, str]:
+        """The columns whose updates travel as what was done, not as what came of it: column -> strategy's name."""
+        found = {column: strategy_name(said) for column, said in self.merge.items()}
+        return {column: name for column, name in found.items() if name in DELTAS}
+
+
+def strategy_name(said: str) -> str:
+    """`custom` of `custom:module:function`; the others are their names."""
+    return said.partition(":")[0]
 
 
 class Registration(Struct, forbid_unknown_fields=True):
@@ -90,17 +130,19 @@ class Succession(Struct, forbid_unknown_fields=True):
 
 
 class Registered(Struct):
-    """succeeds: the replica that the new one takes over from, as far as the server knows it."""
+    """tables: those of the scope, as they are agreed between its replicas. succeeds: the replica that the new one
+    takes over from, as far as the server knows it."""
 
     replica: str
     token: str
     scope: str
     now: int
+    tables: list[Table] = []
     succeeds: str = ""
 
 
 class Tables(Struct, forbid_unknown_fields=True):
-    """PUT /v1/tables: the tables of this replica, as they are now."""
+    """PUT /v1/tables: the tables of this replica, as they are now; and its answer: those of the scope, as agreed."""
 
     tables: list[Table]
 
@@ -236,6 +278,8 @@ def canonical_key(key: list[Any]) -> str:
 def to_plain(value: Any) -> Any:
     """A wire value as Python holds it: bytes for hex, a float for a real beyond JSON."""
     if type(value) is Tagged:
+        if value.text is not UNSET:
+            return value.text
         return bytes.fromhex(value.hex) if value.hex is not UNSET else float(str(value.real))
     return value
 

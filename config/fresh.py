@@ -55,6 +55,10 @@ tags = ["device_idle"]
 # requires = ["connected", "unmetered", "charging", "storage_not_low"]
 # chunk = "4MiB"
 
+# [tables.article]                # how edits made on two replicas at once are merged; say it before `init`
+# merge = {{ stock = "counter", tags = "set", notes = "text" }}   # others: lww, the default; or one for all: "max"
+# deletes = "edit_wins"           # default: delete_wins
+
 [work]
 # modules = ["shop.background"]   # imported by the workers, for your own functions
 """

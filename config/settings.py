@@ -19,6 +19,8 @@ from sqlalchemy import make_url
 
 from backhaul.database import sqlite_file
 from backhaul.errors import ConfigurationInvalid, Misused, NotInitialised
+from backhaul.replica.strategies import CHOICE, EVERY, Rules
+from backhaul.wire import STRATEGIES, Deletes, strategy_name
 from backhaul.work.conditions import is_label, known_condition
 from config.toml_lines import line_of
 from config.units import Duration, Size
@@ -34,7 +36,14 @@ def _known(name: str) -> str:
         raise ValueError(f"{error}; {error.hint}") from error
 
 
+def _strategy(said: str) -> str:
+    if strategy_name(said) not in STRATEGIES:
+        raise ValueError(f"there is no strategy {said!r}; there are {CHOICE}")
+    return said
+
+
 Condition = Annotated[str, AfterValidator(_known)]
+Strategy = Annotated[str, AfterValidator(_strategy)]
 Tag = Annotated[str, AfterValidator(lambda name: name if is_label(name) else _known(name))]
 
 
@@ -108,6 +117,24 @@ class Media(Section):
     chunk: Size = 4 * 2**20
 
 
+class TableSection(Section):
+    """How one table's concurrent edits are merged. merge: one strategy for all columns, or column -> strategy, where
+    `*` stands for those that are not named. aggregate: the table that this one's records are parts of."""
+
+    merge: dict[str, Strategy] = Field(default_factory=dict)
+    deletes: Deletes | None = None
+    aggregate: str = ""
+
+    @field_validator("merge", mode="before")
+    @classmethod
+    def _one_for_all(cls, said: Any) -> Any:
+        return {EVERY: said} if isinstance(said, str) else said
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(merge=self.merge, deletes=self.deletes, aggregate=self.aggregate)
+
+
 class WorkSection(Section):
     """modules: what is imported for the functions that the host gives to `backhaul.work`."""
 
@@ -115,12 +142,14 @@ class WorkSection(Section):
 
 
 class Server(Section):
-    """For `backhaul serve`. data: the folder of its database and media. database: another one, by URL."""
+    """For `backhaul serve`. data: the folder of its database and media. database: another one, by URL. merge_modules:
+    what may be imported for the functions of columns that are merged as `custom`."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65535)
     data: str = "server"
     database: str | None = None
+    merge_modules: tuple[str, ...] = ()
 
 
 DEFAULT_QUEUES = {
@@ -149,6 +178,7 @@ class Settings(BaseSettings):
     sync: Sync = Sync()
     retry: Retries = Retries()
     media: Media = Media()
+    tables: dict[str, TableSection] = Field(default_factory=dict)
     work: WorkSection = WorkSection()
     server: Server = Server()
 
@@ -258,6 +288,11 @@ def _problem(home: Path, text: str, path: tuple[str | int, ...], sentence: str) 
     if variable in os.environ:
         return f"environment, {variable}: {field}: {sentence}"
     return f"{_place(home, line_of(text, path))}: {field}: {sentence}"
+
+
+def place_of(home: Path, path: tuple[str, ...]) -> str:
+    """Where backhaul.toml says this: the file, and the line if it is written down there."""
+    return _place(home, line_of(_text(home / FILE), path))
 
 
 def _place(home: Path, line: int | None) -> str:

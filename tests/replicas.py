@@ -94,12 +94,22 @@ class Replica:
         self.database.close()
 
 
-def make_replica(path: Path, remote: Remote, *, schema: str = SHOP, code: str, before: str = "") -> Replica:
-    """before: SQL that runs before `init`: rows for the backfill."""
+def make_replica(
+    path: Path, remote: Remote, *, schema: str = SHOP, code: str, before: str = "", rules: Any = None
+) -> Replica:
+    """before: SQL that runs before `init`: rows for the backfill. rules: merge strategies, by table."""
     app = sqlite3.connect(path)
     app.executescript(schema + before)
     database = open_database(f"sqlite:///{path}")
     enrol.enrol(
-        database, remote, code=code, url="memory:", home=str(path.parent), name=path.stem, names=[], clock=SystemClock()
+        database,
+        remote,
+        code=code,
+        url="memory:",
+        home=str(path.parent),
+        name=path.stem,
+        names=[],
+        clock=SystemClock(),
+        rules=rules,
     )
     return Replica(database=database, remote=remote, path=path, app=app)

@@ -21,15 +21,23 @@ from sqlalchemy.exc import DatabaseError
 
 from backhaul.clock import Clock
 from backhaul.database import open_database, sqlite_file, translated
-from backhaul.errors import AlreadyInitialised, ConfigurationInvalid, Misused, SignInRequired
+from backhaul.errors import (
+    AlreadyInitialised,
+    ConfigurationInvalid,
+    Misused,
+    SignInRequired,
+    TableUnfit,
+    TableUnknown,
+)
 from backhaul.remotes.http import HttpRemote
-from backhaul.replica import checkpoint, inspection
-from backhaul.replica.enrol import Enrolled, Renewed, enrol, renew
+from backhaul.replica import checkpoint
+from backhaul.replica.enrol import Enrolled, Renewed, enrol, renew, wanted_tables
+from backhaul.replica.strategies import Rules
 from backhaul.wire import Registered, Table
 from config.credentials import read_token, write_token
 from config.fresh import write_fresh
 from config.schedule import ensure_standing
-from config.settings import FILE, Settings, load
+from config.settings import FILE, Settings, load, place_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +62,7 @@ def join(home: Path, wanted: Wanted, clock: Clock) -> Enrolled:
     _check_settings(home, wanted)
     remote = _Remembering(wanted.remote, allow_plain=settings.replica.allow_plain_http)
     try:
-        _check_database(settings.database_url, wanted.tables)
+        _check_database(settings, wanted.tables)
         _check_server(remote)
         return _join(settings, wanted, remote, clock)
     finally:
@@ -67,13 +75,29 @@ def bring_up_to_date(settings: Settings, names: Sequence[str], clock: Clock) -> 
     remote = HttpRemote(replica.remote, read_token(settings.state), allow_plain=replica.allow_plain_http)
     database = open_database(settings.database_url)
     try:
-        renewed = renew(database, remote, names=names)
+        with _lines_told(settings):
+            renewed = renew(database, remote, names=names, rules=_rules(settings))
         with database.writing() as connection:
             ensure_standing(connection, settings, clock.now())
         return renewed
     finally:
         remote.close()
         database.close()
+
+
+def _rules(settings: Settings) -> dict[str, Rules]:
+    return {name: section.rules for name, section in settings.tables.items()}
+
+
+@contextmanager
+def _lines_told(settings: Settings) -> Iterator[None]:
+    """What cannot be in `[tables]` is told with its line."""
+    try:
+        yield
+    except (TableUnfit, TableUnknown) as error:
+        if error.where:
+            error.args = (f"{place_of(settings.home, error.where)}: {error}",)
+        raise
 
 
 def holds_a_replica(settings: Settings) -> bool:
@@ -100,7 +124,7 @@ class _Remembering(HttpRemote):
 
 def _join(settings: Settings, wanted: Wanted, remote: HttpRemote, clock: Clock) -> Enrolled:
     with _looking(settings.database_url) as connection:
-        found, _ = inspection.find_tables(connection, wanted.tables)
+        found, _ = wanted_tables(connection, wanted.tables, _rules(settings))
     registered = remote.register(wanted.code, found, wanted.name)
     write_token(settings.state, registered.token)
     written = _write_settings(settings.home, wanted)
@@ -115,6 +139,7 @@ def _join(settings: Settings, wanted: Wanted, remote: HttpRemote, clock: Clock) 
             name=wanted.name,
             names=wanted.tables,
             clock=clock,
+            rules=_rules(settings),
         )
         with database.writing() as connection:
             ensure_standing(connection, settings, clock.now())
@@ -146,7 +171,8 @@ def _names_a_replica(file: Path) -> bool:
     return file.exists() and "replica" in tomllib.loads(file.read_text("utf-8"))
 
 
-def _check_database(url: str, tables: Sequence[str]) -> None:
+def _check_database(settings: Settings, tables: Sequence[str]) -> None:
+    url = settings.database_url
     file = sqlite_file(url)
     if file is None:
         raise ConfigurationInvalid(
@@ -164,7 +190,8 @@ def _check_database(url: str, tables: Sequence[str]) -> None:
                 f"this database is replica {known.replica} of {known.remote} already; nothing was changed",
                 hint="after altering tables run `backhaul init` without --remote and --code",
             )
-        found, _ = inspection.find_tables(connection, tables)
+        with _lines_told(settings):
+            found, _ = wanted_tables(connection, tables, _rules(settings))
     if not found:
         raise Misused("there is no table to sync", hint="create the tables first; each needs a primary key")
 

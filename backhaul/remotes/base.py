@@ -18,8 +18,8 @@ class Remote(Protocol):
     def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
         """Spend a one-time code; the token that comes back is this remote's from then on."""
 
-    def declare(self, tables: Sequence[Table]) -> None:
-        """Tell the server the tables as they are now."""
+    def declare(self, tables: Sequence[Table]) -> list[Table]:
+        """Tell the server the tables as they are now; the scope's tables come back, as they are agreed."""
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         """Send ops in the order of their send seq, groups whole; one result for each op that has an outcome."""

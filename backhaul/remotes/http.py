@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, accept, message
+from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, message
 from backhaul.remotes.connection import CONNECT_AND_READ, Connection
 from backhaul.wire import (
     MOST_PAGE,
@@ -57,8 +57,8 @@ class HttpRemote:
         self._connection.sign_in(registered.token)
         return registered
 
-    def declare(self, tables: Sequence[Table]) -> None:
-        accept(self._send("PUT", "/v1/tables", encode(Tables(tables=list(tables)))))
+    def declare(self, tables: Sequence[Table]) -> list[Table]:
+        return self._ask("PUT", "/v1/tables", Tables(tables=list(tables)), Tables).tables
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         return self._ask("POST", "/v1/push", OutgoingPush(ops=list(ops)), Pushed)

@@ -8,6 +8,9 @@ are being applied in this transaction).
 Values become JSON exactly: SQLite's own json_quote would cut a real to fifteen digits and refuse a blob, so reals go
 through quote() (twenty digits where fifteen do not suffice) and blobs through hex().
 
+A column that is merged by what was done to it (wire.DELTAS) tells of an update as {"was": ..., "now": ...}; what was
+done is made of that at the freeze (deltas.py), where a value that cannot be used harms no commit of the app's.
+
 Known limit: INSERT OR REPLACE that removes *another* row through a UNIQUE constraint fires no delete trigger unless the
 writer's connection has recursive_triggers on (https://www.sqlite.org/lang_conflict.html); `verify` finds such a row.
 """
@@ -15,7 +18,7 @@ writer's connection has recursive_triggers on (https://www.sqlite.org/lang_confl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 
 from sqlalchemy import Connection, text
@@ -58,7 +61,7 @@ def trigger_statements(table: Table) -> list[str]:
     differs = {column.name: _differs(column) for column in table.columns}
     changed = " OR ".join(differs[c] for c in rest) or "0"
     insert = _write(table, "insert", "NEW", fields_expression(rest, "NEW"))
-    update = _write(table, "update", "NEW", _changed_fields_expression({c: differs[c] for c in rest}))
+    update = _write(table, "update", "NEW", _changed_fields_expression({c: differs[c] for c in rest}, table.deltas()))
     delete = _write(table, "delete", "OLD", "NULL")
     bodies = {
         "insert": (f"AFTER INSERT ON {name}", insert),
@@ -110,13 +113,20 @@ def _differs(column: Column) -> str:
     return f"({differs} OR typeof({old}) <> typeof({new}))"
 
 
-def _changed_fields_expression(differs: Mapping[str, str]) -> str:
-    """differs: for each field, SQL for whether it changed."""
+def _changed_fields_expression(differs: Mapping[str, str], deltas: Collection[str]) -> str:
+    """differs: for each field, SQL for whether it changed. deltas: those whose old value is told, too."""
     members = [
-        f"CASE WHEN {changed} THEN {_literal(',' + _member(c))} || {_json_expression(f'NEW.{quoted(c)}')} ELSE '' END"
+        f"CASE WHEN {changed} THEN {_literal(',' + _member(c))} || {_changed_expression(c, c in deltas)} ELSE '' END"
         for c, changed in differs.items()
     ]
     return "'{' || substr(" + " || ".join(members or ["''"]) + ", 2) || '}'"
+
+
+def _changed_expression(column: str, with_old: bool) -> str:
+    now = _json_expression(f"NEW.{quoted(column)}")
+    if not with_old:
+        return now
+    return f"""'{{"was":' || {_json_expression(f"OLD.{quoted(column)}")} || ',"now":' || {now} || '}}'"""
 
 
 def _json_expression(value: str) -> str:

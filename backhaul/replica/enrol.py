@@ -7,18 +7,19 @@ so that a database is a replica or is none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from backhaul import migrations
 from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import capture, checkpoint, tables
+from backhaul.replica import capture, checkpoint, strategies, tables
 from backhaul.replica.inspection import find_tables
+from backhaul.replica.strategies import Rules
 from backhaul.telemetry import emit
 from backhaul.wire import Registered, Table
 
@@ -40,7 +41,16 @@ class Renewed:
 
 
 def enrol(
-    database: Database, remote: Remote, *, code: str, url: str, home: str, name: str, names: Sequence[str], clock: Clock
+    database: Database,
+    remote: Remote,
+    *,
+    code: str,
+    url: str,
+    home: str,
+    name: str,
+    names: Sequence[str],
+    clock: Clock,
+    rules: Mapping[str, Rules] | None = None,
 ) -> Enrolled:
     """Raises AlreadyInitialised, TableUnknown, TableUnfit, Refused (the code), Unreachable: nothing is changed then."""
     with database.reading() as connection:
@@ -50,12 +60,13 @@ def enrol(
                 f"this database is replica {known.replica} of {known.remote} already; nothing was changed",
                 hint="after altering tables run `backhaul init` without --remote and --code",
             )
-        found, left_out = find_tables(connection, names)
+        found, left_out = wanted_tables(connection, names, rules or {})
     if not found:
         raise TableUnknown("there is no table to sync", hint="create the tables first; each needs a primary key")
     asked_at = clock.now()
     registered = remote.register(code, found, name)
     answered_at = clock.now()
+    found = strategies.agreed(found, registered.tables, database.engine.dialect.name)
     migrations.upgrade_replica(database)
     with database.writing() as connection:
         checkpoint.begin(connection, registered, remote=url, home=home, now=answered_at)
@@ -64,8 +75,11 @@ def enrol(
     return Enrolled(registered=registered, tables=found, left_out=left_out)
 
 
-def renew(database: Database, remote: Remote, *, names: Sequence[str] = ()) -> Renewed:
-    """Bring capture up to date with the tables as they are now, and track the named ones too.
+def renew(
+    database: Database, remote: Remote, *, names: Sequence[str] = (), rules: Mapping[str, Rules] | None = None
+) -> Renewed:
+    """Bring capture up to date with the tables as they are now and as the scope has agreed on them, and track the named
+    ones too.
 
     Tells the server first. Rows of what was altered go to the backfill again, and the next pull starts from the
     beginning, because the server may have fields that had no column here until now.
@@ -74,17 +88,30 @@ def renew(database: Database, remote: Remote, *, names: Sequence[str] = ()) -> R
     with database.reading() as connection:
         checkpoint.read(connection)
         tracked = tables.all_tracked(connection)
-        known = {one.table.name for one in tracked}
-        stale = set(tables.altered(connection, tracked)) | (set(names) - known)
-        found, _ = find_tables(connection, sorted(known | set(names)))
+        known = {one.table.name: one.table for one in tracked}
+        stale = set(tables.altered(connection, tracked)) | (set(names) - known.keys())
+        found, _ = wanted_tables(connection, sorted(known.keys() | set(names)), rules or {})
+    found = strategies.agreed(found, remote.declare(found), database.engine.dialect.name)
+    stale |= {table.name for table in found if known.get(table.name) != table}
     if not stale:
         return Renewed(tables=[])
-    remote.declare(found)
     with database.writing() as connection:
         _track(connection, [table for table in found if table.name in stale])
         checkpoint.pull_from_the_beginning(connection)
     emit("capture.renewed", tables=len(stale))
     return Renewed(tables=sorted(stale))
+
+
+def wanted_tables(
+    connection: Connection, names: Sequence[str], rules: Mapping[str, Rules]
+) -> tuple[list[Table], list[TableUnfit]]:
+    """The tables to sync, with what the settings say of them, and those that cannot be synced. Raises TableUnknown and
+    TableUnfit: for a named table, and for a setting that cannot be."""
+    found, left_out = find_tables(connection, names)
+    if rules:
+        present = inspect(connection).get_table_names()
+        found = strategies.ruled(found, rules, connection.dialect.name, present)
+    return found, left_out
 
 
 def _track(connection: Connection, found: Sequence[Table]) -> None:

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backhaul.clock import Clock, SystemClock
 from backhaul.database import open_database
 from backhaul.errors import DatabaseBusy, Refused
+from backhaul.merge import Functions
 from backhaul.server import auth, exchange, tus
 from backhaul.server.auth import Replica
 from backhaul.server.intake import Intake
@@ -46,7 +47,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Starlette:
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = ServerDatabase(open_database(settings.url))
     prepare(database, clock.now())
-    api = Api(Store(database), clock)
+    api = Api(Store(database, Functions(settings.merge_modules)), clock)
     media = Media(Intake(settings, database, clock), settings.most_upload, api.replica)
 
     @asynccontextmanager
@@ -137,7 +138,7 @@ class Api:
     def _register(self, request: Request, raw: bytes) -> Response:
         registration = exchange.message(request, raw, Registration)
         with self._database.writing() as connection:
-            registered = auth.register(connection, registration, self._clock.now())
+            registered = auth.register(connection, registration, self._clock.now(), self._store.functions)
         return exchange.answer(request, registered, 201)
 
     def _succeed(self, request: Request, replica: Replica, raw: bytes) -> Response:
@@ -147,8 +148,8 @@ class Api:
         return exchange.answer(request, made, 201)
 
     def _declare(self, request: Request, replica: Replica, raw: bytes) -> Response:
-        self._store.declare(replica.scope, exchange.message(request, raw, Tables).tables)
-        return Response(status_code=204)
+        agreed = self._store.declare(replica.scope, exchange.message(request, raw, Tables).tables)
+        return exchange.answer(request, Tables(tables=agreed))
 
     def _push(self, request: Request, replica: Replica, raw: bytes) -> Response:
         push = exchange.message(request, raw, Push)

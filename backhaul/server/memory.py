@@ -15,7 +15,7 @@ from sqlalchemy.pool import StaticPool
 from backhaul.clock import Clock, SystemClock
 from backhaul.database import Database, open_database
 from backhaul.errors import Refused, SignInRequired
-from backhaul.merge import State
+from backhaul.merge import Functions, State
 from backhaul.schema import server_metadata
 from backhaul.server import auth, records
 from backhaul.server.records import Place
@@ -38,16 +38,18 @@ Message = TypeVar("Message")
 
 
 class MemoryServer:
-    """One server with one scope. clock: what its `now` is."""
+    """One server with one scope. clock: what its `now` is. functions: what `custom` columns may name."""
 
-    def __init__(self, clock: Clock | None = None, *, scope: str = "default") -> None:
+    def __init__(
+        self, clock: Clock | None = None, *, scope: str = "default", functions: Functions | None = None
+    ) -> None:
         self.scope = scope
         self.clock = clock or SystemClock()
         database = _OneAtATime(open_database("sqlite://", poolclass=StaticPool))
         with database.writing() as connection:
             server_metadata.create_all(connection)
         identify(database, self.clock.now())
-        self.store = Store(database)
+        self.store = Store(database, functions)
 
     def enrol(self) -> str:
         """A one-time code."""
@@ -75,12 +77,12 @@ class StoreRemote:
     def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
         registration = Registration(code=code, tables=list(tables), name=name)
         with self.store.database.writing() as connection:
-            registered = auth.register(connection, registration, self._clock.now())
+            registered = auth.register(connection, registration, self._clock.now(), self.store.functions)
         self.replica = auth.Replica(id=registered.replica, scope=registered.scope)
-        return registered
+        return _sent(registered, Registered)
 
-    def declare(self, tables: Sequence[Table]) -> None:
-        self.store.declare(self._asker.scope, tables)
+    def declare(self, tables: Sequence[Table]) -> list[Table]:
+        return _sent(self.store.declare(self._asker.scope, tables), list[Table])
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         asker = self._asker

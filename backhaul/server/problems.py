@@ -19,7 +19,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "request-timeout": (408, "The request did not arrive in time"),
     "replica-forked": (409, "Another op was sent under this number"),
     "sequence-gap": (409, "The numbers do not continue where the server stands"),
-    "schema-conflict": (409, "The table is known with another primary key"),
+    "schema-conflict": (409, "The table is known otherwise"),
     "replica-unrelated": (409, "The replica that this one says it was is of another scope"),
     "cursor-expired": (410, "The cursor is not of this feed, or too old"),
     "server-restored": (410, "The server was put back to an older state"),

@@ -14,7 +14,8 @@ class Settings:
     """data: the folder of everything the server keeps. database_url: SQLAlchemy; default: SQLite in the folder.
 
     port: 0 takes a free one. most_upload: bytes of one file. upload_lifetime_ms: an unfinished upload is kept this
-    long after its last byte. tls_certificate, tls_key: PEM files, both or none.
+    long after its last byte. tls_certificate, tls_key: PEM files, both or none. merge_modules: what may be imported
+    for the functions of `custom` columns.
     """
 
     data: Path
@@ -25,6 +26,7 @@ class Settings:
     upload_lifetime_ms: int = 7 * DAY_MS
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    merge_modules: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:

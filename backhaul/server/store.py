@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 
 from backhaul.clock import stamp, stamp_to_text
 from backhaul.database import Database
-from backhaul.merge import State, merge
+from backhaul.merge import Functions, State, merge
 from backhaul.migrations import upgrade_server
 from backhaul.server import feed, outcomes, records, scopes, tables
 from backhaul.server.admission import Item, read, refuse
@@ -77,18 +77,22 @@ def identify(database: Database, now: int) -> None:
 
 
 class Store:
-    """Everything about records. Every method is one transaction, and raises DatabaseBusy when it cannot be had."""
+    """Everything about records. Every method is one transaction, and raises DatabaseBusy when it cannot be had.
 
-    def __init__(self, database: Database) -> None:
+    functions: what `custom` columns may name.
+    """
+
+    def __init__(self, database: Database, functions: Functions | None = None) -> None:
         self.database = database
+        self.functions = functions or Functions()
         self._secret = _secret(database)
         self._purged_at = 0
 
-    def declare(self, scope: str, declared: Sequence[Table]) -> None:
-        """Raises Refused: `table-invalid`, `schema-conflict`."""
+    def declare(self, scope: str, declared: Sequence[Table]) -> list[Table]:
+        """The scope's tables, as agreed now. Raises Refused: `table-invalid`, `schema-conflict`."""
         with self.database.writing() as connection:
             scopes.lock(connection, scope)
-            tables.declare(connection, scope, declared)
+            return tables.declare(connection, scope, declared, self.functions)
 
     def push(self, replica: Replica, ops: Sequence[Op], now: int) -> Pushed:
         """One result for each op, in the order of the ops.

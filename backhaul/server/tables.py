@@ -9,10 +9,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
+from backhaul.errors import Misused
+from backhaul.merge import Functions
 from backhaul.server.problems import refusal
-from backhaul.wire import Reference, Table, encode
+from backhaul.wire import STRATEGIES, Deletes, KeyKind, Reference, Table, encode, strategy_name
 
 LONGEST_NAME = 255
+KEY_KINDS: tuple[KeyKind, ...] = ("natural", "generated", "blocks")  # the later one merges less by accident
+STATEFUL = ("counter", "set", "text")  # what they keep cannot be made of what another strategy has kept
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,41 +26,68 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     key: tuple[str, ...]
     generated: bool
     references: tuple[Reference, ...]
+    merge: dict[str, str]
+    deletes: Deletes
+    aggregate: str
 
 
 def shapes(connection: Connection, scope: str) -> dict[str, Shape]:
     return {name: _shape(definition) for name, definition in _definitions(connection, scope)}
 
 
-def declare(connection: Connection, scope: str, tables: Sequence[Table]) -> None:
-    """Add tables and columns to the scope; nothing is ever taken away. The caller holds the scope's row.
+def declare(
+    connection: Connection, scope: str, tables: Sequence[Table], functions: Functions | None = None
+) -> list[Table]:
+    """Add tables, columns and strategies to the scope; nothing is ever taken away. Returns all of the scope's tables,
+    as they are agreed now. The caller holds the scope's row. functions: what `custom` columns may name.
 
-    Raises Refused: `table-invalid`; `schema-conflict` when a table is known with another primary key.
+    Raises Refused: `table-invalid`; `schema-conflict` when what is said cannot be joined with what is agreed.
     """
     for table in tables:
-        _check(table)
+        _check(table, functions or Functions())
     known = {name: _table(definition) for name, definition in _definitions(connection, scope)}
     for table in tables:
         known[table.name] = _union(known[table.name], table) if table.name in known else table
     rows = [{"scope": scope, "name": table.name, "definition": encode(known[table.name]).decode()} for table in tables]
     if rows:
         _keep(connection, rows)
+    return [known[name] for name in sorted(known)]
 
 
 def _union(old: Table, new: Table) -> Table:
     if old.key != new.key:
         raise refusal("schema-conflict", f"the primary key of {new.name} is {old.key} here, not {new.key}")
+    if old.aggregate and new.aggregate and old.aggregate != new.aggregate:
+        raise refusal("schema-conflict", f"{new.name} is part of {old.aggregate} here, not of {new.aggregate}")
     names = {column.name for column in old.columns}
     return Table(
         name=old.name,
         columns=old.columns + [column for column in new.columns if column.name not in names],
         key=old.key,
-        keys="generated" if "generated" in (old.keys, new.keys) else "natural",  # the one that never merges by accident
+        keys=max(old.keys, new.keys, key=KEY_KINDS.index),
         references=old.references + [reference for reference in new.references if reference not in old.references],
+        merge=_agreed(old, new),
+        deletes="edit_wins" if "edit_wins" in (old.deletes, new.deletes) else "delete_wins",  # what loses no edit
+        aggregate=old.aggregate or new.aggregate,
+        renamed=old.renamed | new.renamed,
     )
 
 
-def _check(table: Table) -> None:
+def _agreed(old: Table, new: Table) -> dict[str, str]:
+    """The strategies of the columns. The first one said stands; who says none follows it."""
+    known = {column.name for column in old.columns}
+    agreed = dict(old.merge)
+    for column, said in new.merge.items():
+        standing = agreed.get(column, "lww" if column in known else said)
+        if standing == "lww" and strategy_name(said) not in STATEFUL:
+            standing = said
+        if standing != said:
+            raise refusal("schema-conflict", f"{new.name}.{column} is merged as {standing} here, not as {said}")
+        agreed[column] = said
+    return agreed
+
+
+def _check(table: Table, functions: Functions) -> None:
     names = [column.name for column in table.columns]
     for name in (table.name, *names):
         if not name or len(name) > LONGEST_NAME or not name.isprintable():
@@ -69,6 +100,23 @@ def _check(table: Table) -> None:
         told = bool(reference.columns) and len(reference.columns) == len(reference.target)
         if not told or not set(reference.columns) <= set(names):
             raise refusal("table-invalid", f"a reference of {table.name} is not made of its columns")
+    if table.aggregate and all(reference.table != table.aggregate for reference in table.references):
+        raise refusal("table-invalid", f"{table.name} has no reference to {table.aggregate:.80}, its aggregate")
+    for column, said in table.merge.items():
+        _check_strategy(table, column, said, functions)
+
+
+def _check_strategy(table: Table, column: str, said: str, functions: Functions) -> None:
+    name = strategy_name(said)
+    if column in table.key or all(column != one.name for one in table.columns):
+        raise refusal("table-invalid", f"{table.name} has no field {column!r:.80} to merge")
+    if name not in STRATEGIES or (name != "custom" and said != name):
+        raise refusal("table-invalid", f"{table.name}.{column}: there is no strategy {said!r:.80}")
+    if name == "custom":
+        try:
+            functions.find(said)
+        except Misused as error:
+            raise refusal("table-invalid", f"{table.name}.{column}: {error}; {error.hint}") from error
 
 
 @lru_cache(maxsize=4096)
@@ -77,8 +125,11 @@ def _shape(definition: str) -> Shape:
     return Shape(
         columns=frozenset(column.name for column in table.columns),
         key=tuple(table.key),
-        generated=table.keys == "generated",
+        generated=table.keys != "natural",
         references=tuple(table.references),
+        merge=table.merge,
+        deletes=table.deletes,
+        aggregate=table.aggregate,
     )
 
 

@@ -111,8 +111,8 @@ class Network:
     def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
         return self._remote.register(code, tables, name)
 
-    def declare(self, tables: Sequence[Table]) -> None:
-        self._remote.declare(tables)
+    def declare(self, tables: Sequence[Table]) -> list[Table]:
+        return self._remote.declare(tables)
 
     def digest(self) -> Digest:
         return self._remote.digest()

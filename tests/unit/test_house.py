@@ -18,7 +18,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from config.settings import QueueSection, Settings
+from config.settings import QueueSection, Settings, TableSection
 from tests.conftest import ROOT
 from workers.cli.program import FILES
 
@@ -104,6 +104,8 @@ def settings_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from settings_of(type(field.default.push), "retry.WORK.")
         elif path == "queues":
             yield from settings_of(QueueSection, "queues.NAME.")
+        elif path == "tables":
+            yield from settings_of(TableSection, "tables.NAME.")
         elif path == "conditions":
             yield "conditions.NAME"
         elif isinstance(field.default, BaseModel):

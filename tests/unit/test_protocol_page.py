@@ -35,7 +35,7 @@ def messages() -> list[str]:
     blocks = re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     found = [part for block in blocks for part in re.split(r"^(?=[{\[])", block, flags=re.MULTILINE)]
     texts = [re.split(r"\n\n", part)[0] for part in found if part.startswith(("{", "["))]
-    return [text for text in texts if "{...}" not in text]
+    return [text.replace("[...]", "[]") for text in texts if "{...}" not in text]
 
 
 def kind_of(message: Any) -> Any:

@@ -98,6 +98,7 @@ def _settings(
         port=known.port if port is None else port,
         tls_certificate=tls_cert,
         tls_key=tls_key,
+        merge_modules=known.merge_modules,
     )
 
 

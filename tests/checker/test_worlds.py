@@ -1,0 +1,38 @@
+"""Replicas, each with apps at work, keep to causality and to transactions, and drain and end equal, whatever fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.checker.judging import summary
+from tests.checker.world import Plan, world
+
+
+def keeps_its_promises(folder: Path, plan: Plan) -> None:
+    with world(folder, plan) as running:
+        running.work()
+        running.heal()
+        found = running.judge()
+        history = running.history()
+        print(f"{len(history)} transactions, {sum(map(bool, (one.writes for one in history)))} wrote")
+        print("\n".join(running.faults))
+        assert found == [], summary(found)
+        assert len(history) > 100
+
+
+def sqlite_replicas(folder: Path, number: int) -> list[str]:
+    return [f"sqlite:///{folder / f'replica {one}.sqlite'}" for one in range(number)]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_replicas_are_causal_and_atomic_and_end_equal_whatever_fails(tmp_path: Path, seed: int) -> None:
+    keeps_its_promises(tmp_path, Plan(seed=seed, urls=sqlite_replicas(tmp_path, 3)))
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(100, 112))
+def test_many_replicas_with_many_apps_do_so_for_long(tmp_path: Path, seed: int) -> None:
+    urls = sqlite_replicas(tmp_path, 4)
+    keeps_its_promises(tmp_path, Plan(seed=seed, urls=urls, apps=2, seconds=20, clock_jumps=seed % 2 == 1))
