@@ -6,7 +6,7 @@ Each table has one owner, the only file that writes it:
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
-    backhaul_aside      replica/aside.py
+    backhaul_aside      replica/aside.py          backhaul_stage      replica/stage.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
@@ -14,7 +14,8 @@ Each table has one owner, the only file that writes it:
     server_enrolment    server/auth.py            server_media        server/uploads.py
     server_replica      server/auth.py (**)       server_commit       server/scopes.py
 
-(*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
+(*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's,
+but for the numbers that are given out anew, and what is offered anew, in a recovery: replica/renumbering.py.
 (**) but its `high_water` and `settled`, which move with the outcomes, by server/outcomes.py, and how far it has pulled,
 by server/horizon.py.
 
@@ -78,6 +79,13 @@ replica = Table(
     Column("frozen_id", BigInteger, nullable=False, server_default="0"),  # no change up to this outbox id is pending
     Column("last_push_at", BigInteger),
     Column("clock_offset_ms", BigInteger, nullable=False, server_default="0"),  # the server's clock minus ours
+    # recovery
+    Column("origin", Text, nullable=False, server_default=""),  # the first replica id that this database had
+    Column("former_id", BigInteger, nullable=False, server_default="0"),  # up to here changes may have been sent before
+    Column("recovering", Text, nullable=False, server_default=""),  # see replica/recover.py
+    Column("common_position", BigInteger, nullable=False, server_default="0"),  # with a server that was put back
+    Column("common_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp from before that
+    Column("staged_cursor", Text, nullable=False, server_default=""),  # pages up to here lie in backhaul_stage
 )
 
 # The tracked tables, as they were when the triggers were made, and how far each one's backfill has got.
@@ -157,6 +165,19 @@ aside = Table(
     Column("reason", Text, nullable=False),
     Column("since", BigInteger, nullable=False),
     Column("tried_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("table_name", "key"),
+)
+
+# What was fetched of a round of pages, until all of it is applied together; in a recovery, also which records the server
+# has (then without what they say). (replica/stage.py)
+stage = Table(
+    "backhaul_stage",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # canonical JSON array
+    Column("version", BigInteger, nullable=False),
+    Column("deleted", Integer, nullable=False),
+    Column("record", Text),  # wire.Record, JSON
     PrimaryKeyConstraint("table_name", "key"),
 )
 

@@ -162,7 +162,8 @@ class Op(Struct, forbid_unknown_fields=True, omit_defaults=True):
     base: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     group: str | None = None
     fields: dict[str, Value] = {}
-    former: bool = False  # it may have been sent before, under the identity that this replica had then
+    former: bool = False  # it may have been sent before, under another number
+    early: bool = False  # an update of a record that this replica's backfill has yet to send
 
 
 class Push(Struct, forbid_unknown_fields=True):
@@ -182,6 +183,7 @@ class OutgoingOp(Struct, omit_defaults=True):
     group: str | None = None
     fields: Raw | UnsetType = UNSET
     former: bool = False
+    early: bool = False
 
 
 class OutgoingPush(Struct):
@@ -191,7 +193,8 @@ class OutgoingPush(Struct):
 class Problem(Struct, omit_defaults=True):
     """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name.
 
-    due: the number that a `sequence-gap` should have gone on with. cursor: where a replica of a `server-restored` goes on.
+    due: the number that a `sequence-gap` should have gone on with. cursor, position: of `server-restored`, the last place
+    in the feed that both sides know.
     """
 
     type: str
@@ -202,6 +205,7 @@ class Problem(Struct, omit_defaults=True):
     limit: int | None = None
     due: int | None = None
     cursor: str | None = None
+    position: int | None = None
 
 
 class Result(Struct, omit_defaults=True):

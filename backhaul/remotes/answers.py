@@ -140,7 +140,14 @@ def _refusal(answer: Answer) -> BackhaulError:
         if name == "protocol-unsupported":
             return stranger(answer, said)
         said = f"{answer.origin} refuses: {said}"
-        return Refused(said, problem=name, status=answer.status, due=problem.due, cursor=problem.cursor or "")
+        return Refused(
+            said,
+            problem=name,
+            status=answer.status,
+            due=problem.due,
+            cursor=problem.cursor or "",
+            position=problem.position or 0,
+        )
     if answer.status == TOO_LARGE:
         return Refused(f"{answer.origin} takes no message of this size", problem="too-large", status=TOO_LARGE)
     return stranger(answer, _protocol(answer))

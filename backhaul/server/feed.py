@@ -53,9 +53,12 @@ class OutgoingPage(Struct):
 
 def pull(
     connection: Connection, secret: bytes, scope: str, replica: str, cursor: str, limit: int, now: int
-) -> OutgoingPage:
+) -> tuple[OutgoingPage, int]:
     """The next page after the cursor. Raises Refused `cursor-expired`, and `server-restored` with the cursor of the
-    last position that the server and the replica have in common."""
+    last position that the server and the replica have in common.
+
+    Returns the position up to which the replica has heard everything, too: below zero at the beginning.
+    """
     known = scopes.head(connection, scope)
     feed, head = known.feed, known.position
     place = cursors.unseal(secret, scope, feed, cursor)
@@ -66,7 +69,7 @@ def pull(
     page = _Page(place.floor, replica)
     with closing(records.since(connection, scope, place.start, limit + MOST_OPS + 1)) as rows:
         start = page.fill(rows, limit)
-    return OutgoingPage(
+    outgoing = OutgoingPage(
         records=page.records,
         cursor=cursors.seal(secret, scope, feed, _next(place, start, known, now)),
         position=_reached(start, head),
@@ -75,6 +78,7 @@ def pull(
         hlc=stamp_to_text(page.hlc),
         now=now,
     )
+    return outgoing, place.heard
 
 
 def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[OutgoingRecord]:
@@ -187,13 +191,13 @@ def _check_is_of_this_past(
     position, nonce = scopes.common(connection, scope, before=place.seen, until=place.at)
     said = {"seen": position, "nonce": nonce, "at": now}
     common = cursors.Place(floor=position, start=(position + 1, "", ""), began=position, **said)
-    raise ServerRestored(place.seen, cursors.seal(secret, scope, head.feed, common))
+    raise ServerRestored(place.seen, position, cursors.seal(secret, scope, head.feed, common))
 
 
 class ServerRestored(Refused):
     """seen: the position that the replica has been at, and the server is not any more."""
 
-    def __init__(self, seen: int, cursor: str) -> None:
+    def __init__(self, seen: int, position: int, cursor: str) -> None:
         told = refusal("server-restored", f"the server was put back to an older state: it has forgotten position {seen}")
-        super().__init__(str(told), problem=told.problem, status=told.status, cursor=cursor)
+        super().__init__(str(told), problem=told.problem, status=told.status, cursor=cursor, position=position)
         self.seen = seen

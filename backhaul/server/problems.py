@@ -64,9 +64,11 @@ def problem(name: str, detail: str = "", *, op: str | None = None, limit: int | 
 def of_refusal(refused: Refused, *, limit: int | None = None) -> Problem:
     """What a refused request is answered with."""
     told = problem(refused.problem, str(refused), limit=limit)
-    return msgspec.structs.replace(told, due=refused.due, cursor=refused.cursor or None)
+    if refused.cursor:
+        told = msgspec.structs.replace(told, cursor=refused.cursor, position=refused.position)
+    return msgspec.structs.replace(told, due=refused.due)
 
 
-def refusal(name: str, detail: str, *, due: int | None = None, cursor: str = "") -> Refused:
+def refusal(name: str, detail: str, *, due: int | None = None) -> Refused:
     """For raising: the whole request is refused."""
-    return Refused(detail, problem=name, status=CATALOGUE[name][0], due=due, cursor=cursor)
+    return Refused(detail, problem=name, status=CATALOGUE[name][0], due=due)

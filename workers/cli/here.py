@@ -51,10 +51,12 @@ class Here:
     @cached_property
     def remote(self) -> HttpRemote:
         from backhaul.remotes.http import HttpRemote
-        from config.credentials import read_token
+        from config.credentials import keeper, read_identity
 
-        replica = self.settings.replica
-        return HttpRemote(replica.remote, read_token(self.settings.state), allow_plain=replica.allow_plain_http)
+        replica, identity = self.settings.replica, read_identity(self.settings.state)
+        remote = HttpRemote(replica.remote, identity.token, allow_plain=replica.allow_plain_http)
+        remote.belong(identity.replica, keeper(self.settings.state))
+        return remote
 
     @cached_property
     def bell(self) -> CeleryBell:
