@@ -34,7 +34,7 @@ demo: $(VENV)/.installed  ## Two replicas, a server and all workers at work, off
 
 .PHONY: test
 test: $(VENV)/.installed-dev  ## All tests but chaos and bench; for some of them: make test ARGS="-k gate"
-	$(BIN)/pytest -m 'not chaos and not bench' $(ARGS)
+	$(BIN)/pytest -m 'not chaos and not bench' -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev  ## Style, types, and which module may import which

@@ -21,6 +21,7 @@ from backhaul.database import Database, open_database, sqlite_file
 from backhaul.errors import BackhaulError
 from backhaul.media import put, uploads
 from backhaul.media.uploads import Upload
+from backhaul.remotes import endpoint
 from backhaul.replica import aside, checkpoint, outbox
 from backhaul.replica.hook import Hook
 from backhaul.replica.why import why_record
@@ -37,6 +38,7 @@ class Status:
     """How far this replica is. Times: milliseconds since 1970. work: how many are in each state.
 
     aside: how many records of the server the app's own schema refuses for now.
+    held_until, held_because: the server asked to be left alone until then; None when it has not.
     """
 
     replica: str
@@ -50,6 +52,8 @@ class Status:
     last_push_at: int | None
     last_pull_at: int | None
     position: int
+    held_until: int | None
+    held_because: str | None
     work: dict[str, int]
     media: dict[str, int]
 
@@ -143,6 +147,7 @@ def read_status(database: Database, now: int) -> Status:
         known = checkpoint.read(connection)
         counts = outbox.counts(connection)
         oldest = counts.oldest_pending_at
+        held = endpoint.held(connection, now)
         return Status(
             replica=known.replica,
             scope=known.scope,
@@ -155,6 +160,8 @@ def read_status(database: Database, now: int) -> Status:
             last_push_at=known.last_push_at,
             last_pull_at=known.last_pull_at,
             position=known.position,
+            held_until=held.until if held else None,
+            held_because=held.because if held else None,
             work={str(state): number for state, number in ledger.counts(connection).items()},
             media={str(state): number for state, number in uploads.counts(connection).items()},
         )

@@ -6,13 +6,15 @@ Each table has one owner, the only file that writes it:
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
-    backhaul_aside      replica/aside.py          backhaul_stage      replica/stage.py
+    backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
+    backhaul_stage      replica/stage.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
     server_table        server/tables.py          server_upload       server/uploads.py
     server_enrolment    server/auth.py            server_media        server/uploads.py
-    server_replica      server/auth.py (**)       server_commit       server/scopes.py
+    server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
+    server_commit       server/scopes.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's,
 but for the numbers that are given out anew, and what is offered anew, in a recovery: replica/renumbering.py.
@@ -168,8 +170,8 @@ aside = Table(
     PrimaryKeyConstraint("table_name", "key"),
 )
 
-# What was fetched of a round of pages, until all of it is applied together; in a recovery, also which records the server
-# has (then without what they say). (replica/stage.py)
+# What was fetched of a round of pages, until all of it is applied together; in a recovery, also which records the
+# server has (then without what they say). (replica/stage.py)
 stage = Table(
     "backhaul_stage",
     replica_metadata,
@@ -179,6 +181,17 @@ stage = Table(
     Column("deleted", Integer, nullable=False),
     Column("record", Text),  # wire.Record, JSON
     PrimaryKeyConstraint("table_name", "key"),
+)
+
+# What is known of the server as an endpoint, once there is something to know: one row.
+endpoint = Table(
+    "backhaul_endpoint",
+    replica_metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("held_until", BigInteger, nullable=False, server_default="0"),  # it asked to be left alone until then
+    Column("held_because", Text),
+    Column("most_ops", Integer),  # of one message; NULL: nothing was learned
+    Column("most_bytes", BigInteger),
 )
 
 # Units of background execution. The row is the truth, a message only rings its bell.
@@ -398,6 +411,19 @@ server_record = Table(
     PrimaryKeyConstraint("scope", "table_name", "key"),
 )
 Index("ix_server_record_feed", server_record.c.scope, server_record.c.version)
+
+# The aggregates (records that are right only together), each as its last change (server/aggregates.py).
+server_aggregate = Table(
+    "server_aggregate",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("table_name", Text, nullable=False),  # of the root
+    Column("key", Text, nullable=False),  # of the root, canonical JSON array
+    Column("version", BigInteger, nullable=False),  # of the last change
+    Column("writer", Text, nullable=False),  # the replica that made it
+    Column("others", BigInteger, nullable=False),  # version of the last change by another one than that; 0: never
+    PrimaryKeyConstraint("scope", "table_name", "key"),
+)
 
 # Uploads that are not finished (server/uploads.py). The bytes lie in a file of the upload's own random name.
 server_upload = Table(

@@ -43,6 +43,16 @@ CATALOGUE = {
     "pull.set_aside": Event(
         WARNING, "pull: the app's own schema refuses {records} records; they are set aside", "backhaul_pull_aside_total"
     ),
+    "replica.signed_in": Event(
+        WARNING, "this database was the replica {was}; it is {replica} from now on", "backhaul_replica_signed_in_total"
+    ),
+    "replica.renumbered": Event(
+        WARNING, "the server has lost what came after number {due}: it goes again", "backhaul_replica_renumbered_total"
+    ),
+    "replica.recovering": Event(WARNING, "everything is pulled anew: {because}", "backhaul_replica_recovering_total"),
+    "replica.recovered": Event(
+        WARNING, "recovered: {deleted} records deleted here, {offered} offered anew", "backhaul_replica_recovered_total"
+    ),
     "queue.opened": Event(INFO, "queue {queue} is open", "backhaul_gate_opened_total"),
     "queue.closed": Event(INFO, "queue {queue} is closed: {reason}", "backhaul_gate_closed_total"),
     "broker.started": Event(INFO, "the broker runs at {address}", "backhaul_broker_started_total"),

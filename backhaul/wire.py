@@ -193,8 +193,10 @@ class OutgoingPush(Struct):
 class Problem(Struct, omit_defaults=True):
     """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name.
 
-    due: the number that a `sequence-gap` should have gone on with. cursor, position: of `server-restored`, the last place
-    in the feed that both sides know.
+    due: the number that a `sequence-gap` should have gone on with. cursor, position: of `server-restored`, the last
+    place in the feed that both sides know.
+    Of a conflict: cause: the op that it is held with. version: of the record as it stands there, 0 when it is not.
+    deleted, theirs: whether it is, and else the fields that the op names (of a delete, all); None when left out.
     """
 
     type: str
@@ -206,6 +208,10 @@ class Problem(Struct, omit_defaults=True):
     due: int | None = None
     cursor: str | None = None
     position: int | None = None
+    cause: str | None = None
+    theirs: dict[str, Value] | None = None
+    deleted: bool = False
+    version: int = 0
 
 
 class Result(Struct, omit_defaults=True):

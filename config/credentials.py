@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 from backhaul.errors import SignInRequired
@@ -54,6 +57,24 @@ def write_token(state: Path, token: str, replica: str = "") -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def nonce_of(state: Path, code: str) -> str:
+    """What goes along with this code, the same each time: should the answer be lost, it is given again."""
+    file = state / "enrolling"
+    spelt = sha256(code.encode()).hexdigest()
+    with suppress(FileNotFoundError):
+        known, _, nonce = file.read_text("ascii").partition(" ")
+        if known == spelt:
+            return nonce
+    nonce = token_hex(16)
+    file.touch(mode=0o600)
+    file.write_text(f"{spelt} {nonce}", "ascii")
+    return nonce
+
+
+def forget_nonce(state: Path) -> None:
+    (state / "enrolling").unlink(missing_ok=True)
 
 
 def _file(state: Path) -> Path:

@@ -10,7 +10,9 @@ import os
 import threading
 from typing import TypeVar
 
+from backhaul.clock import SystemClock
 from backhaul.database import Database, open_database
+from backhaul.remotes.endpoint import Endpoint
 from backhaul.remotes.http import HttpRemote
 from backhaul.remotes.tus import TusRemote
 from config.credentials import keeper, read_identity, read_token
@@ -47,7 +49,8 @@ def _kept(kind: type[AnyRemote], settings: Settings) -> AnyRemote:
     token = read_token(settings.state)
     known = getattr(_of_this_thread, kind.__name__, None)
     if known is None or known[0] != (os.getpid(), token):
-        made = kind(settings.replica.remote, token, allow_plain=settings.replica.allow_plain_http)
+        endpoint = Endpoint(database(settings), SystemClock())
+        made = kind(settings.replica.remote, token, allow_plain=settings.replica.allow_plain_http, endpoint=endpoint)
         known = ((os.getpid(), token), made)
         setattr(_of_this_thread, kind.__name__, known)
     kept: AnyRemote = known[1]

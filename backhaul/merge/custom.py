@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from inspect import isfunction
+from math import isfinite
 from typing import Any
 
 from backhaul.errors import Misused
@@ -16,6 +17,10 @@ from backhaul.errors import Misused
 Function = Callable[[Any, Any, Any], Any]  # base, mine, theirs -> the value
 
 SETTING = "[server] merge_modules"
+
+
+class MergeFailed(Exception):
+    """A function of the host's did not say what is to be."""
 
 
 class Functions:
@@ -31,6 +36,20 @@ class Functions:
         if found is None:
             found = self._found[said] = self._import(said)
         return found
+
+    def decide(self, said: str, base: Any, mine: Any, theirs: Any) -> Any:
+        """What the function makes of the three values, as JSON decodes it. Raises MergeFailed when it raises, cannot be
+        had, or returns what is no value."""
+        try:
+            made = self.find(said)(*map(_plain, (base, mine, theirs)))
+        except Exception as error:  # whatever a host's function may do
+            raise MergeFailed(f"{said} failed: {type(error).__name__}") from error
+        if isinstance(made, bytes | bytearray | memoryview):
+            return {"hex": bytes(made).hex()}
+        whole = type(made) is int and -(2**63) <= made < 2**63
+        if made is None or type(made) in (bool, str) or whole or (type(made) is float and isfinite(made)):
+            return made
+        raise MergeFailed(f"{said} returned what is no value: {type(made).__name__}")
 
     def _import(self, said: str) -> Function:
         _, _, path = said.partition(":")
@@ -54,3 +73,7 @@ class Functions:
         if not isfunction(found) or found.__module__ != module:
             raise Misused(f"{module!r} has no function {name!r} of its own", hint=f"define {name} in {module}")
         return found
+
+
+def _plain(value: Any) -> Any:
+    return bytes.fromhex(value["hex"]) if isinstance(value, dict) and "hex" in value else value

@@ -34,6 +34,7 @@ LONGEST_WAIT_MS = 3_600_000  # whatever a server asks for, it is asked again aft
 LONGEST_DETAIL = 500  # characters of a server's text that we repeat
 TOO_EARLY = 425
 TOO_LARGE = 413
+BUSY = (429, 503)
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)  # the last: thousands of brackets
 
 
@@ -88,7 +89,7 @@ def failure(answer: Answer) -> BackhaulError:
     status, origin = answer.status, answer.origin
     if status == 401:
         return signed_out(answer)
-    if status in (429, 503):
+    if status in BUSY:
         return Busy(f"{origin} is busy (HTTP {status})", retry_after_ms=retry_after_ms(answer.headers))
     if status in (408, TOO_EARLY) or status >= 500:
         return Unreachable(f"{origin} could not answer (HTTP {status})", hint="look into the server's log")
@@ -101,7 +102,7 @@ def signed_out(answer: Answer) -> SignInRequired:
     """The token is not, or no longer, one of this server's."""
     return SignInRequired(
         f"{answer.origin} does not accept this replica's token",
-        hint="put .backhaul/token back from a backup, or ask who runs the server; what waits is kept",
+        hint="sign in again: backhaul init --code CODE (from `backhaul enroll` on the server); what waits is kept",
     )
 
 

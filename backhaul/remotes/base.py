@@ -19,9 +19,7 @@ class Remote(Protocol):
     def signed_in_as(self) -> str | None:
         """The replica whose token this remote has, as far as it is known."""
 
-    def register(
-        self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = ""
-    ) -> Registered:
+    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
         """Spend a one-time code; the token that comes back is this remote's from then on.
 
         was: the replica that this one was before. nonce: with the same one, the same code may be said again."""

@@ -23,7 +23,8 @@ from urllib3.exceptions import HTTPError, LocationParseError, ReadTimeoutError
 from urllib3.util import Url, parse_url
 
 from backhaul.errors import ConfigurationInvalid, Misused, RemoteInsecure, Unreachable
-from backhaul.remotes.answers import MOST_ANSWER, Answer, AnswerTooLarge
+from backhaul.remotes.answers import BUSY, MOST_ANSWER, Answer, AnswerTooLarge, retry_after_ms
+from backhaul.remotes.endpoint import Endpoint
 from backhaul.wire import PROTOCOL, PROTOCOL_HEADER
 
 CONNECT_AND_READ = (5.0, 30.0)  # seconds without a sign of life
@@ -45,8 +46,10 @@ class Connection:
         *,
         allow_plain: bool = False,
         timeout: tuple[float, float] = CONNECT_AND_READ,
+        endpoint: Endpoint | None = None,
     ) -> None:
         parsed = _parsed(url)
+        self._endpoint = endpoint
         self.origin = parsed.url
         self._timeout = timeout
         self._authorization: str | None = None
@@ -73,7 +76,27 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
     ) -> Answer:
-        """One request and its whole answer, whatever its status. Raises Unreachable when there is no whole answer."""
+        """One request and its whole answer, whatever its status.
+
+        Raises Unreachable when there is no whole answer, and Busy, unasked, while the server is to be left alone.
+        """
+        if self._endpoint is not None:
+            self._endpoint.check()
+        answer = self._asked(method, path, query=query, headers=headers, body=body)
+        wait = retry_after_ms(answer.headers) if answer.status in BUSY else None
+        if wait and self._endpoint is not None:
+            self._endpoint.hold(wait, f"{self.origin} is busy (HTTP {answer.status})")
+        return answer
+
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        body: Body,
+    ) -> Answer:
         deadline = time.monotonic() + LONGEST_EXCHANGE  # a duration of ours, not a time of the world
         try:
             with self._session.request(

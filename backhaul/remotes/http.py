@@ -10,6 +10,7 @@ from typing import Any
 
 from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, message
 from backhaul.remotes.connection import CONNECT_AND_READ, Connection
+from backhaul.remotes.endpoint import Endpoint
 from backhaul.wire import (
     MOST_PAGE,
     Digest,
@@ -44,10 +45,11 @@ class HttpRemote:
         *,
         allow_plain: bool = False,
         timeout: tuple[float, float] = CONNECT_AND_READ,
+        endpoint: Endpoint | None = None,
     ) -> None:
-        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout)
         self._replica: str | None = None
         self._keep: Callable[[Registered], None] | None = None
+        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
         self._coding: str | None = "zstd"
         self._most_records = MOST_PAGE
 
@@ -62,9 +64,7 @@ class HttpRemote:
         """replica: whose token this is. keep: stores another identity, before it is used."""
         self._replica, self._keep = replica, keep
 
-    def register(
-        self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = ""
-    ) -> Registered:
+    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
         request = Registration(code=code, tables=list(tables), name=name, was=was, nonce=nonce)
         return self._sign_in(self._ask("POST", "/v1/replicas", request, Registered))
 

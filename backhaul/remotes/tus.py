@@ -13,6 +13,7 @@ from hashlib import sha256 as new_sha256
 from backhaul.errors import Unreachable
 from backhaul.remotes.answers import Answer, accept, signed_out, stranger
 from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
+from backhaul.remotes.endpoint import Endpoint
 
 TUS = {"Tus-Resumable": "1.0.0"}
 MEDIA = "/v1/media"
@@ -32,8 +33,9 @@ class TusRemote:
         *,
         allow_plain: bool = False,
         timeout: tuple[float, float] = CONNECT_AND_READ,
+        endpoint: Endpoint | None = None,
     ) -> None:
-        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout)
+        self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.origin!r})"

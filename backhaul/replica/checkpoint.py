@@ -98,7 +98,7 @@ def pulled(connection: Connection, page: Page, *, since: str, now: int) -> None:
     statement = """
         UPDATE backhaul_replica
         SET cursor = :cursor, position = CASE WHEN :more THEN position ELSE max(position, :position) END,
-            seen_hlc = max(seen_hlc, :hlc), last_pull_at = :now
+            seen_hlc = max(seen_hlc, :hlc), last_pull_at = :now, staged_cursor = ''
         WHERE cursor = :since
     """
     values = {
@@ -115,6 +115,12 @@ def pulled(connection: Connection, page: Page, *, since: str, now: int) -> None:
 def pull_from_the_beginning(connection: Connection) -> None:
     """The next pull fetches everything anew; the position that captured changes have seen stays known."""
     connection.execute(text("UPDATE backhaul_replica SET cursor = '', staged_cursor = ''"))
+
+
+def pull_elsewhere(connection: Connection) -> None:
+    """The next pull fetches everything from a server that has another past; nothing that it has was seen."""
+    statement = "UPDATE backhaul_replica SET cursor = '', staged_cursor = '', position = 0, recovering = ''"
+    connection.execute(text(statement))
 
 
 def staged(connection: Connection, page: Page, *, since: str) -> None:

@@ -16,10 +16,10 @@ was fetched (see pull.py). While it is `sent`, its version is how far the feed h
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from itertools import takewhile
+from hashlib import blake2b
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -27,9 +27,12 @@ from sqlalchemy import Connection, Row, RowMapping, text
 
 from backhaul.backoff import Backoff
 from backhaul.clock import BACKFILL_STAMP, stamp
+from backhaul.remotes import endpoint
 from backhaul.replica import checkpoint
-from backhaul.wire import Result, problem_name
+from backhaul.wire import MOST_BODY, MOST_OPS, Result, problem_name
 
+MOST_BYTES = endpoint.MOST_BYTES  # of the ops that are claimed together, unless one group alone is larger
+MEMBERS = 260  # bytes that an op has beside its key, its fields and its names, at most
 LONGEST_WAIT_MS = 2 * 3_600_000  # no wait is longer: one that ends later was set while the clock was wrong
 
 
@@ -48,6 +51,14 @@ class Change(NamedTuple):
     hlc: int
     attempts: int
     fence: int
+
+
+class GroupTooLarge(Exception):
+    """The next changes to send are one group that no server takes. first: the first of them."""
+
+    def __init__(self, first: int, because: str) -> None:
+        super().__init__(because)
+        self.first = first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +147,16 @@ CHANGE = """
 """
 
 
-def claim(connection: Connection, *, now: int, limit: int, lease_ms: int) -> list[Change]:
-    """The next changes to send, frozen and leased; none while others are on their way or wait for their next try."""
-    again = _sent(connection, _narrowed(connection, limit))
+def claim(connection: Connection, *, now: int, limit: int, lease_ms: int, most_bytes: int = MOST_BYTES) -> list[Change]:
+    """The next changes to send, frozen and leased; none while others are on their way or wait for their next try.
+
+    Raises GroupTooLarge.
+    """
+    again = _sent(connection, _narrowed(connection, limit), most_bytes)
     if any(_lies_ahead(row.lease_until, now) or _lies_ahead(row.next_at, now) for row in again):
         return []
     changes = [Change(*row[: len(Change._fields)]) for row in again]
-    changes = changes or _freeze(connection, next_pending(connection, limit), now=now)
+    changes = changes or _freeze(connection, next_pending(connection, limit, most_bytes), now=now)
     if changes:
         _lease(connection, changes, until=now + lease_ms)
     return changes
@@ -159,32 +173,63 @@ def _narrowed(connection: Connection, limit: int) -> int:
     return max(1, limit >> max(0, tries - 1))
 
 
-def next_pending(connection: Connection, limit: int) -> Sequence[Row[Any]]:
-    """The pending changes that the next claim takes: at least `limit`, if there are so many, and groups whole."""
+def size_of(change: Change | Row[Any]) -> int:
+    """Bytes of the op as it travels, a little more rather than less."""
+    return len(change.key) + len(change.fields or b"") + 6 * len(change.table_name) + MEMBERS
+
+
+def next_pending(connection: Connection, limit: int, most_bytes: int = MOST_BYTES) -> Sequence[Row[Any]]:
+    """The pending changes that the next claim takes: as many as both limits allow, and groups whole.
+
+    Raises GroupTooLarge.
+    """
     (after,) = connection.execute(text("SELECT frozen_id FROM backhaul_replica")).one()
     statement = f"{CHANGE} WHERE state = 'pending' AND id > :after ORDER BY id LIMIT :limit"
-    return _whole_groups(connection, statement, "id", after=after, limit=limit)
+    return _whole_groups(_rows_after(connection, statement, "id", after=after, limit=limit), limit, most_bytes)
 
 
-def _sent(connection: Connection, limit: int) -> Sequence[Row[Any]]:
+def _sent(connection: Connection, limit: int, most_bytes: int) -> Sequence[Row[Any]]:
     statement = f"{CHANGE} WHERE state = 'sent' AND send_seq > :after ORDER BY send_seq LIMIT :limit"
-    return _whole_groups(connection, statement, "send_seq", after=0, limit=limit)
+    return _whole_groups(_rows_after(connection, statement, "send_seq", after=0, limit=limit), limit, most_bytes)
 
 
-def _whole_groups(connection: Connection, statement: str, number: str, *, after: int, limit: int) -> Sequence[Row[Any]]:
-    """The first rows, and as many more as the last one's group has: a transaction's rows stand together."""
-    rows = list(connection.execute(text(statement), {"after": after, "limit": limit}))
-    while rows and rows[-1].group_id is not None:
-        values = {"after": getattr(rows[-1], number), "limit": limit}
-        same = list(takewhile(partial(_of_group, rows[-1].group_id), connection.execute(text(statement), values)))
-        rows += same
-        if len(same) < limit:
-            break
-    return rows
+def _rows_after(
+    connection: Connection, statement: str, number: str, *, after: int, limit: int
+) -> Generator[Row[Any], None, None]:
+    """The rows in their order, each read when it is wanted: together they may be more than we hold."""
+    streamed = text(statement).execution_options(stream_results=True)
+    while True:
+        count = 0
+        with connection.execute(streamed, {"after": after, "limit": limit + 1}) as result:
+            for row in result:
+                yield row
+                count, after = count + 1, getattr(row, number)
+        if count <= limit:
+            return
 
 
-def _of_group(group: str, row: Row[Any]) -> bool:
-    return bool(row.group_id == group)
+def _whole_groups(rows: Generator[Row[Any], None, None], limit: int, most_bytes: int) -> list[Row[Any]]:
+    """As many of the first rows as both limits allow, but one group at least, and whole: a transaction's rows stand
+    together. Raises GroupTooLarge when the first group is more than a server must take."""
+    taken: list[Row[Any]] = []
+    begun = size = 0  # where the last group begins; bytes of all
+    with closing(rows):
+        for row in rows:
+            if not taken or row.group_id is None or row.group_id != taken[-1].group_id:
+                if len(taken) >= limit:
+                    break
+                begun = len(taken)
+            size += size_of(row)
+            taken.append(row)
+            too_many = len(taken) > MOST_OPS
+            if begun and (too_many or size > min(most_bytes, MOST_BODY) or len(taken) - begun > limit):
+                del taken[begun:]
+                break
+            if too_many:
+                raise GroupTooLarge(taken[0].id, f"one transaction of more than {MOST_OPS} changes")
+            if size > MOST_BODY:
+                raise GroupTooLarge(taken[0].id, f"one transaction of more than {MOST_BODY} bytes")
+    return taken
 
 
 def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> list[Change]:
@@ -200,9 +245,16 @@ def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> li
             hlc = BACKFILL_STAMP
         else:
             hlc = last = _stamp(captured_at, seen_hlc, last, now=now, offset=offset)
-        changes.append(Change(number, token_hex(16), group, table, key, kind, fields, base, seq, hlc, attempts, fence))
+        op_id = _op_id(known.origin, number, captured_at, table, kind, key, fields)
+        changes.append(Change(number, op_id, group, table, key, kind, fields, base, seq, hlc, attempts, fence))
     checkpoint.numbered(connection, send_seq=seq, frozen_id=rows[-1].id)
     return changes
+
+
+def _op_id(origin: str, *said: object) -> str:
+    """Made of what was captured, where and when: a database that is put back to a backup, and sends again what it had
+    sent meanwhile, gives it the same id again. Two copies of a database that go on apart capture different things."""
+    return blake2b(f"{origin} {said}".encode(), digest_size=16).hexdigest()
 
 
 def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int) -> int:
@@ -373,6 +425,20 @@ def _park_and_fill(connection: Connection, rows: Sequence[tuple[int, int | None,
     ]
     connection.execute(text(fill), values)
     connection.execute(text(park), values)
+
+
+def park_group(connection: Connection, first: int, *, reason: str, detail: str, now: int) -> None:
+    """pending -> parked, for this change and the others of its group, however many, before any was sent."""
+    random = "lower(hex(randomblob(16)))"
+    if connection.dialect.name == "postgresql":
+        random = "replace(CAST(gen_random_uuid() AS text), '-', '')"
+    statement = f"""
+        UPDATE backhaul_outbox
+        SET state = 'parked', op_id = {random}, reason = :reason, detail = :detail, settled_at = :now
+        WHERE state = 'pending'
+          AND (id = :first OR id > :first AND group_id = (SELECT group_id FROM backhaul_outbox WHERE id = :first))
+    """  # noqa: S608 - one of two constants
+    connection.execute(text(statement), {"first": first, "reason": reason, "detail": detail, "now": now})
 
 
 def park_dependents(connection: Connection, causes: dict[int, str], *, now: int) -> None:

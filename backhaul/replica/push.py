@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
 
 from msgspec import UNSET, Raw
 from sqlalchemy import Connection
@@ -23,8 +22,11 @@ from backhaul.backoff import Backoff
 from backhaul.clock import Clock, stamp_to_text
 from backhaul.database import Database
 from backhaul.errors import Busy, Refused, SignInRequired, TryLater
+from backhaul.remotes import endpoint
+from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
-from backhaul.replica import backfill, checkpoint, dependents, outbox, tables
+from backhaul.replica import backfill, checkpoint, dependents, outbox, pull, recover, tables
+from backhaul.replica.context import Context
 from backhaul.replica.outbox import Change
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
@@ -33,15 +35,8 @@ from backhaul.wire import OutgoingOp, Pushed, Result, problem_name
 BATCH = 1_000  # changes; a group goes whole, so a batch may hold more
 LEASE_MS = 120_000  # well over the longest a remote may take to answer
 RETRY = Backoff(initial_ms=1_000, most_ms=300_000, jitter=1.0)
+HEALS = 3  # of one run; what is not put right by then stays for the next
 TOO_MUCH_OR_WRONG = (400, 413, 422)  # the message as a whole is refused: somewhere in it is the reason
-
-
-class Context(Protocol):
-    """What a journey needs of its run: a place to stop, and somewhere to say how far it is."""
-
-    def check(self) -> None: ...
-
-    def progress(self, said: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +64,8 @@ def push(
     if alone:
         with database.writing() as connection:
             outbox.take_over(connection)
-    acked = parked = 0
+    recover.be_oneself(database, remote)
+    acked = parked = heals = 0
     limit = batch
     while True:
         context.check()
@@ -82,6 +78,12 @@ def push(
         try:
             reply = _exchange(database, remote, changes, clock=clock, retry=retry)
         except Refused as refusal:
+            heals += 1
+            if heals <= HEALS and recover.heal_push(database, remote, refusal):
+                continue
+            if refusal.problem == "cursor-expired" and heals <= HEALS:  # first hear what is gone
+                pull.pull(database, remote, clock=clock, context=context)
+                continue
             if refusal.status not in TOO_MUCH_OR_WRONG:
                 raise
             limit = _narrow(database, changes, refusal, now=clock.now())
@@ -95,14 +97,23 @@ def push(
 def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
     with database.writing() as connection:
         tracked = tables.checked(connection)
+        endpoint.check(connection, now)
         checkpoint.clear_stale_mark(connection)
-        _park_dependents(connection, tracked, now=now, limit=limit)
-        return outbox.claim(connection, now=now, limit=limit, lease_ms=LEASE_MS)
+        learned = endpoint.sizes(connection)
+        limit, most_bytes = min(limit, learned.ops or limit), learned.size or endpoint.MOST_BYTES
+        while True:
+            try:
+                _park_dependents(connection, tracked, now=now, limit=limit, most_bytes=most_bytes)
+                return outbox.claim(connection, now=now, limit=limit, lease_ms=LEASE_MS, most_bytes=most_bytes)
+            except outbox.GroupTooLarge as found:
+                outbox.park_group(connection, found.first, reason="group-too-large", detail=str(found), now=now)
 
 
-def _park_dependents(connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int) -> None:
+def _park_dependents(
+    connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int, most_bytes: int
+) -> None:
     """Look at what the claim would take until it takes nothing that depends on a parked change."""
-    while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit)):
+    while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit, most_bytes)):
         causes = dependents.find(connection, tracked, first=rows[0].id, last=rows[-1].id)
         if not causes:
             return
@@ -111,8 +122,9 @@ def _park_dependents(connection: Connection, tracked: Sequence[Tracked], *, now:
 
 def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, clock: Clock, retry: Backoff) -> Pushed:
     """Send; whatever the outcome, the changes are never left leased."""
+    outgoing = _outgoing_all(database, changes)
     try:
-        reply = remote.push([_outgoing(change) for change in changes])
+        reply = remote.push(outgoing)
     except TryLater as error:
         now = clock.now()
         wait = max(outbox.next_try(changes, retry, now), now + (error.retry_after_ms or 0))
@@ -135,7 +147,9 @@ def _settle(
     database: Database, changes: Sequence[Change], reply: Pushed, *, asked_at: int, now: int, retry: Backoff
 ) -> tuple[int, int]:
     """Returns how many the server has taken, and how many it has refused. Raises Busy when it left some undecided."""
-    results = {result.op: result for result in reply.results}
+    results: dict[str, Result] = {}
+    for result in reply.results:  # what is said twice, or of others, counts for nothing
+        results.setdefault(result.op, result)
     wait = 0
     with database.writing() as connection:
         checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
@@ -145,16 +159,21 @@ def _settle(
             if not (drifted and outbox.restamp(connection, now=now)):
                 wait = outbox.next_try(undecided, retry, now) - now
             outbox.release(connection, undecided, next_at=now + wait, error="no outcome yet")
-        taken = {result.op for result in reply.results if result.status in ("applied", "duplicate")}
-        accepted = len(taken)
+        accepted = sum(_is_taken(results.get(change.op_id)) for change in changes)
         refused = len(changes) - len(undecided) - accepted
         if refused:
             _park_what_was_cut_off(connection, now=now)
         checkpoint.pushed(connection, now)
+        if accepted:
+            endpoint.went_through(connection, most_ops=BATCH, most_bytes=endpoint.MOST_BYTES)
     emit("push.settled", acked=accepted, refused=refused)
     if wait:
         raise Busy(f"the server has not decided about {len(undecided)} changes yet", retry_after_ms=wait)
     return accepted, refused
+
+
+def _is_taken(result: Result | None) -> bool:
+    return result is not None and result.status in ("applied", "duplicate")
 
 
 def _has_drifted(result: Result | None) -> bool:
@@ -173,6 +192,9 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, 
     """Half as many groups next time, until the one that is the reason stands alone; that one is parked."""
     groups = [list(group) for _, group in groupby(changes, key=lambda one: one.group_id or f"op {one.op_id}")]
     if len(groups) > 1:
+        if refusal.status == TOO_LARGE:
+            with database.writing() as connection:
+                endpoint.too_large(connection, ops=len(changes), size=sum(map(outbox.size_of, changes)))
         return sum(map(len, groups[: len(groups) // 2]))
     with database.writing() as connection:
         outbox.park_unsendable(connection, groups[0], reason=refusal.problem, detail=str(refusal), now=now)
@@ -181,7 +203,14 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, 
     return len(changes)
 
 
-def _outgoing(change: Change) -> OutgoingOp:
+def _outgoing_all(database: Database, changes: Sequence[Change]) -> list[OutgoingOp]:
+    with database.reading() as connection:
+        former_id = checkpoint.read(connection).former_id
+        unsent = frozenset(backfill.remaining(connection))
+    return [_outgoing(change, former=change.id <= former_id, early=change.table_name in unsent) for change in changes]
+
+
+def _outgoing(change: Change, *, former: bool, early: bool) -> OutgoingOp:
     return OutgoingOp(
         op=change.op_id,
         seq=change.send_seq,
@@ -192,6 +221,8 @@ def _outgoing(change: Change) -> OutgoingOp:
         base=change.base,
         group=change.group_id,
         fields=UNSET if change.fields is None else Raw(change.fields),
+        former=former,
+        early=early and change.kind == "update",
     )
 
 

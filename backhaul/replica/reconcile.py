@@ -19,8 +19,9 @@ from backhaul.digest import fingerprint, row_hash
 from backhaul.remotes.base import Remote
 from backhaul.replica import checkpoint, outbox, tables
 from backhaul.replica.capture import field_names, quoted
+from backhaul.replica.context import Context
 from backhaul.replica.pull import pull
-from backhaul.replica.push import Context, push
+from backhaul.replica.push import push
 from backhaul.wire import Table, TableDigest, from_plain
 
 CHUNK = 2_000  # rows held at once

@@ -9,7 +9,7 @@ over the ops, however long the chains are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec import UNSET
 
 from backhaul.clock import BACKFILL_STAMP, stamp_from_text
 from backhaul.merge import Change, State
-from backhaul.server.problems import problem
+from backhaul.server.problems import is_conflict, problem
 from backhaul.server.records import Place
 from backhaul.server.tables import Shape
 from backhaul.wire import Op, Problem, Tagged, Value, canonical_key
@@ -27,12 +27,16 @@ Target = tuple[str, tuple[str, ...], str]  # a table, columns of it, and the can
 
 
 class Item(msgspec.Struct, kw_only=True):
-    """An op on its way in. place: its record, as far as it has one. problem: why it is refused."""
+    """An op on its way in. place: its record, as far as it has one. problem: why it is refused, or is a conflict.
+
+    roots: the aggregates that it changes.
+    """
 
     op: Op
     place: Place | None = None
     change: Change | None = None  # None: nothing to apply (a void op, or one that is refused for what it says)
     problem: Problem | None = None
+    roots: tuple[Place, ...] = ()
 
 
 def read(op: Op, shapes: Mapping[str, Shape], replica: str) -> Item:
@@ -51,9 +55,13 @@ def read(op: Op, shapes: Mapping[str, Shape], replica: str) -> Item:
 def refuse(items: Sequence[Item], states: Mapping[Place, State], shapes: Mapping[str, Shape], replica: str) -> None:
     """Give a problem to each op whose key is taken, and then to all that depends on a refused one."""
     _refuse_taken_keys(items, states, shapes, replica)
-    reached = [index for index, item in enumerate(items) if item.problem]
+    reached = [index for index, item in enumerate(items) if item.problem and not is_conflict(item.problem)]
     if reached:
-        _spread(items, reached, shapes)
+        spread(items, reached, shapes, _because_refused)
+
+
+def _because_refused(op: Op, cause: Op) -> Problem:
+    return problem("depends-on-refused", f"depends on the op {cause.op}, which is refused", op=op.op)
 
 
 def _told(op: Op, shape: Shape | None) -> Problem | None:
@@ -129,17 +137,16 @@ def _is_anothers(state: State | None, op: Op, change: Change, replica: str) -> b
     return state.born > op.base
 
 
-def _spread(items: Sequence[Item], reached: list[int], shapes: Mapping[str, Shape]) -> None:
+def spread(
+    items: Sequence[Item], reached: list[int], shapes: Mapping[str, Shape], told: Callable[[Op, Op], Problem]
+) -> None:
+    """Give a problem to all that depends on the items at these indexes. told: the problem, of an op and its cause."""
     dependents = _Dependents(items, shapes)
     while reached:
         cause = reached.pop()
         for index in dependents.of(cause):
             if items[index].problem is None:
-                items[index].problem = problem(
-                    "depends-on-refused",
-                    f"depends on the op {items[cause].op.op}, which is refused",
-                    op=items[index].op.op,
-                )
+                items[index].problem = told(items[index].op, items[cause].op)
                 reached.append(index)
 
 
@@ -151,6 +158,7 @@ class _Dependents:
         self._shapes = shapes
         self._by_group: dict[str, list[int]] = defaultdict(list)
         self._by_place: dict[Place, list[int]] = defaultdict(list)
+        self._by_root: dict[Place, list[int]] = defaultdict(list)
         self._by_target: dict[Target, list[int]] = defaultdict(list)
         for index, item in enumerate(items):
             self._enter(index, item)
@@ -163,6 +171,8 @@ class _Dependents:
             yield from self._by_group.pop(item.op.group, ())
         if item.place is not None:
             yield from self._later(item.place, cause)
+        for root in item.roots:
+            yield from self._by_root.pop(root, ())
         if item.op.kind in MAKES:
             for target in self._made(item.op):
                 yield from self._by_target.pop(target, ())
@@ -172,6 +182,8 @@ class _Dependents:
             self._by_group[item.op.group].append(index)
         if item.place is not None:
             self._by_place[item.place].append(index)
+        for root in item.roots:
+            self._by_root[root].append(index)
         for target in self._pointed_at(item.op):
             self._by_target[target].append(index)
 

@@ -138,7 +138,7 @@ def _spend(connection: Connection, registration: Registration, now: int) -> tupl
 
 
 def _known(connection: Connection, was: str, scope: str) -> str:
-    """"" when the server does not know it (any more). Raises Refused `replica-unrelated`."""
+    """ "" when the server does not know it (any more). Raises Refused `replica-unrelated`."""
     statement = "SELECT scope FROM server_replica WHERE replica = :replica"
     found = connection.execute(text(statement), {"replica": was}).scalar()
     if found not in (None, scope):

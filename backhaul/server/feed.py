@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 from sqlalchemy import Connection, Row
 
 from backhaul.clock import stamp_to_text
-from backhaul.errors import Refused
 from backhaul.digest import fingerprint, row_hash
+from backhaul.errors import Refused
 from backhaul.server import cursors, records, scopes, tables
 from backhaul.server.problems import refusal
 from backhaul.wire import MOST_OPS, MOST_PAGE, Digest, TableDigest, canonical_key
@@ -51,13 +51,21 @@ class OutgoingPage(Struct):
     now: int
 
 
+class Heard(NamedTuple):
+    """position: up to which the replica has everything; below zero at the beginning. forgotten: up to which the server
+    remembers no deletion."""
+
+    position: int
+    forgotten: int
+
+
 def pull(
     connection: Connection, secret: bytes, scope: str, replica: str, cursor: str, limit: int, now: int
-) -> tuple[OutgoingPage, int]:
+) -> tuple[OutgoingPage, Heard]:
     """The next page after the cursor. Raises Refused `cursor-expired`, and `server-restored` with the cursor of the
     last position that the server and the replica have in common.
 
-    Returns the position up to which the replica has heard everything, too: below zero at the beginning.
+    Returns what the replica has heard of, too.
     """
     known = scopes.head(connection, scope)
     feed, head = known.feed, known.position
@@ -78,7 +86,7 @@ def pull(
         hlc=stamp_to_text(page.hlc),
         now=now,
     )
-    return outgoing, place.heard
+    return outgoing, Heard(place.floor, max(known.horizon, known.collected))
 
 
 def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[OutgoingRecord]:
@@ -169,11 +177,12 @@ def _reached(start: tuple[int, str, str] | None, head: int) -> int:
 
 
 def _next(place: cursors.Place, start: tuple[int, str, str] | None, head: scopes.Head, now: int) -> cursors.Place:
-    said = {"seen": head.position, "nonce": head.nonce, "at": now}
     if start is None:
-        return cursors.Place(floor=head.position, start=(head.position + 1, "", ""), began=head.position, **said)
-    began = head.position if place.began == cursors.BEGINNING else place.began
-    return cursors.Place(floor=place.floor, start=start, began=began, **said)
+        place = cursors.Place(floor=head.position, start=(head.position + 1, "", ""), began=head.position)
+    else:
+        began = head.position if place.began == cursors.BEGINNING else place.began
+        place = cursors.Place(floor=place.floor, start=start, began=began)
+    return msgspec.structs.replace(place, seen=head.position, nonce=head.nonce, at=now)
 
 
 def _check_is_young(place: cursors.Place, head: scopes.Head) -> None:
@@ -189,8 +198,9 @@ def _check_is_of_this_past(
         return
     # What was committed before the cursor was written, and is still here, was there before the backup was taken.
     position, nonce = scopes.common(connection, scope, before=place.seen, until=place.at)
-    said = {"seen": position, "nonce": nonce, "at": now}
-    common = cursors.Place(floor=position, start=(position + 1, "", ""), began=position, **said)
+    common = cursors.Place(
+        floor=position, start=(position + 1, "", ""), began=position, seen=position, nonce=nonce, at=now
+    )
     raise ServerRestored(place.seen, position, cursors.seal(secret, scope, head.feed, common))
 
 
@@ -198,6 +208,6 @@ class ServerRestored(Refused):
     """seen: the position that the replica has been at, and the server is not any more."""
 
     def __init__(self, seen: int, position: int, cursor: str) -> None:
-        told = refusal("server-restored", f"the server was put back to an older state: it has forgotten position {seen}")
+        told = refusal("server-restored", f"the server was put back to a backup: it knows nothing of position {seen}")
         super().__init__(str(told), problem=told.problem, status=told.status, cursor=cursor, position=position)
         self.seen = seen

@@ -35,7 +35,7 @@ def standing(connection: Connection, replica: Replica) -> Standing:
     """
     row = connection.execute(text(statement), {"replica": replica.id}).one()
     if row.position is not None and row.position < max(row.collected, row.horizon):
-        raise refusal("cursor-expired", "this replica has not pulled for so long that deletions are forgotten: pull first")
+        raise refusal("cursor-expired", "this replica was away so long that deletions are forgotten: pull first")
     return Standing(hlc=row.hlc, collected=row.collected)
 
 

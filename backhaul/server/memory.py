@@ -78,9 +78,7 @@ class StoreRemote:
     def signed_in_as(self) -> str | None:
         return None if self.replica is None else self.replica.id
 
-    def register(
-        self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = ""
-    ) -> Registered:
+    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
         registration = Registration(code=code, tables=list(tables), name=name, was=was, nonce=nonce)
         with self.store.database.writing() as connection:
             registered = auth.register(connection, registration, self._clock.now(), self.store.functions)

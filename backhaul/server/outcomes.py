@@ -1,8 +1,8 @@
 """What became of each op, and how far each replica's numbers are known: the memory that makes a resend harmless.
 
 The only file that writes `server_applied`, and `high_water` and `settled` in `server_replica`. The high-water mark is
-kept for ever, the outcomes for 30 days and until the replica knows them: who goes on behind a number has the outcomes of
-all before it. So a number whose outcome is forgotten is never sent again, but by a database that was copied or put back.
+kept for ever, the outcomes for 30 days and until the replica knows them: who goes on behind a number has the outcomes
+of all before it. So only a database that was copied, or put back, sends a number again whose outcome is forgotten.
 """
 
 from __future__ import annotations

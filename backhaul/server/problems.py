@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from backhaul.errors import Refused
-from backhaul.wire import PROBLEM_BASE, Problem
+from backhaul.wire import PROBLEM_BASE, Problem, problem_name
 
 CATALOGUE: dict[str, tuple[int, str]] = {
     # of a request
@@ -21,7 +21,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "sequence-gap": (409, "The numbers do not continue where the server stands"),
     "schema-conflict": (409, "The table is known otherwise"),
     "replica-unrelated": (409, "The replica that this one says it was is of another scope"),
-    "cursor-expired": (410, "The cursor is not of this feed, or too old"),
+    "cursor-expired": (410, "The cursor is not of this feed"),
     "server-restored": (410, "The server was put back to an older state"),
     "batch-too-large": (413, "Too much in one request"),
     "answer-too-large": (413, "The answer would be too large"),
@@ -42,6 +42,9 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "depends-on-refused": (422, "What it depends on was refused"),
     "record-gone": (422, "The record was deleted, so long ago that the server has forgotten it"),
     "outcome-forgotten": (422, "Whether this was taken before is no longer known"),
+    "conflict": (409, "Another replica wrote meanwhile, and a person is to decide"),
+    "merge-failed": (409, "The function that is to merge the field failed"),
+    "depends-on-conflict": (409, "What it depends on is a conflict"),
     "clock-drift": (422, "The stamp is too far ahead of the server's clock"),
     # of media
     "metadata-invalid": (400, "Upload-Metadata cannot be used"),
@@ -55,6 +58,8 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "storage-full": (507, "The server's disk is full"),
 }
 
+CONFLICTS = ("conflict", "merge-failed", "depends-on-conflict")
+
 
 def problem(name: str, detail: str = "", *, op: str | None = None, limit: int | None = None) -> Problem:
     status, title = CATALOGUE[name]
@@ -67,6 +72,11 @@ def of_refusal(refused: Refused, *, limit: int | None = None) -> Problem:
     if refused.cursor:
         told = msgspec.structs.replace(told, cursor=refused.cursor, position=refused.position)
     return msgspec.structs.replace(told, due=refused.due)
+
+
+def is_conflict(told: Problem | None) -> bool:
+    """Whether it is for a person to decide, and not refused."""
+    return told is not None and problem_name(told) in CONFLICTS
 
 
 def refusal(name: str, detail: str, *, due: int | None = None) -> Refused:

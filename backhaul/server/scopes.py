@@ -89,7 +89,7 @@ def head(connection: Connection, scope: str) -> Head:
 
 
 def nonce_at(connection: Connection, scope: str, position: int) -> str:
-    """"" where no push has ended, as at the beginning."""
+    """ "" where no push has ended, as at the beginning."""
     statement = "SELECT nonce FROM server_commit WHERE scope = :scope AND position = :position"
     return connection.execute(text(statement), {"scope": scope, "position": position}).scalar() or ""
 

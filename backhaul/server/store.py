@@ -22,14 +22,16 @@ from backhaul.clock import stamp, stamp_from_text, stamp_milliseconds, stamp_to_
 from backhaul.database import Database
 from backhaul.errors import DatabaseBusy
 from backhaul.merge import Functions, State, merge
+from backhaul.merge.aggregate import Aggregates
 from backhaul.migrations import upgrade_server
-from backhaul.server import feed, former, horizon, outcomes, records, scopes, tables
+from backhaul.server import aggregates, conflicts, feed, former, horizon, outcomes, records, scopes, tables
 from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
 from backhaul.server.gone import refuse_gone
-from backhaul.server.problems import problem, refusal
+from backhaul.server.horizon import Standing
+from backhaul.server.problems import is_conflict, problem, refusal
 from backhaul.server.records import Place
-from backhaul.wire import Digest, Op, Pushed, Result, Table, canonical_key
+from backhaul.wire import Digest, Op, Pushed, Result, Status, Table, canonical_key
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
@@ -119,7 +121,7 @@ class Store:
                 results |= former.known(connection, replica.id, accepted)
                 new = [op for op in accepted if op.seq not in results]
                 refused = [(op, results[op.seq]) for op in ops if op.seq in results and results[op.seq].problem]
-                settled, reached = _apply(connection, replica, new, refused, position, standing.collected, now)
+                settled, reached = _apply(connection, replica, new, refused, position, self.functions, standing, now)
                 results |= {op.seq: result for op, result in zip(new, settled, strict=True)}
                 outcomes.keep(connection, replica.id, accepted, [results[op.seq] for op in accepted], now)
                 first, last = ops[0].seq, accepted[-1].seq
@@ -160,14 +162,15 @@ class Store:
                 horizon.collect(connection, scope, now=now, horizon_ms=self._horizon_ms)
         return forgotten
 
-    def _note_heard(self, replica: str, position: int, now: int) -> None:
+    def _note_heard(self, replica: str, heard: feed.Heard, now: int) -> None:
         """Now and then, for a pull should cost no write: what stands there may lag behind."""
         noted, at = self._heard.get(replica, (-1, 0))
-        if position < 0 or position == noted or (0 <= now - at < NOTE_EVERY_MS and noted >= 0):
+        lately = noted >= heard.forgotten and 0 <= now - at < NOTE_EVERY_MS
+        if heard.position < 0 or heard.position == noted or lately:
             return
         with suppress(DatabaseBusy, OperationalError), self.database.writing() as connection:
-            horizon.heard(connection, replica, position, now)
-            self._heard[replica] = (position, now)
+            horizon.heard(connection, replica, heard.position, now)
+            self._heard[replica] = (heard.position, now)
 
     def _purge_now_and_then(self, now: int) -> None:
         if not 0 <= now - self._purged_at < PURGE_EVERY_MS:
@@ -226,7 +229,8 @@ def _apply(
     ops: Sequence[Op],
     refused: Sequence[tuple[Op, Result]],
     position: int,
-    collected: int,
+    functions: Functions,
+    standing: Standing,
     now: int,
 ) -> tuple[list[Result], int]:
     """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
@@ -236,10 +240,16 @@ def _apply(
     states = records.find(connection, replica.scope, places)
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
     former.refuse_forgotten(items, now)
-    refuse_gone(items, states, collected)
+    refuse_gone(items, states, standing.collected)
     refuse(before + items, states, shapes, replica.id)
+    whole = Aggregates(shapes)
+    conflicts.find_roots(before + items, states, whole)
+    marks = aggregates.find(connection, replica.scope, {root: None for item in items for root in item.roots})
+    conflicts.hold(before + items, states, shapes, whole, marks, replica.id, functions)
     versions, reached = _versions(items, position)
-    records.keep(connection, replica.scope, _merged(items, states, versions))
+    merged = _merged(items, states, versions, whole)
+    records.keep(connection, replica.scope, merged)
+    aggregates.keep(connection, replica.scope, conflicts.changed_roots(items, merged), replica.id)
     return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached
 
 
@@ -267,7 +277,9 @@ def _versions(items: Sequence[Item], position: int) -> tuple[list[int], int]:
     return versions, position
 
 
-def _merged(items: Sequence[Item], states: Mapping[Place, State], versions: Sequence[int]) -> dict[Place, State]:
+def _merged(
+    items: Sequence[Item], states: Mapping[Place, State], versions: Sequence[int], whole: Aggregates
+) -> dict[Place, State]:
     """The records that are not as they were, by group: versions only grow."""
     changed: dict[Place, State] = {}
     for version, item in sorted(zip(versions, items, strict=True), key=lambda pair: pair[0]):
@@ -275,11 +287,12 @@ def _merged(items: Sequence[Item], states: Mapping[Place, State], versions: Sequ
             before = changed.get(item.place) or states.get(item.place)
             after = merge(before, item.change, version)
             if after is not before:
-                changed[item.place] = after
+                changed[item.place] = conflicts.remembering_root(before, after, whole.columns(item.op.table))
     return changed
 
 
 def _result(item: Item, version: int) -> Result:
     if item.problem is not None:
-        return Result(op=item.op.op, status="rejected", problem=item.problem)
+        status: Status = "conflict" if is_conflict(item.problem) else "rejected"
+        return Result(op=item.op.op, status=status, problem=item.problem)
     return Result(op=item.op.op, status="applied", version=version)

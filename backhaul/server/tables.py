@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from backhaul.errors import Misused
 from backhaul.merge import Functions
+from backhaul.server.aggregates import contradiction
 from backhaul.server.problems import refusal
 from backhaul.wire import STRATEGIES, Deletes, KeyKind, Reference, Table, encode, strategy_name
 
@@ -48,6 +49,9 @@ def declare(
     known = {name: _table(definition) for name, definition in _definitions(connection, scope)}
     for table in tables:
         known[table.name] = _union(known[table.name], table) if table.name in known else table
+    reason = contradiction(known)
+    if reason:
+        raise refusal("table-invalid", reason)
     rows = [{"scope": scope, "name": table.name, "definition": encode(known[table.name]).decode()} for table in tables]
     if rows:
         _keep(connection, rows)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backhaul.errors import Refused
+from backhaul.remotes import endpoint
 from backhaul.replica import outbox, tables
 from backhaul.work import ledger
 from backhaul.work.ledger import Work
@@ -58,6 +59,7 @@ def _awake(here: Here, name: str) -> Work:
     with here.database.writing() as connection:
         if ledger.get(connection, name) is None:
             ensure_standing(connection, here.settings, here.now)
+        endpoint.let_go(connection)
         if name != "pull":
             outbox.hasten(connection)
         woken = ledger.wake(connection, name, here.now, force=True)

@@ -50,11 +50,17 @@ class Here:
 
     @cached_property
     def remote(self) -> HttpRemote:
+        from backhaul.remotes.endpoint import Endpoint
         from backhaul.remotes.http import HttpRemote
         from config.credentials import keeper, read_identity
 
         replica, identity = self.settings.replica, read_identity(self.settings.state)
-        remote = HttpRemote(replica.remote, identity.token, allow_plain=replica.allow_plain_http)
+        remote = HttpRemote(
+            replica.remote,
+            identity.token,
+            allow_plain=replica.allow_plain_http,
+            endpoint=Endpoint(self.database, self.clock),
+        )
         remote.belong(identity.replica, keeper(self.settings.state))
         return remote
 

@@ -9,6 +9,7 @@ import typer
 from sqlalchemy import Connection
 
 from backhaul.client import Status, read_status
+from backhaul.clock import iso
 from backhaul.replica import tables
 from backhaul.work.constraints import judge
 from backhaul.work.roster import Worker
@@ -90,6 +91,8 @@ def _say(here: Here, known: Status, around: dict[str, Any]) -> None:
         print(f"backfill  {sent} rows taken up; still to come: {', '.join(around['backfill']['tables_waiting'])}")
     if around["altered"]:
         print(f"altered   {', '.join(around['altered'])}: run backhaul init to renew what captures their changes")
+    if known.held_until is not None:
+        print(f"held      until {iso(known.held_until)}: {known.held_because}")
     print(f"last      push {ago(known.last_push_at, now)}, pull {ago(known.last_pull_at, now)}")
     print(f"media     {_counted(known.media)}")
     print(f"work      {_counted(known.work)}")

@@ -1,0 +1,179 @@
+"""Where the faults strike: a server as a process of its own, a proxy before it, and two replicas.
+
+`a` goes to the server past the faults, `b` by the proxy. Every scene is played so:
+
+    both have the same rows; both write; the fault strikes b, or the server; the fault ends
+    then journeys run, and nobody writes: until nothing waits any more, and all are equal (`drain`)
+
+A stage is as good as new after a scene that ended well, and serves for the next one, which writes rows of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from backhaul.backoff import Backoff
+from backhaul.clock import SystemClock
+from backhaul.database import open_database
+from backhaul.errors import BackhaulError
+from backhaul.remotes.http import HttpRemote
+from backhaul.replica.reconcile import Comparison, compare
+from backhaul.server import auth
+from backhaul.server.settings import Settings
+from tests.checker import processes
+from tests.faults.proxy import Proxy, honest, proxy
+from tests.replicas import Replica, make_replica
+from tests.services import free_port
+from tests.waiting import eventually
+
+SCOPE = "staged"
+RETRY = Backoff(initial_ms=1, most_ms=20)
+TIMEOUT = (1.0, 0.4)  # longer than any honest answer here takes, and shorter than a slow server's
+DRAIN_SECONDS = 20
+TABLES = ("customer", "invoice", "line")
+
+
+class Stage:
+    """server_url: of the server's database; None is SQLite in its folder."""
+
+    def __init__(self, folder: Path, server_url: str | None, stack: ExitStack) -> None:
+        self.folder = folder
+        self.data = folder / "server"
+        self.server_url = server_url
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._server: BaseProcess | None = None
+        stack.callback(self.kill_server)
+        self.serve()
+        self.between: Proxy = stack.enter_context(proxy(self.url))
+        self.a = self._replica("a", self.url, stack)
+        self.b = self._replica("b", self.between.url, stack)
+        self.drained = True
+        self.first = 0  # the first key of the scene that is played
+
+    # ---------------------------------------------------------------------------------------------- the server
+
+    def serve(self) -> None:
+        """Start it, unless it runs."""
+        if self._server is None:
+            self._server = processes.start(processes.serve_on, self._port, self.data, self.server_url)
+            eventually(self._listens, 30, "the server listens", pause=0.03)
+
+    def kill_server(self) -> None:
+        """kill -9."""
+        if self._server is not None:
+            processes.kill(self._server)
+            self._server = None
+
+    def serve_with(self, target: Any, *given: Any) -> None:
+        """In place of the server, the same with something done to its process before."""
+        self.kill_server()
+        self._server = processes.start(target, *given, self._port, self.data, self.server_url)
+        eventually(self._listens, 30, "the server listens", pause=0.03)
+
+    def _listens(self) -> bool:
+        remote = HttpRemote(self.url)
+        try:
+            remote.digest()
+        except BackhaulError as error:
+            return "token" in str(error)
+        finally:
+            remote.close()
+        return True
+
+    # ---------------------------------------------------------------------------------------------- the replicas
+
+    def _replica(self, name: str, url: str, stack: ExitStack) -> Replica:
+        database = open_database(Settings(data=self.data, database_url=self.server_url).url)
+        with database.writing() as connection:
+            code = auth.enrol(connection, SCOPE, SystemClock().now())
+        database.close()
+        remote = HttpRemote(url, timeout=TIMEOUT)
+        stack.callback(remote.close)
+        replica = make_replica(self.folder / f"{name}.sqlite", remote, code=code)
+        stack.callback(replica.close)
+        return replica
+
+    def begin(self) -> None:
+        """The next scene: three customers that both know."""
+        self.drained = False
+        self.first += 100
+        rows = [(self.first + number, "Ada") for number in (1, 2, 3)]
+        with self.a.app:
+            self.a.app.executemany("INSERT INTO customer (id, name) VALUES (?, ?)", rows)
+        self.a.sync()
+        self.b.sync()
+
+    def write(self) -> None:
+        """Both do: what is alone, what belongs together, what the other one has changed, too, and what goes away."""
+        for replica, number in ((self.a, self.first + 10), (self.b, self.first + 20)):
+            replica.write("UPDATE customer SET phone = ? WHERE id = ?", f"of {number}", self.first + 1)
+            with replica.app:
+                replica.app.execute("UPDATE backhaul_replica SET group_id = ?", (f"invoice {number}",))
+                replica.app.execute("INSERT INTO invoice (id, customer_id, total) VALUES (?, 1, 12.5)", (number,))
+                lines = [(number, position, "tea") for position in range(3)]
+                replica.app.executemany("INSERT INTO line VALUES (?, ?, ?)", lines)
+                replica.app.execute("UPDATE backhaul_replica SET group_id = NULL")
+            replica.write("INSERT INTO customer (id, name) VALUES (?, 'Kim')", number)
+            replica.write("UPDATE customer SET phone = ? WHERE id = ?", "5", number)
+        self.b.write("DELETE FROM customer WHERE id = ?", self.first + 3)
+
+    def check_that_nothing_is_lost(self) -> None:
+        first = self.first
+        for replica in (self.a, self.b):
+            phones = {key: phone for key, _, phone, *_ in replica.rows("customer") if key > first}
+            assert phones.keys() == {first + 1, first + 2, first + 10, first + 20}
+            assert phones[first + 1] in (f"of {first + 10}", f"of {first + 20}")
+            assert (phones[first + 10], phones[first + 20]) == ("5", "5")
+            assert {key for key, *_ in replica.rows("invoice") if key > first} == {first + 10, first + 20}
+            assert sum(key > first for key, *_ in replica.rows("line")) == 6
+
+    # ---------------------------------------------------------------------------------------------- journeys
+
+    def push(self, replica: Replica) -> Exception | None:
+        """One run, as a worker does it; what it has raised."""
+        return _raised(lambda: replica.push(retry=RETRY, alone=True))
+
+    def pull(self, replica: Replica) -> Exception | None:
+        return _raised(replica.pull)
+
+    def heal(self) -> None:
+        self.between.rule = honest
+        self.serve()
+
+    def drain(self) -> None:
+        """Journeys, and nothing else, until nothing waits and all are equal."""
+        end = time.monotonic() + DRAIN_SECONDS
+        while True:
+            replicas = {"a": self.a, "b": self.b}
+            raised = [
+                error
+                for replica in replicas.values()
+                for error in (self.pull(replica), self.push(replica), self.pull(replica))
+                if error is not None
+            ]
+            left = {name: replica.states() for name, replica in replicas.items()}
+            if not raised and not any(left.values()):
+                found = [self.compared(replica) for replica in replicas.values()]
+                if all(one.moving is None for one in found):
+                    break
+            assert time.monotonic() < end, f"left: {left}; raised: {raised!r}"
+            time.sleep(0.02)
+        assert all(one.equal for one in found), found
+        assert [self.a.rows(table) for table in TABLES] == [self.b.rows(table) for table in TABLES]
+        self.drained = True
+
+    def compared(self, replica: Replica) -> Comparison:
+        return compare(replica.database, replica.remote, context=replica.context)
+
+
+def _raised(journey: Any) -> Exception | None:
+    try:
+        journey()
+    except BackhaulError as error:
+        return error
+    return None
