@@ -22,7 +22,7 @@ from backhaul.errors import BackhaulError
 from backhaul.media import put, uploads
 from backhaul.media.uploads import Upload
 from backhaul.remotes import endpoint
-from backhaul.replica import aside, checkpoint, outbox
+from backhaul.replica import aside, checkpoint, outbox, refill
 from backhaul.replica.hook import Hook
 from backhaul.replica.why import why_record
 from backhaul.work import ledger
@@ -99,8 +99,10 @@ class Backhaul:
         self._bell.ring_for("push", self._look_for_push)
 
     def _look_for_push(self) -> Ring | None:
-        """On the bell's thread: what Flower is to call this run can only be read when the message is sent."""
+        """On the bell's thread: what Flower is to call this run can only be read when the message is sent. And numbers
+        for the app's next rows are begun in time, also while the server is away."""
         try:
+            refill.turn(self._database, now=self._clock.now())
             with self._database.reading() as connection:
                 work = ledger.get(connection, "push")
         except BackhaulError:

@@ -44,6 +44,8 @@ class Database:
         with translated(), self.engine.connect() as connection:
             connection.execution_options(backhaul_begin="DEFERRED")
             with connection.begin():
+                if not self.sqlite:
+                    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 yield connection
 
     def close(self) -> None:
@@ -101,7 +103,7 @@ def _parsed(url: str | URL) -> URL:
         raise ConfigurationInvalid(
             "the database URL cannot be read", hint="sqlite:///FILE or postgresql+psycopg://HOST/NAME"
         ) from error
-    if parsed.drivername == "postgresql":
+    if parsed.get_backend_name() == "postgresql":  # whichever driver the app uses
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed
 

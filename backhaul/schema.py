@@ -7,14 +7,14 @@ Each table has one owner, the only file that writes it:
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
     backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
-    backhaul_stage      replica/stage.py
+    backhaul_stage      replica/stage.py          backhaul_block      replica/blocks.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
     server_table        server/tables.py          server_upload       server/uploads.py
     server_enrolment    server/auth.py            server_media        server/uploads.py
     server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
-    server_commit       server/scopes.py
+    server_commit       server/scopes.py          server_block        server/blocks.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's,
 but for the numbers that are given out anew, and what is offered anew, in a recovery: replica/renumbering.py.
@@ -100,6 +100,9 @@ tracked = Table(
     Column("backfill", Text, CheckConstraint("backfill IN ('pending', 'done')", name="backfill"), nullable=False),
     Column("backfill_after", Text),  # JSON: the key of the last row sent to the outbox
     Column("backfill_rows", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "fresh", Integer, nullable=False, server_default="1"
+    ),  # 0: renewed, so its rows may be ones that were pulled
 )
 
 # The changes on their way out.
@@ -145,6 +148,18 @@ outbox = Table(
     sqlite_autoincrement=True,
 )
 # No index over what is captured: it would cost every write of the app. Pending changes are those after `frozen_id`.
+# On PostgreSQL a lower id may be committed later, so there they are found by an index, and so are those of one group.
+Index(
+    "ix_backhaul_outbox_pending",
+    outbox.c.id,
+    postgresql_where=text("state = 'pending'"),
+).ddl_if(dialect="postgresql")
+Index(
+    "ix_backhaul_outbox_group",
+    outbox.c.group_id,
+    outbox.c.id,
+    postgresql_where=text("state = 'pending'"),
+).ddl_if(dialect="postgresql")
 Index(
     "ix_backhaul_outbox_sent",
     outbox.c.send_seq,
@@ -181,6 +196,22 @@ stage = Table(
     Column("deleted", Integer, nullable=False),
     Column("record", Text),  # wire.Record, JSON
     PrimaryKeyConstraint("table_name", "key"),
+)
+
+# Numbers that the server has handed out for keys that this database makes up.
+#
+# spare     in hand, for when the open one runs out, or rows of others lie above it. By an answer of the server.
+# open      the table's next key comes from it. By `turn`; at most one of a table.
+block = Table(
+    "backhaul_block",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("state", Text, CheckConstraint("state IN ('spare', 'open')", name="state"), nullable=False),
+    Column("given_at", BigInteger, nullable=False),
+    Column("next_size", BigInteger, nullable=False),  # how many to ask for once this one is begun
+    PrimaryKeyConstraint("table_name", "first"),
 )
 
 # What is known of the server as an endpoint, once there is something to know: one row.
@@ -411,6 +442,20 @@ server_record = Table(
     PrimaryKeyConstraint("scope", "table_name", "key"),
 )
 Index("ix_server_record_feed", server_record.c.scope, server_record.c.version)
+
+# The numbers that were handed out last to each replica, for keys that it makes up (server/blocks.py).
+server_block = Table(
+    "server_block",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("replica", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),  # of the feed: the keys up to here were looked at
+    Column("given_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "table_name", "replica"),
+)
 
 # The aggregates (records that are right only together), each as its last change (server/aggregates.py).
 server_aggregate = Table(

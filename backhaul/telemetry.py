@@ -53,6 +53,10 @@ CATALOGUE = {
     "replica.recovered": Event(
         WARNING, "recovered: {deleted} records deleted here, {offered} offered anew", "backhaul_replica_recovered_total"
     ),
+    "blocks.given": Event(INFO, "numbers for the keys of {tables} tables are in hand", "backhaul_blocks_given_total"),
+    "blocks.failed": Event(
+        WARNING, "no numbers for keys could be had, asked again later: {error}", "backhaul_blocks_failed_total"
+    ),
     "queue.opened": Event(INFO, "queue {queue} is open", "backhaul_gate_opened_total"),
     "queue.closed": Event(INFO, "queue {queue} is closed: {reason}", "backhaul_gate_closed_total"),
     "broker.started": Event(INFO, "the broker runs at {address}", "backhaul_broker_started_total"),

@@ -257,6 +257,32 @@ class Keys(Struct, forbid_unknown_fields=True):
     keys: Annotated[list[tuple[str, list[Value]]], Meta(max_length=MOST_OPS)]
 
 
+class Wanted(Struct, forbid_unknown_fields=True):
+    """How many numbers a replica asks for, above the highest that it knows of."""
+
+    count: Annotated[int, Meta(ge=1, le=2**31)]
+    above: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+
+
+class BlocksWanted(Struct, forbid_unknown_fields=True):
+    """POST /v1/blocks: numbers for the keys of these tables."""
+
+    tables: Annotated[dict[str, Wanted], Meta(max_length=MOST_OPS)]
+
+
+class Block(Struct):
+    """The numbers from first to last are the asker's alone."""
+
+    table: str
+    first: int
+    last: int
+
+
+class Blocks(Struct):
+    blocks: list[Block]
+    now: int
+
+
 class TableDigest(Struct):
     table: str
     count: int

@@ -26,7 +26,7 @@ def measure() -> list[float]:
 
 def _round(made: Field, number: int) -> float:
     app = made.connect()
-    rows = [tuple(_stored(record[name]) for name in COLUMNS) for record in records(CHANGES, seed=number)]
+    rows = [tuple(stored(record[name]) for name in COLUMNS) for record in records(CHANGES, seed=number)]
     rows = [(f"{number}-{row[0]}", *row[1:]) for row in rows]
     with app:
         app.executemany(f"INSERT INTO activity VALUES ({', '.join('?' * len(COLUMNS))})", rows)
@@ -51,7 +51,7 @@ def _open(app: object) -> int:
     return int(app.execute(statement).fetchone()[0])  # type: ignore[attr-defined]
 
 
-def _stored(value: object) -> object:
+def stored(value: object) -> object:
     return json.dumps(value) if isinstance(value, list) else value
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
+
 from backhaul.clock import SystemClock
 from backhaul.database import Database, open_database
 from backhaul.remotes.base import Remote
@@ -20,6 +22,9 @@ SHOP = """
         invoice_id INTEGER NOT NULL REFERENCES invoice (id), position INTEGER NOT NULL, what TEXT,
         PRIMARY KEY (invoice_id, position));
 """
+
+
+OUTBOX = "backhaul_outbox"
 
 
 class Undisturbed:
@@ -89,9 +94,30 @@ class Replica:
         with self.database.reading() as connection:
             return list(outbox.parked(connection))
 
+    def asked(self, statement: str) -> list[tuple[Any, ...]]:
+        return list(self.app.execute(statement).fetchall())
+
     def close(self) -> None:
         self.app.close()
         self.database.close()
+
+
+class PostgreSQLReplica(Replica):
+    """The same, of a database of PostgreSQL. `app` is the app's own psycopg connection; it commits each `write`."""
+
+    def write(self, statement: str, *values: Any) -> None:
+        with self.app.transaction():
+            self.app.execute(statement.replace("?", "%s"), values or None)
+
+    def rows(self, table: str) -> list[tuple[Any, ...]]:
+        return sorted(self.asked(f"SELECT * FROM {table}"), key=repr)
+
+    def outbox(self) -> list[dict[str, Any]]:
+        with self.database.reading() as connection:
+            return [dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {OUTBOX} ORDER BY id").mappings()]
+
+    def states(self) -> dict[str, int]:
+        return dict(self.asked(f"SELECT state, count(*) FROM {OUTBOX} GROUP BY state"))
 
 
 def make_replica(
@@ -113,3 +139,16 @@ def make_replica(
         rules=rules,
     )
     return Replica(database=database, remote=remote, path=path, app=app)
+
+
+def make_postgresql_replica(
+    url: str, remote: Remote, *, schema: str, code: str, home: Path, before: str = "", name: str = "pg"
+) -> PostgreSQLReplica:
+    """url: of an empty database."""
+    import psycopg
+
+    app: Any = psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(False), autocommit=True)
+    app.execute(schema + before)
+    database = open_database(url)
+    enrol.enrol(database, remote, code=code, url="memory:", home=str(home), name=name, names=[], clock=SystemClock())
+    return PostgreSQLReplica(database=database, remote=remote, path=home, app=app)

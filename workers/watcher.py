@@ -15,6 +15,7 @@ from celery.worker.consumer import Consumer
 from backhaul.clock import SystemClock
 from backhaul.database import Database
 from backhaul.errors import DatabaseBusy
+from backhaul.replica import refill
 from backhaul.telemetry import emit
 from backhaul.work.ledger import Work
 from workers.replica import replica_of
@@ -72,6 +73,7 @@ class Watch:
         with self._replica.database.using() as database:
             if not self._has_moved(database):
                 return None
+            refill.turn(database, now=self._clock.now())  # before the app's next rows take numbers of another replica
             return wake_push(database, self._clock.now())
 
     def _ring(self, push: Work | None) -> None:

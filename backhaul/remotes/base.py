@@ -8,10 +8,10 @@ One contract suite runs over both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from backhaul.wire import Digest, OutgoingOp, Page, Pushed, Record, Registered, Table
+from backhaul.wire import Block, Digest, OutgoingOp, Page, Pushed, Record, Registered, Table, Wanted
 
 
 class Remote(Protocol):
@@ -41,6 +41,9 @@ class Remote(Protocol):
 
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
         """The records of these (table, key), whole, as they are now; those the server never had are left out."""
+
+    def blocks(self, wanted: Mapping[str, Wanted]) -> list[Block]:
+        """Numbers that are this replica's alone, for the keys of these tables; a table that has none is left out."""
 
     def digest(self) -> Digest:
         """Count and fingerprint of every table, at one position of the feed."""

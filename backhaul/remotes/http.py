@@ -5,7 +5,7 @@ Requests are compressed (zstd) until the server says that it cannot read that. E
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, message
@@ -13,6 +13,9 @@ from backhaul.remotes.connection import CONNECT_AND_READ, Connection
 from backhaul.remotes.endpoint import Endpoint
 from backhaul.wire import (
     MOST_PAGE,
+    Block,
+    Blocks,
+    BlocksWanted,
     Digest,
     Keys,
     OutgoingOp,
@@ -25,6 +28,7 @@ from backhaul.wire import (
     Succession,
     Table,
     Tables,
+    Wanted,
     compress,
     encode,
 )
@@ -91,6 +95,9 @@ class HttpRemote:
 
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
         return self._ask("POST", "/v1/records", Keys(keys=list(keys)), list[Record])
+
+    def blocks(self, wanted: Mapping[str, Wanted]) -> list[Block]:
+        return self._ask("POST", "/v1/blocks", BlocksWanted(tables=dict(wanted)), Blocks).blocks
 
     def digest(self) -> Digest:
         return message(self._connection.exchange("GET", "/v1/digest"), Digest)

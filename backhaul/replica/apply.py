@@ -12,42 +12,21 @@ beginning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from backhaul.replica import checkpoint, outbox
-from backhaul.replica.capture import field_names, quoted
+from backhaul.replica import rows as app_rows
+from backhaul.replica.misfit import Misfit
+from backhaul.replica.rows import Row, TablePlan
+from backhaul.statements import as_bytes, members
 from backhaul.wire import Record, Table, Value, canonical_key, to_plain
 
 DELETED = frozenset({"*"})  # in place of field names: the whole record is withheld
-
-
-Row = tuple[Any, ...]
-
-
-@dataclass(kw_only=True)
-class TablePlan:
-    """What a page does to one table, as parameters of its three statements.
-
-    deleted: keys. whole: by the names of the fields, key and then fields. changed: for each field whether it changed
-    and its value, and then the key. missing: as whole, for rows that are put in only if they are not here.
-    """
-
-    table: Table
-    deleted: list[Row] = field(default_factory=list)
-    whole: dict[tuple[str, ...], list[Row]] = field(default_factory=dict)
-    changed: list[Row] = field(default_factory=list)
-    missing: dict[tuple[str, ...], list[Row]] = field(default_factory=dict)
-
-    @property
-    def others(self) -> list[str]:
-        """The columns that are not the key."""
-        return field_names(self.table)
 
 
 def apply_records(connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int) -> int:
@@ -56,13 +35,14 @@ def apply_records(connection: Connection, tables: Sequence[Table], records: Sequ
     position: of the feed; what the server took after it may not be in these records.
     """
     checkpoint.mute(connection)
-    touched = 0
+    plans = []
     for table in tables:
         ours = [record for record in records if record.table == table.name]
         if ours:
-            touched += _apply_table(connection, table, ours, position)
+            plans.append(_planned(connection, table, ours, position))
+    app_rows.write(connection, plans)
     checkpoint.unmute(connection)
-    return touched
+    return sum(len(one.changed) + len(one.deleted) + sum(map(len, one.whole.values())) for one in plans)
 
 
 def apply_what_fits(
@@ -76,7 +56,9 @@ def apply_what_fits(
     try:
         with connection.begin_nested():
             return apply_records(connection, tables, records, position), []
-    except IntegrityError:
+    except (DBAPIError, Misfit) as error:
+        if app_rows.refusal(error) is None:
+            raise
         touched, refused = 0, [(record, "") for record in records]
     while True:
         before, refused = refused, []
@@ -84,8 +66,11 @@ def apply_what_fits(
             try:
                 with connection.begin_nested():
                     touched += apply_records(connection, tables, [record], position)
-            except IntegrityError as error:
-                refused.append((record, str(error.orig)))
+            except (DBAPIError, Misfit) as error:
+                reason = app_rows.refusal(error)
+                if reason is None:
+                    raise
+                refused.append((record, reason))
         if not refused or len(refused) == len(before):
             return touched, refused
 
@@ -96,6 +81,7 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
     Unlike a page of the feed, this takes away what a change has left here that was given up.
     """
     checkpoint.mute(connection)
+    plans = []
     for table in tables:
         ours = {canonical_key(record.key): record for record in records if record.table == table.name}
         over = _unsettled(connection, table.name, list(ours), position)
@@ -104,7 +90,8 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
             laid = _laid_over(record, over.get(key, []))
             if laid is not None:
                 _plan(plan, laid, frozenset())
-        _execute(connection, plan)
+        plans.append(plan)
+    app_rows.write(connection, plans)
     checkpoint.unmute(connection)
 
 
@@ -132,7 +119,7 @@ def _laid_over(record: Record, changes: Sequence[Row]) -> Record | None:
     )
 
 
-def _apply_table(connection: Connection, table: Table, records: Sequence[Record], position: int) -> int:
+def _planned(connection: Connection, table: Table, records: Sequence[Record], position: int) -> TablePlan:
     over = _unsettled(connection, table.name, [canonical_key(record.key) for record in records], position)
     if over:
         outbox.told(connection, table.name, list(over), position)
@@ -142,8 +129,7 @@ def _apply_table(connection: Connection, table: Table, records: Sequence[Record]
         _plan(plan, record, _withheld(changes))
         if changes and record.whole:
             _plan_missing(plan, _laid_over(record, changes))
-    _execute(connection, plan)
-    return len(plan.changed) + len(plan.deleted) + sum(len(rows) for rows in plan.whole.values())
+    return plan
 
 
 def _withheld(changes: Sequence[Row]) -> frozenset[str]:
@@ -161,12 +147,12 @@ def _withheld(changes: Sequence[Row]) -> frozenset[str]:
 def _unsettled(connection: Connection, table: str, keys: Sequence[str], position: int) -> dict[str, list[Row]]:
     """The changes of these records that the feed does not include at this position: kind and fields (as bytes), by
     key, oldest first."""
-    statement = """
-        SELECT key, kind, CAST(fields AS BLOB) FROM backhaul_outbox
-        WHERE table_name = :table AND key IN (SELECT value FROM json_each(:keys))
+    statement = f"""
+        SELECT key, kind, {as_bytes(connection, "fields")} FROM backhaul_outbox
+        WHERE table_name = :table AND key IN ({members(connection, "keys")})
           AND (state IN ('pending', 'sent', 'parked', 'conflict') OR state = 'acked' AND version > :position)
         ORDER BY id
-    """
+    """  # noqa: S608 - the parts are constants
     values = {"table": table, "keys": msgspec.json.encode(keys).decode(), "position": position}
     found: dict[str, list[Row]] = {}
     for key, kind, fields in connection.execute(text(statement), values):
@@ -199,41 +185,3 @@ def _plan_missing(plan: TablePlan, laid: Record | None) -> None:
 
 def _plain_key(key: Sequence[Any]) -> Row:
     return tuple(to_plain(part) for part in key)
-
-
-def _execute(connection: Connection, plan: TablePlan) -> None:
-    """Deletes first: a row that took a deleted one's place must find it free."""
-    if plan.deleted:
-        connection.exec_driver_sql(_delete(plan.table), plan.deleted)
-    for names, rows in plan.whole.items():
-        connection.exec_driver_sql(_upsert(plan.table, names), rows)
-    if plan.changed and plan.others:
-        connection.exec_driver_sql(_update(plan.table, plan.others), plan.changed)
-    for names, rows in plan.missing.items():
-        connection.exec_driver_sql(_insert(plan.table, names) + " DO NOTHING", rows)
-
-
-def _delete(table: Table) -> str:
-    return f"DELETE FROM {quoted(table.name)} WHERE {_is_the_key(table)}"  # noqa: S608 - the catalogue's own names
-
-
-def _upsert(table: Table, names: Sequence[str]) -> str:
-    assign = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in names)
-    return f"{_insert(table, names)} DO {'UPDATE SET ' + assign if names else 'NOTHING'}"
-
-
-def _insert(table: Table, names: Sequence[str]) -> str:
-    columns = [*table.key, *names]
-    return f"""
-        INSERT INTO {quoted(table.name)} ({", ".join(map(quoted, columns))}) VALUES ({", ".join("?" * len(columns))})
-        ON CONFLICT ({", ".join(map(quoted, table.key))})
-    """  # noqa: S608 - the catalogue's own names, quoted
-
-
-def _update(table: Table, names: Sequence[str]) -> str:
-    assign = ", ".join(f"{quoted(name)} = CASE WHEN ? THEN ? ELSE {quoted(name)} END" for name in names)
-    return f"UPDATE {quoted(table.name)} SET {assign} WHERE {_is_the_key(table)}"  # noqa: S608 - the same
-
-
-def _is_the_key(table: Table) -> str:
-    return " AND ".join(f"{quoted(column)} = ?" for column in table.key)

@@ -5,6 +5,8 @@ beside the key, an update those that changed, a delete none; a change of the pri
 row of backhaul_replica tells the trigger the group, what the app had seen, and whether capture is muted (remote changes
 are being applied in this transaction).
 
+This page is SQLite's; PostgreSQL's triggers are in capture_postgresql.py.
+
 Values become JSON exactly: SQLite's own json_quote would cut a real to fifteen digits and refuse a blob, so reals go
 through quote() (twenty digits where fifteen do not suffice) and blobs through hex().
 
@@ -23,15 +25,19 @@ from hashlib import blake2b
 
 from sqlalchemy import Connection, text
 
+from backhaul.replica import capture_postgresql
+from backhaul.replica.names import OUTBOX_COLUMNS, field_names
+from backhaul.statements import literal, on_postgresql, quoted
 from backhaul.wire import Column, Table
 
 NOW = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)"  # milliseconds since 1970
-COLUMNS = "group_id, table_name, key, kind, fields, captured_at, seen_hlc, base"
 EVENTS = ("insert", "update", "rekey", "delete")
 
 
 def install(connection: Connection, table: Table) -> str:
     """Make the table's triggers anew; returns the shape (see `shapes`)."""
+    if on_postgresql(connection):
+        return capture_postgresql.install(connection, table)
     for event in EVENTS:
         connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quoted(_trigger_name(event, table.name))}")
     for statement in trigger_statements(table):
@@ -41,6 +47,8 @@ def install(connection: Connection, table: Table) -> str:
 
 def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     """For each table, a hash of its definition and of its triggers of ours: another one means it was altered."""
+    if on_postgresql(connection):
+        return capture_postgresql.shapes(connection, names)
     statement = """
         SELECT tbl_name, name, sql FROM sqlite_master
         WHERE tbl_name IN (SELECT value FROM json_each(:names))
@@ -51,6 +59,14 @@ def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     for table, name, sql in connection.execute(text(statement), {"names": json.dumps(list(names))}):
         parts.setdefault(table, []).append(f"{name}\n{sql}")
     return {table: blake2b("\n".join(said).encode(), digest_size=16).hexdigest() for table, said in parts.items()}
+
+
+def row_expressions(connection: Connection, table: Table, row: str) -> tuple[str, str]:
+    """SQL for the JSON of a row's key and of its fields, as the triggers write them, in this transaction."""
+    if on_postgresql(connection):
+        capture_postgresql.spell_exactly(connection)
+        return capture_postgresql.key_expression(table, row), capture_postgresql.fields_expression(table, row)
+    return key_expression(table.key, row), fields_expression(field_names(table), row)
 
 
 def trigger_statements(table: Table) -> list[str]:
@@ -75,11 +91,6 @@ def trigger_statements(table: Table) -> list[str]:
     ]
 
 
-def field_names(table: Table) -> list[str]:
-    """The columns that are not the key: what the fields of a change or a record are."""
-    return [column.name for column in table.columns if column.name not in table.key]
-
-
 def _of_the_key(table: Table) -> str:
     """Only statements that name a column of the key can change it; but an INTEGER key can be named `rowid`, too."""
     types = {column.name: column.type.upper() for column in table.columns}
@@ -98,7 +109,7 @@ def fields_expression(columns: Sequence[str], row: str) -> str:
     if not columns:
         return "'{}'"
     members = [
-        f"{_literal((',' if number else '{') + _member(c))} || {_json_expression(f'{row}.{quoted(c)}')}"
+        f"{literal((',' if number else '{') + _member(c))} || {_json_expression(f'{row}.{quoted(c)}')}"
         for number, c in enumerate(columns)
     ]
     return " || ".join(members) + " || '}'"
@@ -116,7 +127,7 @@ def _differs(column: Column) -> str:
 def _changed_fields_expression(differs: Mapping[str, str], deltas: Collection[str]) -> str:
     """differs: for each field, SQL for whether it changed. deltas: those whose old value is told, too."""
     members = [
-        f"CASE WHEN {changed} THEN {_literal(',' + _member(c))} || {_changed_expression(c, c in deltas)} ELSE '' END"
+        f"CASE WHEN {changed} THEN {literal(',' + _member(c))} || {_changed_expression(c, c in deltas)} ELSE '' END"
         for c, changed in differs.items()
     ]
     return "'{' || substr(" + " || ".join(members or ["''"]) + ", 2) || '}'"
@@ -139,8 +150,8 @@ def _json_expression(value: str) -> str:
 
 
 def _write(table: Table, kind: str, row: str, fields: str) -> str:
-    return f"""  INSERT INTO backhaul_outbox ({COLUMNS})
-  SELECT group_id, {_literal(table.name)}, {key_expression(table.key, row)}, '{kind}', {fields},
+    return f"""  INSERT INTO backhaul_outbox ({OUTBOX_COLUMNS})
+  SELECT group_id, {literal(table.name)}, {key_expression(table.key, row)}, '{kind}', {fields},
          {NOW}, seen_hlc, position
   FROM backhaul_replica WHERE muted = 0;"""  # noqa: S608 - generated from the catalogue's own names, quoted
 
@@ -149,14 +160,5 @@ def _trigger_name(event: str, table: str) -> str:
     return f"backhaul_{event}_{table}"
 
 
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _member(column: str) -> str:
     return json.dumps(column, ensure_ascii=False) + ":"
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, inspect, text
 
 from backhaul.clock import stamp_from_text
 from backhaul.errors import NotInitialised
+from backhaul.statements import on_postgresql
 from backhaul.wire import Page, Registered
 
 
@@ -75,13 +76,30 @@ def exists(connection: Connection) -> bool:
     return connection.execute(text("SELECT 1 FROM backhaul_replica")).first() is not None
 
 
+def hold(connection: Connection) -> None:
+    """Until the end of this transaction, no other one that moves the replica's numbers: claims, settlements, pages.
+
+    SQLite has one writer anyway. On PostgreSQL the one row is locked; triggers only read it, and do not wait for that.
+    """
+    if on_postgresql(connection):
+        connection.execute(text("SELECT 1 FROM backhaul_replica FOR UPDATE"))
+
+
 def mute(connection: Connection) -> None:
-    """From here to `unmute`, in this transaction, changes are not captured. Nobody else sees it: we hold the write."""
-    connection.execute(text("UPDATE backhaul_replica SET muted = 1"))
+    """From here to `unmute`, in this transaction, changes are not captured; and only in this one. (On SQLite nobody
+    else sees the row: we hold the write. On PostgreSQL it is a setting of the transaction.)"""
+    _say_muted(connection, 1)
 
 
 def unmute(connection: Connection) -> None:
-    connection.execute(text("UPDATE backhaul_replica SET muted = 0"))
+    _say_muted(connection, 0)
+
+
+def _say_muted(connection: Connection, muted: int) -> None:
+    if on_postgresql(connection):
+        connection.execute(text("SELECT set_config('backhaul.muted', :muted, true)"), {"muted": str(muted)})
+    else:
+        connection.execute(text("UPDATE backhaul_replica SET muted = :muted"), {"muted": muted})
 
 
 def clear_stale_mark(connection: Connection) -> None:
@@ -97,8 +115,8 @@ def pulled(connection: Connection, page: Page, *, since: str, now: int) -> None:
     """
     statement = """
         UPDATE backhaul_replica
-        SET cursor = :cursor, position = CASE WHEN :more THEN position ELSE max(position, :position) END,
-            seen_hlc = max(seen_hlc, :hlc), last_pull_at = :now, staged_cursor = ''
+        SET cursor = :cursor, position = CASE WHEN :more OR position >= :position THEN position ELSE :position END,
+            seen_hlc = CASE WHEN seen_hlc >= :hlc THEN seen_hlc ELSE :hlc END, last_pull_at = :now, staged_cursor = ''
         WHERE cursor = :since
     """
     values = {
@@ -174,14 +192,14 @@ def numbered(connection: Connection, *, send_seq: int, frozen_id: int) -> None:
     """Numbers up to this were given out; no change up to this outbox id is pending any more."""
     statement = """
         UPDATE backhaul_replica
-        SET last_send_seq = :send_seq, frozen_id = max(frozen_id, :frozen_id)
+        SET last_send_seq = :send_seq, frozen_id = CASE WHEN frozen_id >= :frozen_id THEN frozen_id ELSE :frozen_id END
     """
     connection.execute(text(statement), {"send_seq": send_seq, "frozen_id": frozen_id})
 
 
 def stamped(connection: Connection, hlc: int) -> None:
     """The server has taken changes with stamps up to this: the next ones are stamped after it."""
-    connection.execute(text("UPDATE backhaul_replica SET last_hlc = max(last_hlc, :hlc)"), {"hlc": hlc})
+    connection.execute(text("UPDATE backhaul_replica SET last_hlc = :hlc WHERE last_hlc < :hlc"), {"hlc": hlc})
 
 
 def pushed(connection: Connection, now: int) -> None:

@@ -4,18 +4,19 @@ the parked change was to create. They would be refused, or worse: land on somebo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
-from backhaul.replica.capture import quoted
 from backhaul.replica.tables import Tracked
+from backhaul.statements import member, on_postgresql, run
 from backhaul.wire import Reference, Table
 
 # Each joins against what is distinct among the parked, so that SQLite looks a change up instead of comparing it with
 # all: a parked transaction may hold thousands.
 SAME_RECORD = """
     SELECT later.id, refused.op_id
-    FROM (SELECT table_name, key, min(id) AS id, op_id FROM backhaul_outbox
+    FROM (SELECT table_name, key, min(id) AS id, {op_id} FROM backhaul_outbox
           WHERE state = 'parked' GROUP BY table_name, key) AS refused
     JOIN backhaul_outbox AS later ON later.table_name = refused.table_name AND later.key = refused.key
     WHERE later.state = ? AND later.id > refused.id AND later.id BETWEEN ? AND ?
@@ -34,29 +35,31 @@ def find(
 ) -> dict[int, str]:
     """The changes in this state, between two outbox ids, that depend directly on a parked one: id -> its op id."""
     found: dict[int, str] = {}
-    for statement, values in _statements(tracked):
-        for dependent, cause in connection.exec_driver_sql(statement, (*values, state, first, last)):
-            found.setdefault(dependent, cause)
+    for statement, values in _statements(connection, tracked):
+        rows: Iterator[Any] = iter(run(connection, statement, (*values, state, first, last)))
+        for row in rows:
+            found.setdefault(row[0], row[1])
     return found
 
 
-def _statements(tracked: Sequence[Tracked]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    yield SAME_RECORD, ()
+def _statements(connection: Connection, tracked: Sequence[Tracked]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    first = "(array_agg(op_id ORDER BY id))[1] AS op_id" if on_postgresql(connection) else "op_id"
+    yield SAME_RECORD.format(op_id=first), ()
     yield SAME_GROUP, ()
     tables = {one.table.name: one.table for one in tracked}
     for child in tables.values():
         for reference in child.references:
             parent = tables.get(reference.table)
             if parent is not None and set(reference.target) <= set(parent.key):
-                yield _refers_to(parent, child, reference), (parent.name, child.name)
+                yield _refers_to(connection, parent, child, reference), (parent.name, child.name)
 
 
-def _refers_to(parent: Table, child: Table, reference: Reference) -> str:
+def _refers_to(connection: Connection, parent: Table, child: Table, reference: Reference) -> str:
     """Children whose foreign key names a record that a parked insert was to create."""
-    parts = [f"json_extract(key, '$[{parent.key.index(target)}]')" for target in reference.target]
+    parts = [member(connection, "key", parent.key.index(target)) for target in reference.target]
     named = ", ".join(f"{part} AS part{number}" for number, part in enumerate(parts))
     matches = " AND ".join(
-        f"refused.part{number} = {_said(child, column)}" for number, column in enumerate(reference.columns)
+        f"refused.part{number} = {_said(connection, child, column)}" for number, column in enumerate(reference.columns)
     )
     return f"""
         SELECT child.id, refused.op_id
@@ -69,9 +72,8 @@ def _refers_to(parent: Table, child: Table, reference: Reference) -> str:
     """  # noqa: S608 - generated from the catalogue's own names, quoted
 
 
-def _said(child: Table, column: str) -> str:
+def _said(connection: Connection, child: Table, column: str) -> str:
     """SQL for what a change says of a column: in its key, or among its fields."""
     if column in child.key:
-        return f"json_extract(child.key, '$[{child.key.index(column)}]')"
-    path = "$." + quoted(column).replace("'", "''")
-    return f"json_extract(child.fields, '{path}')"
+        return member(connection, "child.key", child.key.index(column))
+    return member(connection, "child.fields", column)

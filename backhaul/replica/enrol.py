@@ -17,7 +17,7 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import capture, checkpoint, strategies, tables
+from backhaul.replica import capture, checkpoint, refill, strategies, tables
 from backhaul.replica.inspection import find_tables
 from backhaul.replica.strategies import Rules
 from backhaul.telemetry import emit
@@ -72,6 +72,7 @@ def enrol(
         checkpoint.begin(connection, registered, remote=url, home=home, now=answered_at)
         checkpoint.measure_clock(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
         _track(connection, found)
+    refill.refill(database, remote, now=answered_at)
     return Enrolled(registered=registered, tables=found, left_out=left_out)
 
 
@@ -96,6 +97,7 @@ def renew(
     if not stale:
         return Renewed(tables=[])
     with database.writing() as connection:
+        checkpoint.hold(connection)
         _track(connection, [table for table in found if table.name in stale])
         checkpoint.pull_from_the_beginning(connection)
     emit("capture.renewed", tables=len(stale))

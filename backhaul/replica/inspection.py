@@ -1,6 +1,7 @@
 """Reading a database's tables: what `init` finds, and whether a table can be synced.
 
-SQLite's own pragmas say it exactly (https://www.sqlite.org/pragma.html: table_list, table_xinfo, foreign_key_list).
+SQLite's own pragmas say it exactly (https://www.sqlite.org/pragma.html: table_list, table_xinfo, foreign_key_list);
+PostgreSQL's catalogue is read by inspection_postgresql.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from backhaul.errors import TableUnfit, TableUnknown
-from backhaul.wire import Column, KeyKind, Reference, Table
+from backhaul.replica import inspection_postgresql, numbering
+from backhaul.statements import on_postgresql
+from backhaul.wire import Column, Reference, Table
 
 OURS = "backhaul_"
 FRACTIONAL = ("REAL", "FLOA", "DOUB")  # type names that give a column REAL affinity (SQLite: datatype3.html, 3.1)
@@ -39,6 +42,8 @@ def find_tables(connection: Connection, names: Sequence[str] = ()) -> tuple[list
 
 def describe(connection: Connection, name: str) -> Table:
     """The table as it is now. Raises TableUnfit when its records cannot be told apart, or not exactly."""
+    if on_postgresql(connection):
+        return inspection_postgresql.describe(connection, name)
     rows = connection.execute(
         text("SELECT name, type, pk, hidden FROM pragma_table_xinfo(:name)"), {"name": name}
     ).all()
@@ -60,13 +65,15 @@ def describe(connection: Connection, name: str) -> Table:
         name=name,
         columns=[Column(name=column.name, type=column.type) for column in stored],
         key=[column.name for column in key],
-        keys=_key_kind([(column.name, column.type) for column in key], references),
+        keys=numbering.choose(connection, name, [(column.name, column.type) for column in key], references).keys,
         references=references,
     )
 
 
 def app_triggers(connection: Connection, names: Sequence[str]) -> list[str]:
     """The app's own triggers on these tables."""
+    if on_postgresql(connection):
+        return inspection_postgresql.app_triggers(connection, names)
     statement = """
         SELECT name, tbl_name FROM sqlite_master
         WHERE type = 'trigger' AND name NOT LIKE 'backhaul\\_%' ESCAPE '\\' ORDER BY name
@@ -75,6 +82,9 @@ def app_triggers(connection: Connection, names: Sequence[str]) -> list[str]:
 
 
 def _table_names(connection: Connection) -> list[str]:
+    if on_postgresql(connection):
+        inspection_postgresql.check_encoding(connection)
+        return [name for name in inspection_postgresql.table_names(connection) if not name.startswith(OURS)]
     statement = """
         SELECT name FROM pragma_table_list
         WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
@@ -99,11 +109,3 @@ def _references(connection: Connection, name: str) -> list[Reference]:
 def _primary_key(connection: Connection, name: str) -> list[str]:
     statement = "SELECT name FROM pragma_table_info(:name) WHERE pk > 0 ORDER BY pk"
     return [column for (column,) in connection.execute(text(statement), {"name": name})]
-
-
-def _key_kind(key: list[tuple[str, str]], references: list[Reference]) -> KeyKind:
-    """A single INTEGER key is one that the database makes up, unless it names a record of another table."""
-    if len(key) > 1 or key[0][1].upper() != "INTEGER":
-        return "natural"
-    borrowed = any(key[0][0] in reference.columns for reference in references)
-    return "natural" if borrowed else "generated"

@@ -28,7 +28,8 @@ from sqlalchemy import Connection, Row, RowMapping, text
 from backhaul.backoff import Backoff
 from backhaul.clock import BACKFILL_STAMP, stamp
 from backhaul.remotes import endpoint
-from backhaul.replica import checkpoint
+from backhaul.replica import checkpoint, window
+from backhaul.statements import as_bytes, members, on_postgresql, run, run_together
 from backhaul.wire import MOST_BODY, MOST_OPS, Result, problem_name
 
 MOST_BYTES = endpoint.MOST_BYTES  # of the ops that are claimed together, unless one group alone is larger
@@ -105,11 +106,11 @@ def counts(connection: Connection) -> Counts:
                (SELECT count(*) FROM backhaul_outbox WHERE state = 'conflict') AS conflicts,
                (SELECT min(captured_at) FROM (
                    SELECT captured_at FROM (
-                       SELECT captured_at FROM backhaul_outbox WHERE {PENDING} ORDER BY id LIMIT 1)
+                       SELECT captured_at FROM backhaul_outbox WHERE {PENDING} ORDER BY id LIMIT 1) AS unsent
                    UNION ALL
                    SELECT captured_at FROM (
-                       SELECT captured_at FROM backhaul_outbox WHERE state = 'sent' ORDER BY send_seq LIMIT 1)
-               )) AS oldest_pending_at
+                       SELECT captured_at FROM backhaul_outbox WHERE state = 'sent' ORDER BY send_seq LIMIT 1) AS sent
+               ) AS first) AS oldest_pending_at
     """  # noqa: S608 - the same
     return Counts(pending=waiting(connection), **connection.execute(text(statement)).one()._mapping)
 
@@ -125,11 +126,11 @@ def of_record(connection: Connection, table: str, key: str) -> list[RowMapping]:
 
 def parked(connection: Connection) -> list[Mapping[str, Any]]:
     """Every parked change, oldest first. key, fields: as text, with a mark for each byte that is no UTF-8."""
-    statement = """
-        SELECT id, op_id, group_id, table_name, CAST(key AS BLOB) AS key, kind, CAST(fields AS BLOB) AS fields,
-               captured_at, reason, detail, settled_at
+    statement = f"""
+        SELECT id, op_id, group_id, table_name, {as_bytes(connection, "key")} AS key, kind,
+               {as_bytes(connection, "fields")} AS fields, captured_at, reason, detail, settled_at
         FROM backhaul_outbox WHERE state = 'parked' ORDER BY id
-    """
+    """  # noqa: S608 - the parts are constants
     rows = connection.execute(text(statement)).mappings()
     return [{**row, "key": _legible(row["key"]), "fields": _legible(row["fields"])} for row in rows]
 
@@ -140,11 +141,14 @@ def _legible(said: bytes | None) -> str | None:
 
 # ------------------------------------------------------------------------------------------------ pending -> sent
 
-CHANGE = """
-    SELECT id, op_id, group_id, table_name, CAST(key AS BLOB) AS key, kind, CAST(fields AS BLOB) AS fields, base,
-           send_seq, hlc, attempts, fence, captured_at, seen_hlc, lease_until, next_at
-    FROM backhaul_outbox
-"""
+
+def _change(connection: Connection) -> str:
+    return f"""
+        SELECT id, op_id, group_id, table_name, {as_bytes(connection, "key")} AS key, kind,
+               {as_bytes(connection, "fields")} AS fields, base, send_seq, hlc, attempts, fence, captured_at, seen_hlc,
+               lease_until, next_at
+        FROM backhaul_outbox
+    """  # noqa: S608 - the parts are constants
 
 
 def claim(connection: Connection, *, now: int, limit: int, lease_ms: int, most_bytes: int = MOST_BYTES) -> list[Change]:
@@ -183,13 +187,15 @@ def next_pending(connection: Connection, limit: int, most_bytes: int = MOST_BYTE
 
     Raises GroupTooLarge.
     """
+    if on_postgresql(connection):
+        return _whole_groups(window.whole_groups(connection, _change(connection), limit), limit, most_bytes)
     (after,) = connection.execute(text("SELECT frozen_id FROM backhaul_replica")).one()
-    statement = f"{CHANGE} WHERE state = 'pending' AND id > :after ORDER BY id LIMIT :limit"
+    statement = f"{_change(connection)} WHERE state = 'pending' AND id > :after ORDER BY id LIMIT :limit"
     return _whole_groups(_rows_after(connection, statement, "id", after=after, limit=limit), limit, most_bytes)
 
 
 def _sent(connection: Connection, limit: int, most_bytes: int) -> Sequence[Row[Any]]:
-    statement = f"{CHANGE} WHERE state = 'sent' AND send_seq > :after ORDER BY send_seq LIMIT :limit"
+    statement = f"{_change(connection)} WHERE state = 'sent' AND send_seq > :after ORDER BY send_seq LIMIT :limit"
     return _whole_groups(_rows_after(connection, statement, "send_seq", after=0, limit=limit), limit, most_bytes)
 
 
@@ -247,7 +253,9 @@ def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> li
             hlc = last = _stamp(captured_at, seen_hlc, last, now=now, offset=offset)
         op_id = _op_id(known.origin, number, captured_at, table, kind, key, fields)
         changes.append(Change(number, op_id, group, table, key, kind, fields, base, seq, hlc, attempts, fence))
-    checkpoint.numbered(connection, send_seq=seq, frozen_id=rows[-1].id)
+    # On PostgreSQL a lower id may be committed later: there is none up to which nothing is pending.
+    frozen_id = 0 if on_postgresql(connection) else rows[-1].id
+    checkpoint.numbered(connection, send_seq=seq, frozen_id=frozen_id)
     return changes
 
 
@@ -268,8 +276,16 @@ def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> 
             attempts = attempts + 1
         WHERE id = ? AND fence = ? AND (state = 'pending' OR state = 'sent')
     """
+    together = """
+        UPDATE backhaul_outbox AS outbox
+        SET state = 'sent', op_id = taken.op_id, send_seq = taken.send_seq, hlc = taken.hlc, lease_until = taken.until,
+            fence = outbox.fence + 1, attempts = attempts + 1
+        FROM unnest(?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[])
+             AS taken (op_id, send_seq, hlc, until, id, fence)
+        WHERE outbox.id = taken.id AND outbox.fence = taken.fence AND (state = 'pending' OR state = 'sent')
+    """
     rows = [(one.op_id, one.send_seq, one.hlc, until, one.id, one.fence) for one in changes]
-    connection.exec_driver_sql(statement, rows)
+    run_together(connection, statement, rows, together=together)
 
 
 # ------------------------------------------------------------------------------------------------ sent -> settled
@@ -305,8 +321,15 @@ def _accept(connection: Connection, values: list[tuple[int, int, int, int, int]]
             reason = NULL, detail = NULL
         WHERE id = ? AND fence = ? AND state = 'sent'
     """
-    if values:
-        connection.exec_driver_sql(statement, values)
+    together = """
+        UPDATE backhaul_outbox AS outbox
+        SET state = 'acked', version = CASE WHEN outbox.version >= told.version THEN NULL ELSE told.version END,
+            settled_at = told.settled_at, lease_until = 0, reason = NULL, detail = NULL
+        FROM unnest(?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[])
+             AS told (passed, version, settled_at, id, fence)
+        WHERE outbox.id = told.id AND outbox.fence = told.fence AND state = 'sent'
+    """
+    run_together(connection, statement, values, together=together)
 
 
 def _refusal(change: Change, result: Result, now: int) -> dict[str, object]:
@@ -373,16 +396,16 @@ def restamp(connection: Connection, *, now: int) -> bool:
         last = _stamp(row.captured_at, row.seen_hlc, last, now=now, offset=known.clock_offset_ms)
         stamps.append((last, row.id))
     if stamps:
-        connection.exec_driver_sql("UPDATE backhaul_outbox SET hlc = ? WHERE id = ? AND state = 'sent'", stamps)
+        run(connection, "UPDATE backhaul_outbox SET hlc = ? WHERE id = ? AND state = 'sent'", stamps)
     return bool(stamps) and stamps[0][0] < rows[0].hlc
 
 
 def told(connection: Connection, table: str, keys: Sequence[str], position: int) -> None:
     """The feed has told of these records, up to this position, and what was sent of them was laid over it."""
-    statement = """
+    statement = f"""
         UPDATE backhaul_outbox SET version = :position
-        WHERE state = 'sent' AND table_name = :table AND key IN (SELECT value FROM json_each(:keys))
-    """
+        WHERE state = 'sent' AND table_name = :table AND key IN ({members(connection, "keys")})
+    """  # noqa: S608 - the parts are constants
     connection.execute(text(statement), {"table": table, "keys": json.dumps(list(keys)), "position": position})
 
 
@@ -487,14 +510,14 @@ def requeue(connection: Connection, ids: Sequence[int], *, now: int) -> int:
 
     What the app had seen when it wrote it (`base`) stays: a person who says "again" has not merged anything.
     """
-    statement = """
+    statement = f"""
         INSERT INTO backhaul_outbox (group_id, table_name, key, kind, fields, captured_at, seen_hlc, base)
         SELECT parked.group_id, parked.table_name, parked.key, parked.kind, parked.fields, :now, replica.seen_hlc,
                parked.base
         FROM backhaul_outbox AS parked, backhaul_replica AS replica
-        WHERE parked.state = 'parked' AND parked.id IN (SELECT value FROM json_each(:ids))
+        WHERE parked.state = 'parked' AND parked.id IN ({members(connection, "ids", "bigint")})
         ORDER BY min(parked.id) OVER (PARTITION BY coalesce(parked.group_id, parked.op_id)), parked.id
-    """
+    """  # noqa: S608 - the parts are constants
     connection.execute(text(statement), {"ids": json.dumps(list(ids)), "now": now})
     return discard(connection, ids)
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Unknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import dependents, outbox, refetch, tables
+from backhaul.replica import checkpoint, dependents, outbox, refetch, tables
 from backhaul.wire import Tagged
 
 
@@ -23,6 +23,7 @@ def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
     """Send these parked changes (or, with none named, all) again, as new ops, and with them what came after them on
     the same records or in the same transactions. Raises Unknown."""
     with database.writing() as connection:
+        checkpoint.hold(connection)
         chosen = _chosen(connection, op_ids)
         _park_dependents(connection, now=now)
         return outbox.requeue(connection, _with_what_follows(outbox.parked(connection), chosen), now=now)
@@ -31,6 +32,7 @@ def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
 def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
     """Give these parked changes up; their records become what the server has. Raises Unknown, TryLater, Refused."""
     with database.writing() as connection:
+        checkpoint.hold(connection)
         chosen = _chosen(connection, op_ids)
         if not chosen:
             return 0

@@ -21,7 +21,19 @@ from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes import endpoint
 from backhaul.remotes.base import Remote
-from backhaul.replica import aside, checkpoint, outbox, recover, refetch, stage, sweep, tables
+from backhaul.replica import (
+    aside,
+    backfill,
+    blocks,
+    checkpoint,
+    outbox,
+    recover,
+    refetch,
+    refill,
+    stage,
+    sweep,
+    tables,
+)
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.context import Context
 from backhaul.telemetry import emit
@@ -43,6 +55,8 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
     recover.be_oneself(database, remote)
     _check_hold(database, clock.now())
+    while backfill.advance(database, now=clock.now(), made_up=True):
+        context.check()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
@@ -50,9 +64,11 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         since = _cursor(database)
         asked_at = clock.now()
         since, page = _page(database, remote, since, limit)
+        refill.make_room(database, remote, page.records, now=clock.now())
         records += _take(database, remote, since, page, asked_at=asked_at, now=clock.now())
         context.progress({"done": page.position, "total": page.head})
         if not page.more and not _recovering(database):
+            refill.refill(database, remote, now=clock.now())
             return Received(records=records, position=page.position)
 
 
@@ -94,6 +110,7 @@ def _page(database: Database, remote: Remote, since: str, limit: int) -> tuple[s
 def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_at: int, now: int) -> int:
     """Stage the page, or apply it with what is staged before it. Returns how many records were touched."""
     with database.writing() as connection:
+        checkpoint.hold(connection)
         tracked = tables.checked(connection)
         known = checkpoint.read(connection)
         if known.fetched != since or not recover.is_oneself(known, remote):
@@ -107,6 +124,7 @@ def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_a
         touched, refused = _apply(connection, shapes, page, staged=bool(known.staged_cursor))
         for record, reason in refused:
             aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
+        blocks.turn(connection, shapes, now=now)
         outbox.forget_passed(connection, page.position)
         checkpoint.pulled(connection, page, since=known.cursor, now=now)
         recover.note(connection, known, page)

@@ -25,7 +25,7 @@ from backhaul.errors import Busy, Refused, SignInRequired, TryLater
 from backhaul.remotes import endpoint
 from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
-from backhaul.replica import backfill, checkpoint, dependents, outbox, pull, recover, tables
+from backhaul.replica import backfill, checkpoint, dependents, outbox, pull, recover, refill, tables
 from backhaul.replica.context import Context
 from backhaul.replica.outbox import Change
 from backhaul.replica.tables import Tracked
@@ -63,6 +63,7 @@ def push(
     """
     if alone:
         with database.writing() as connection:
+            checkpoint.hold(connection)
             outbox.take_over(connection)
     recover.be_oneself(database, remote)
     acked = parked = heals = 0
@@ -73,6 +74,7 @@ def push(
         if not changes:
             if backfill.advance(database, now=clock.now()):
                 continue
+            refill.refill(database, remote, now=clock.now())
             return Sent(acked=acked, parked=parked)
         asked_at = clock.now()
         try:
@@ -96,6 +98,7 @@ def push(
 
 def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
     with database.writing() as connection:
+        checkpoint.hold(connection)
         tracked = tables.checked(connection)
         endpoint.check(connection, now)
         checkpoint.clear_stale_mark(connection)
@@ -114,7 +117,8 @@ def _park_dependents(
 ) -> None:
     """Look at what the claim would take until it takes nothing that depends on a parked change."""
     while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit, most_bytes)):
-        causes = dependents.find(connection, tracked, first=rows[0].id, last=rows[-1].id)
+        ids = [row.id for row in rows]
+        causes = dependents.find(connection, tracked, first=min(ids), last=max(ids))
         if not causes:
             return
         outbox.park_dependents(connection, causes, now=now)
@@ -140,6 +144,7 @@ def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, 
 
 def _release(database: Database, changes: Sequence[Change], *, next_at: int, error: str) -> None:
     with database.writing() as connection:
+        checkpoint.hold(connection)
         outbox.release(connection, changes, next_at=next_at, error=error)
 
 
@@ -152,6 +157,7 @@ def _settle(
         results.setdefault(result.op, result)
     wait = 0
     with database.writing() as connection:
+        checkpoint.hold(connection)
         checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
         undecided = outbox.settle(connection, changes, results, now=now)
         if undecided:
@@ -197,6 +203,7 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, 
                 endpoint.too_large(connection, ops=len(changes), size=sum(map(outbox.size_of, changes)))
         return sum(map(len, groups[: len(groups) // 2]))
     with database.writing() as connection:
+        checkpoint.hold(connection)
         outbox.park_unsendable(connection, groups[0], reason=refusal.problem, detail=str(refusal), now=now)
         _park_what_was_cut_off(connection, now=now)
     emit("push.parked", ops=len(changes), reason=refusal.problem)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 
 from backhaul.clock import Clock
@@ -18,13 +20,17 @@ from backhaul.database import Database
 from backhaul.digest import fingerprint, row_hash
 from backhaul.remotes.base import Remote
 from backhaul.replica import checkpoint, outbox, tables
-from backhaul.replica.capture import field_names, quoted
+from backhaul.replica.capture import row_expressions
 from backhaul.replica.context import Context
+from backhaul.replica.names import field_names
 from backhaul.replica.pull import pull
 from backhaul.replica.push import push
-from backhaul.wire import Table, TableDigest, from_plain
+from backhaul.statements import on_postgresql, quoted, run
+from backhaul.wire import Table, TableDigest, Value, from_plain
 
 CHUNK = 2_000  # rows held at once
+_key = msgspec.json.Decoder(list[Value]).decode
+_fields = msgspec.json.Decoder(dict[str, Value]).decode
 ROUNDS = 3  # a busy feed moves between the pull and the comparison; after these tries it is said so
 
 
@@ -90,20 +96,28 @@ def _moving(connection: Connection, position: int) -> str | None:
 
 
 def _digest(connection: Connection, table: Table) -> TableDigest:
-    fields = field_names(table)
     count, total = 0, 0
-    for row in _rows(connection, table.name, table.key + fields):
-        values = {column: from_plain(value) for column, value in zip(table.key + fields, row, strict=True)}
-        total += row_hash(table.name, [values.pop(column) for column in table.key], values)
+    for key, fields in _rows(connection, table):
+        total += row_hash(table.name, key, fields)
         count += 1
     return TableDigest(table=table.name, count=count, fingerprint=fingerprint([total]))
 
 
-def _rows(connection: Connection, table: str, columns: list[str]) -> Iterator[Any]:
-    statement = f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(table)}"  # noqa: S608 - the catalogue's own names, quoted
-    result = connection.execution_options(stream_results=True).exec_driver_sql(statement)
-    for chunk in result.partitions(CHUNK):
-        yield from chunk
+def _rows(connection: Connection, table: Table) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+    """Key and fields of every row, as wire values."""
+    names, columns = field_names(table), ", ".join(map(quoted, table.key + field_names(table)))
+    width = len(table.key)
+    if on_postgresql(connection):  # the driver would make Python's own types of the values, and lose their text
+        columns = ", ".join(row_expressions(connection, table, "held"))
+    statement = f"SELECT {columns} FROM {quoted(table.name)} AS held"  # noqa: S608 - the catalogue's own names, quoted
+    with run(connection, statement, stream=True) as result:
+        rows: Iterator[Any] = chain.from_iterable(result.partitions(CHUNK))
+        for row in rows:
+            if on_postgresql(connection):
+                yield _key(row[0]), _fields(row[1])
+            else:
+                values = [from_plain(value) for value in row]
+                yield values[:width], dict(zip(names, values[width:], strict=True))
 
 
 def _pair(digest: TableDigest | None) -> tuple[int, str] | None:

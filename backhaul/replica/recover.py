@@ -52,6 +52,7 @@ def heal_push(database: Database, remote: Remote, refusal: Refused) -> bool:
         return True
     if refusal.problem == "sequence-gap" and refusal.due is not None:
         with database.writing() as connection:
+            checkpoint.hold(connection)
             renumbering.go_on_from(connection, refusal.due)
         emit("replica.renumbered", due=refusal.due)
         return True
@@ -61,6 +62,7 @@ def heal_push(database: Database, remote: Remote, refusal: Refused) -> bool:
 def begin_anew(database: Database) -> None:
     """Pull everything, and delete what did not come."""
     with database.writing() as connection:
+        checkpoint.hold(connection)
         if checkpoint.read(connection).recovering not in ("late", "sweep"):
             _pull_anew(connection)
     emit("replica.recovering", because="cursor-expired")
@@ -84,6 +86,7 @@ def sign_in(database: Database, registered: Registered, *, was: str) -> None:
     A server that does not know that one has none of our rows: they all go out, and none is deleted here.
     """
     with database.writing() as connection:
+        checkpoint.hold(connection)
         if checkpoint.read(connection).replica != was:
             raise TryLater("another process has signed this replica in meanwhile", hint="try again")
         if registered.succeeds:

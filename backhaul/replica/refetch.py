@@ -12,12 +12,13 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import apply, aside, checkpoint, outbox, tables
+from backhaul.replica import apply, aside, blocks, checkpoint, outbox, refill, rows, tables
+from backhaul.replica.misfit import Misfit
 from backhaul.wire import Record, Table, Value, canonical_key
 
 Settled = TypeVar("Settled")
@@ -31,13 +32,13 @@ def overtaken(database: Database, remote: Remote) -> int:
     done = 0
     while True:
         with database.reading() as connection:
-            rows = outbox.overtaken(connection, AT_ONCE)
-        if not rows:
+            passed = outbox.overtaken(connection, AT_ONCE)
+        if not passed:
             return done
-        places = [(row["table_name"], row["key"]) for row in rows]
-        forget = partial(outbox.forget_overtaken, ids=[row["id"] for row in rows])
+        places = [(row["table_name"], row["key"]) for row in passed]
+        forget = partial(outbox.forget_overtaken, ids=[row["id"] for row in passed])
         lay_under(database, remote, places, forget, absent="leave")
-        done += len(rows)
+        done += len(passed)
 
 
 def set_aside(database: Database, remote: Remote, *, now: int) -> int:
@@ -50,7 +51,9 @@ def set_aside(database: Database, remote: Remote, *, now: int) -> int:
     keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
     there = _ask(remote, keys)
     there += _absent(keys, there)
+    refill.make_room(database, remote, there, now=now)
     with database.writing() as connection:
+        checkpoint.hold(connection)
         known = checkpoint.read(connection)
         if known.cursor != since:  # a page came in between, and may be newer: with the next pull
             return 0
@@ -59,7 +62,9 @@ def set_aside(database: Database, remote: Remote, *, now: int) -> int:
         for record in held:
             aside.keep(connection, record.table, canonical_key(record.key), reason=aside.HELD, now=now)
         there = [record for record in there if record not in held]
-        return sum(_fits(connection, tracked, record, known.position, now=now) for record in there)
+        fitted = sum(_fits(connection, tracked, record, known.position, now=now) for record in there)
+        blocks.turn(connection, tracked, now=now)
+        return fitted
 
 
 def _must_wait(connection: Connection, record: Record) -> bool:
@@ -72,8 +77,11 @@ def _fits(connection: Connection, tracked: Sequence[Table], record: Record, posi
     try:
         with connection.begin_nested():
             apply.lay_under(connection, tracked, [record], position)
-    except IntegrityError as error:
-        aside.keep(connection, record.table, key, reason=str(error.orig), now=now)
+    except (DBAPIError, Misfit) as error:
+        reason = rows.refusal(error)
+        if reason is None:
+            raise
+        aside.keep(connection, record.table, key, reason=reason, now=now)
         return False
     aside.forget(connection, [(record.table, key)])
     return True
@@ -100,11 +108,13 @@ def lay_under(
         if absent == "delete":
             there += _absent(keys, there)
         with database.writing() as connection:
+            checkpoint.hold(connection)
             tracked = [one.table for one in tables.checked(connection)]
             known = checkpoint.read(connection)
             if known.cursor == since:
                 settled = settle(connection)
                 apply.lay_under(connection, tracked, there, known.position)
+                blocks.turn(connection, tracked, now=known.last_pull_at or 0)
                 return settled
     raise TryLater("changes of the server keep coming in between", hint="try again")
 

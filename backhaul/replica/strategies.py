@@ -81,7 +81,7 @@ def _agreed(table: Table, told: Table, dialect: str) -> Table:
             why = f"the scope has agreed on {said} for {table.name}.{name}, and that cannot be here: {error}"
             raise TableUnfit(why, hint=error.hint) from error
     return msgspec.structs.replace(
-        table, keys=told.keys, merge=merge, deletes=told.deletes, aggregate=told.aggregate, renamed=told.renamed
+        table, merge=merge, deletes=told.deletes, aggregate=told.aggregate, renamed=told.renamed
     )
 
 

@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.replica import aside, checkpoint, stage, tables
 from backhaul.replica.apply import apply_what_fits
-from backhaul.replica.capture import key_expression, quoted
+from backhaul.replica.capture import row_expressions
+from backhaul.statements import quoted, run
 from backhaul.telemetry import emit
 from backhaul.wire import Record, Table, Value, canonical_key
 
@@ -30,6 +31,7 @@ def sweep(database: Database, *, now: int) -> int:
             since = checkpoint.read(connection).cursor
             gone, held = list(_gone(connection)), list(_gone(connection, held=True))
         with database.writing() as connection:
+            checkpoint.hold(connection)
             known = checkpoint.read(connection)
             if known.recovering != "sweep":
                 return 0
@@ -49,13 +51,13 @@ def _gone(connection: Connection, *, held: bool = False) -> Iterator[Place]:
     yet keeps its own."""
     for one in tables.all_tracked(connection):
         if one.backfill == "done":
-            statement = _not_come(one.table, "IN" if held else "NOT IN")
-            for (key,) in connection.exec_driver_sql(statement, (one.table.name, one.table.name)):
+            statement = _not_come(connection, one.table, "IN" if held else "NOT IN")
+            for (key,) in run(connection, statement, (one.table.name, one.table.name)):
                 yield one.table.name, key
 
 
-def _not_come(table: Table, whether: str) -> str:
-    key = key_expression(table.key, "held")
+def _not_come(connection: Connection, table: Table, whether: str) -> str:
+    key, _ = row_expressions(connection, table, "held")
     return f"""
         SELECT {key} FROM {quoted(table.name)} AS held
         WHERE {key} NOT IN (SELECT key FROM backhaul_stage WHERE table_name = ? AND deleted = 0)

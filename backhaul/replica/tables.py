@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.errors import TableAltered
 from backhaul.replica import capture
-from backhaul.wire import Table
+from backhaul.statements import quoted, run
+from backhaul.wire import Table, Value
+
+_keys = msgspec.json.Decoder(list[Value]).decode
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """backfill_after: the key of the last row that the backfill sent to the outbox; None at its beginning."""
+    """backfill_after: the key of the last row that the backfill sent to the outbox; None at its beginning. fresh: its
+    rows are from before it was first tracked, and no record of the server is among them that another replica made."""
 
     table: Table
     shape: str
     backfill: str
-    backfill_after: list[Any] | None
+    backfill_after: list[Value] | None
     backfill_rows: int
+    fresh: bool
 
 
 def track(connection: Connection, table: Table, shape: str) -> None:
@@ -31,27 +35,30 @@ def track(connection: Connection, table: Table, shape: str) -> None:
         INSERT INTO backhaul_table (name, definition, shape, backfill) VALUES (:name, :definition, :shape, :backfill)
         ON CONFLICT (name) DO UPDATE
         SET definition = excluded.definition, shape = excluded.shape, backfill = excluded.backfill,
-            backfill_after = NULL, backfill_rows = 0
+            backfill_after = NULL, backfill_rows = 0, fresh = 0
     """
-    rows = f"SELECT EXISTS (SELECT 1 FROM {capture.quoted(table.name)})"  # noqa: S608 - the catalogue's own name, quoted
+    rows = f"SELECT EXISTS (SELECT 1 FROM {quoted(table.name)})"  # noqa: S608 - the catalogue's own name, quoted
     values = {
         "name": table.name,
         "definition": msgspec.json.encode(table).decode(),
         "shape": shape,
-        "backfill": "pending" if connection.exec_driver_sql(rows).scalar_one() else "done",
+        "backfill": "pending" if run(connection, rows).scalar_one() else "done",
     }
     connection.execute(text(statement), values)
 
 
 def all_tracked(connection: Connection) -> list[Tracked]:
-    statement = "SELECT definition, shape, backfill, backfill_after, backfill_rows FROM backhaul_table ORDER BY name"
+    statement = (
+        "SELECT definition, shape, backfill, backfill_after, backfill_rows, fresh FROM backhaul_table ORDER BY name"
+    )
     return [
         Tracked(
             table=msgspec.json.decode(row.definition, type=Table),
             shape=row.shape,
             backfill=row.backfill,
-            backfill_after=None if row.backfill_after is None else msgspec.json.decode(row.backfill_after),
+            backfill_after=None if row.backfill_after is None else _keys(row.backfill_after),
             backfill_rows=row.backfill_rows,
+            fresh=bool(row.fresh),
         )
         for row in connection.execute(text(statement))
     ]

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, RowMapping
 from backhaul.clock import iso
 from backhaul.errors import TableUnknown, Unknown
 from backhaul.replica import aside, backfill, checkpoint, outbox, tables
-from backhaul.replica.capture import quoted
-from backhaul.wire import Table, canonical_key, to_plain
+from backhaul.replica.rows import is_the_key, key_values
+from backhaul.statements import quoted, run
+from backhaul.wire import Table, canonical_key
 
 
 def why_record(connection: Connection, table_name: str, key: list[Any], *, now: int) -> str:
@@ -76,6 +77,6 @@ def _state_line(row: RowMapping, now: int) -> str:
 
 
 def _exists(connection: Connection, table: Table, key: list[Any]) -> bool:
-    where = " AND ".join(f"{quoted(column)} = ?" for column in table.key)
+    where = is_the_key(connection, table)
     statement = f"SELECT 1 FROM {quoted(table.name)} WHERE {where}"  # noqa: S608 - the catalogue's own names, quoted
-    return connection.exec_driver_sql(statement, tuple(to_plain(part) for part in key)).first() is not None
+    return run(connection, statement, key_values(connection, table, key)).first() is not None

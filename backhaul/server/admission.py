@@ -121,7 +121,7 @@ def _refuse_taken_keys(
         if item.change.kind == "delete":
             deleted.add(item.place)
             continue
-        made_up = item.change.kind == "insert" and shapes[item.op.table].generated and item.place not in deleted
+        made_up = item.change.kind in MAKES and shapes[item.op.table].generated and item.place not in deleted
         if made_up and _is_anothers(states.get(item.place), item.op, item.change, replica):
             detail = f"{item.op.table} {item.place[1]} is a record of another replica"
             item.problem = problem("key-taken", detail, op=item.op.op)
@@ -132,9 +132,18 @@ def _is_anothers(state: State | None, op: Op, change: Change, replica: str) -> b
     then the insert would be without effect, and its row lost."""
     if state is None or state.creator == replica:
         return False
+    if change.kind == "backfill":
+        return _was_inserted(state, change) and state.born > op.base
     if state.deleted:
         return state.version > op.base and change.hlc <= state.hlc
     return state.born > op.base
+
+
+def _was_inserted(state: State, change: Change) -> bool:
+    """Rows that were there before two replicas began are one record; a row that was inserted since is another one,
+    unless it says the same."""
+    inserted = not state.deleted and state.born > 0 and state.hlc > BACKFILL_STAMP
+    return inserted and any(state.fields.get(name) != value for name, value in change.fields.items())
 
 
 def spread(

@@ -35,7 +35,17 @@ from backhaul.server.media import COLLECTION, Media
 from backhaul.server.problems import refusal
 from backhaul.server.settings import Settings
 from backhaul.server.store import ServerDatabase, Store, prepare
-from backhaul.wire import MOST_PAGE, PROTOCOL, PROTOCOL_HEADER, Keys, Push, Registration, Succession, Tables
+from backhaul.wire import (
+    MOST_PAGE,
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    BlocksWanted,
+    Keys,
+    Push,
+    Registration,
+    Succession,
+    Tables,
+)
 
 THREADS = 12  # fewer than the connections that SQLAlchemy's pool holds
 BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
@@ -84,6 +94,7 @@ class Api:
             Route("/v1/push", self.push, methods=["POST"]),
             Route("/v1/pull", self.pull),
             Route("/v1/records", self.records, methods=["POST"]),
+            Route("/v1/blocks", self.blocks, methods=["POST"]),
             Route("/v1/digest", self.digest),
         ]
 
@@ -122,6 +133,11 @@ class Api:
         replica = await self.replica(request)
         raw = await exchange.body(request)
         return await run_in_threadpool(self._records, request, replica, raw)
+
+    async def blocks(self, request: Request) -> Response:
+        replica = await self.replica(request)
+        raw = await exchange.body(request)
+        return await run_in_threadpool(self._blocks, request, replica, raw)
 
     async def digest(self, request: Request) -> Response:
         replica = await self.replica(request)
@@ -162,6 +178,10 @@ class Api:
     def _records(self, request: Request, replica: Replica, raw: bytes) -> Response:
         keys = exchange.message(request, raw, Keys)
         return exchange.answer(request, self._store.records(replica.scope, keys.keys))
+
+    def _blocks(self, request: Request, replica: Replica, raw: bytes) -> Response:
+        wanted = exchange.message(request, raw, BlocksWanted).tables
+        return exchange.answer(request, self._store.blocks(replica, wanted, self._clock.now()))
 
     def _digest(self, request: Request, replica: Replica) -> Response:
         return exchange.answer(request, self._store.digest(replica.scope, self._clock.now()))

@@ -6,7 +6,7 @@ server's own, and nothing is left when the process ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +21,8 @@ from backhaul.server import auth, records
 from backhaul.server.records import Place
 from backhaul.server.store import ServerDatabase, Store, identify
 from backhaul.wire import (
+    Block,
+    Blocks,
     Digest,
     OutgoingOp,
     OutgoingPush,
@@ -31,6 +33,7 @@ from backhaul.wire import (
     Registered,
     Registration,
     Table,
+    Wanted,
     encode,
 )
 
@@ -107,6 +110,9 @@ class StoreRemote:
 
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
         return _sent(self.store.records(self._asker.scope, keys), list[Record])
+
+    def blocks(self, wanted: Mapping[str, Wanted]) -> list[Block]:
+        return _sent(self.store.blocks(self._asker, wanted, self._clock.now()), Blocks).blocks
 
     def digest(self) -> Digest:
         return _sent(self.store.digest(self._asker.scope, self._clock.now()), Digest)

@@ -24,14 +24,14 @@ from backhaul.errors import DatabaseBusy
 from backhaul.merge import Functions, State, merge
 from backhaul.merge.aggregate import Aggregates
 from backhaul.migrations import upgrade_server
-from backhaul.server import aggregates, conflicts, feed, former, horizon, outcomes, records, scopes, tables
+from backhaul.server import aggregates, blocks, conflicts, feed, former, horizon, outcomes, records, scopes, tables
 from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
 from backhaul.server.gone import refuse_gone
 from backhaul.server.horizon import Standing
 from backhaul.server.problems import is_conflict, problem, refusal
 from backhaul.server.records import Place
-from backhaul.wire import Digest, Op, Pushed, Result, Status, Table, canonical_key
+from backhaul.wire import Blocks, Digest, Op, Pushed, Result, Status, Table, Wanted, canonical_key
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
@@ -147,6 +147,11 @@ class Store:
         """Raises Refused: `answer-too-large`."""
         with self.database.reading() as connection:
             return feed.whole(connection, scope, keys)
+
+    def blocks(self, replica: Replica, wanted: Mapping[str, Wanted], now: int) -> Blocks:
+        """Numbers for the keys that a replica makes up while it is apart."""
+        with self.database.writing() as connection:
+            return Blocks(blocks=blocks.give(connection, replica.scope, replica.id, wanted, now), now=now)
 
     def digest(self, scope: str, now: int) -> Digest:
         with self.database.reading() as connection:

@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Literal
 
 from sqlalchemy import Connection, case, delete, or_, select
-from sqlalchemy.dialects.sqlite import insert
 
 from backhaul.errors import ConfigurationInvalid, Misused
 from backhaul.schema import condition
+from backhaul.statements import insert
 
 KNOWN: Mapping[str, bool] = MappingProxyType(
     {
@@ -101,7 +101,9 @@ def set_condition(
     connection: Connection, name: str, value: bool, *, now: int, expires_at: int | None = None
 ) -> Condition:
     """Override a condition until it is cleared or expires. Saying the same again keeps the time since when it holds."""
-    statement = insert(condition).values(name=known_condition(name), value=value, set_at=now, expires_at=expires_at)
+    statement = insert(connection, condition).values(
+        name=known_condition(name), value=value, set_at=now, expires_at=expires_at
+    )
     same = (condition.c.value == statement.excluded.value) & (
         condition.c.expires_at.is_(None) | (condition.c.expires_at > now)
     )

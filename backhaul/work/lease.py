@@ -6,14 +6,14 @@ A lease that is not renewed passes by itself. The fence moves whenever the holde
 from __future__ import annotations
 
 from sqlalchemy import Connection, case, not_, or_, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from backhaul.schema import lease
+from backhaul.statements import insert
 
 
 def take(connection: Connection, name: str, owner: str, *, now: int, ms: int) -> bool:
     """Take the lease, or renew it, until `now + ms`. False when another holds it."""
-    statement = insert(lease).values(name=name, owner=owner, fence=1, until=now + ms)
+    statement = insert(connection, lease).values(name=name, owner=owner, fence=1, until=now + ms)
     held = (lease.c.owner == statement.excluded.owner) & (lease.c.until > now)
     taken = connection.execute(
         statement.on_conflict_do_update(

@@ -26,11 +26,11 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Connection, Update, bindparam, case, func, literal, not_, or_, select, update
 from sqlalchemy import delete as delete_from
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from backhaul.errors import Misused, Stopped
 from backhaul.schema import work as table
+from backhaul.statements import insert
 from backhaul.work.data import encode_data
 from backhaul.work.request import WorkRequest
 from backhaul.work.row import FINISHED, work_from_row
@@ -98,7 +98,9 @@ def _insert(
         "enqueued_at": now,
         "due_at": now + request.initial_delay_ms + _first_window(request),
     }
-    made = _one(connection, insert(table).values(values).on_conflict_do_nothing([table.c.id]).returning(table))
+    made = _one(
+        connection, insert(connection, table).values(values).on_conflict_do_nothing([table.c.id]).returning(table)
+    )
     return made or _existing(connection, str(request.id))
 
 

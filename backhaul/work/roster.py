@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 from sqlalchemy import Connection, case, delete, select
-from sqlalchemy.dialects.sqlite import insert
 
 from backhaul.schema import worker
+from backhaul.statements import insert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ _states = msgspec.json.Decoder(tuple[QueueState, ...])
 
 def beat(connection: Connection, *, name: str, pid: int, queues: Sequence[QueueState], now: int) -> None:
     """Say that a worker is alive, and what it serves. The same name with another pid is a worker started again."""
-    statement = insert(worker).values(
+    statement = insert(connection, worker).values(
         name=name, pid=pid, started_at=now, seen_at=now, queues=msgspec.json.encode(list(queues)).decode()
     )
     connection.execute(

@@ -20,6 +20,7 @@ def upgrade() -> None:
     _backhaul_outbox()
     _backhaul_aside()
     _backhaul_stage()
+    _backhaul_block()
     _backhaul_endpoint()
     _backhaul_work()
     _backhaul_upload()
@@ -72,6 +73,7 @@ def _backhaul_table() -> None:
         ),
         sa.Column("backfill_after", sa.Text),
         sa.Column("backfill_rows", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("fresh", sa.Integer, nullable=False, server_default="1"),
         sa.PrimaryKeyConstraint("name", name="pk_backhaul_table"),
     )
 
@@ -111,6 +113,17 @@ def _backhaul_outbox() -> None:
         ),
         sqlite_autoincrement=True,
     )
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index(
+            "ix_backhaul_outbox_group",
+            "backhaul_outbox",
+            ["group_id", "id"],
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index(
+            "ix_backhaul_outbox_pending", "backhaul_outbox", ["id"], postgresql_where=sa.text("state = 'pending'")
+        )
     op.create_index(
         "ix_backhaul_outbox_refused",
         "backhaul_outbox",
@@ -148,6 +161,24 @@ def _backhaul_stage() -> None:
         sa.Column("deleted", sa.Integer, nullable=False),
         sa.Column("record", sa.Text),
         sa.PrimaryKeyConstraint("table_name", "key", name="pk_backhaul_stage"),
+    )
+
+
+def _backhaul_block() -> None:
+    op.create_table(
+        "backhaul_block",
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("first", sa.BigInteger, nullable=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column(
+            "state",
+            sa.Text,
+            sa.CheckConstraint("state IN ('spare', 'open')", name="ck_backhaul_block_state"),
+            nullable=False,
+        ),
+        sa.Column("given_at", sa.BigInteger, nullable=False),
+        sa.Column("next_size", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("table_name", "first", name="pk_backhaul_block"),
     )
 
 

@@ -20,6 +20,7 @@ def upgrade() -> None:
     _server_replica()
     _server_applied()
     _server_record()
+    _server_block()
     _server_aggregate()
     _server_upload()
     _server_media()
@@ -136,6 +137,20 @@ def _server_record() -> None:
         sa.PrimaryKeyConstraint("scope", "table_name", "key", name="pk_server_record"),
     )
     op.create_index("ix_server_record_feed", "server_record", ["scope", "version"])
+
+
+def _server_block() -> None:
+    op.create_table(
+        "server_block",
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("replica", sa.Text, nullable=False),
+        sa.Column("first", sa.BigInteger, nullable=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("given_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("scope", "table_name", "replica", name="pk_server_block"),
+    )
 
 
 def _server_aggregate() -> None:

@@ -124,3 +124,14 @@ def test_a_group_with_a_stamp_too_far_ahead_is_kept_back_whole(ann):
     ops = [customer(ann, 1, group="a"), customer(ann, 2, group="b"), customer(ann, 3, group="a", at=90_000)]
     assert {r.status for r in ann.push(*ops)} == {"retry"}
     assert ann.pull().records == []
+
+
+def test_a_backfill_is_never_merged_into_a_record_that_was_inserted_apart(ann, bob):
+    ann.push(customer(ann, 1), ann.op("backfill", "customer", [2], fields={"name": "before", "phone": None}))
+    known = ann.pull().position
+    theirs = [bob.op("backfill", "customer", [key], fields={"name": "bob's", "phone": None}) for key in (1, 2)]
+    assert statuses(bob.push(*theirs)) == ["key-taken", "applied"]
+    same = [bob.op("backfill", "customer", [1], fields={"name": "customer 1", "phone": None})]
+    assert statuses(bob.push(*same)) == ["applied"]
+    seen = bob.op("backfill", "customer", [1], base=known, fields={"name": "sent again", "phone": None})
+    assert statuses(bob.push(seen)) == ["applied"]
