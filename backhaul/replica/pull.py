@@ -34,6 +34,7 @@ from backhaul.replica import (
     sweep,
     tables,
 )
+from backhaul.replica.apart import apart
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.context import Context
 from backhaul.replica.tables import Tracked
