@@ -19,6 +19,7 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import blake2b
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -132,6 +133,15 @@ def parked(connection: Connection) -> list[Mapping[str, Any]]:
     """  # noqa: S608 - the parts are constants
     rows = connection.execute(text(statement)).mappings()
     return [{**row, "key": _legible(row["key"]), "fields": _legible(row["fields"])} for row in rows]
+
+
+def parked_as_they_are(connection: Connection) -> list[Row[Any]]:
+    """The same, with key and fields as bytes."""
+    statement = f"""
+        SELECT id, table_name, {as_bytes(connection, "key")} AS key, kind, {as_bytes(connection, "fields")} AS fields
+        FROM backhaul_outbox WHERE state = 'parked' ORDER BY id
+    """  # noqa: S608 - the parts are constants
+    return list(connection.execute(text(statement)))
 
 
 def _legible(said: bytes | None) -> str | None:
@@ -250,11 +260,18 @@ def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> li
             hlc = BACKFILL_STAMP
         else:
             hlc = last = _stamp(captured_at, seen_hlc, last, now=now, offset=offset)
-        changes.append(Change(number, token_hex(16), group, table, key, kind, fields, base, seq, hlc, attempts, fence))
+        op_id = _op_id(known.origin, number, captured_at, table, kind, key, fields)
+        changes.append(Change(number, op_id, group, table, key, kind, fields, base, seq, hlc, attempts, fence))
     # On PostgreSQL a lower id may be committed later: there is none up to which nothing is pending.
     frozen_id = 0 if on_postgresql(connection) else rows[-1].id
     checkpoint.numbered(connection, send_seq=seq, frozen_id=frozen_id)
     return changes
+
+
+def _op_id(origin: str, *said: object) -> str:
+    """Made of what was captured, where and when: a database that is put back to a backup, and sends again what it had
+    sent meanwhile, gives it the same id again. Two copies of a database that go on apart capture different things."""
+    return blake2b(f"{origin} {said}".encode(), digest_size=16).hexdigest()
 
 
 def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int) -> int:
@@ -512,6 +529,14 @@ def requeue(connection: Connection, ids: Sequence[int], *, now: int) -> int:
     """  # noqa: S608 - the parts are constants
     connection.execute(text(statement), {"ids": json.dumps(list(ids)), "now": now})
     return discard(connection, ids)
+
+
+def rewrite(connection: Connection, changes: Sequence[tuple[str, bytes | None, int]]) -> None:
+    """Parked changes say something else: the server has refused what they said. changes: key, fields, id."""
+    decoded = "convert_from(CAST(? AS bytea), 'UTF8')" if on_postgresql(connection) else "CAST(? AS TEXT)"
+    statement = f"UPDATE backhaul_outbox SET key = ?, fields = {decoded} WHERE id = ? AND state = 'parked'"  # noqa: S608 - the same
+    if changes:
+        run(connection, statement, list(changes))
 
 
 def discard(connection: Connection, ids: Sequence[int]) -> int:

@@ -58,9 +58,18 @@ def set_aside(database: Database, remote: Remote, *, now: int) -> int:
         if known.cursor != since:  # a page came in between, and may be newer: with the next pull
             return 0
         tracked = [one.table for one in tables.checked(connection)]
+        held = [record for record in there if _must_wait(connection, record)]
+        for record in held:
+            aside.keep(connection, record.table, canonical_key(record.key), reason=aside.HELD, now=now)
+        there = [record for record in there if record not in held]
         fitted = sum(_fits(connection, tracked, record, known.position, now=now) for record in there)
         blocks.turn(connection, tracked, now=now)
         return fitted
+
+
+def _must_wait(connection: Connection, record: Record) -> bool:
+    """The server does not have it, and has not judged yet what waits of it here, or a person has not."""
+    return not record.version and bool(outbox.of_record(connection, record.table, canonical_key(record.key)))
 
 
 def _fits(connection: Connection, tracked: Sequence[Table], record: Record, position: int, *, now: int) -> bool:
@@ -85,10 +94,12 @@ def lay_under(
     settle: Callable[[Connection], Settled],
     *,
     absent: Literal["delete", "leave"],
+    after: Callable[[Connection, Settled, Sequence[Record]], None] | None = None,
 ) -> Settled:
     """Settle, and in the same transaction make the records what the server has, under what else of ours waits.
 
-    places: table and key, as JSON. absent: what becomes of a record that the server does not have. Raises TryLater,
+    places: table and key, as JSON. absent: what becomes of a record that the server does not have.
+    after: what is still to be done then, with the settling's answer and with the records. Raises TryLater,
     SignInRequired, Refused: nothing was done then.
     """
     keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in dict.fromkeys(places)]
@@ -105,6 +116,8 @@ def lay_under(
             if known.cursor == since:
                 settled = settle(connection)
                 apply.lay_under(connection, tracked, there, known.position)
+                if after is not None:
+                    after(connection, settled, there)
                 blocks.turn(connection, tracked, now=known.last_pull_at or 0)
                 return settled
     raise TryLater("changes of the server keep coming in between", hint="try again")

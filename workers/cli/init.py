@@ -18,6 +18,7 @@ from workers import joining
 from workers.cli.options import AsJson, Home
 from workers.cli.output import make_table, say_json, say_table
 from workers.joining import Wanted
+from workers.signing_in import sign_in
 
 
 def add_to(program: typer.Typer) -> None:
@@ -40,10 +41,12 @@ def init(
 ) -> None:
     """Make the database of this folder a replica of the server, in one step: everything, or nothing.
 
-    Without --remote and --code, in a folder that holds a replica: renew what captures its changes, after its tables
-    were altered; --table adds a table.
+    In a folder that holds a replica: without --remote and --code, renew what captures its changes, after its tables
+    were altered; --table adds a table. With --code alone, sign it in again; what waits is kept.
     """
     folder = replica_folder(home)
+    if code and not (database or remote or table) and joining.holds_a_replica(load(folder, initialised=False)):
+        return _sign_in(folder, code, name, as_json)
     if remote is None and code is None:
         return _renew(folder, table or [], as_json)
     if not (database and remote and code):
@@ -57,6 +60,17 @@ def init(
     )
     _say_enrolled(folder, joining.join(folder, wanted, SystemClock()), as_json)
     return None
+
+
+def _sign_in(folder: Path, code: str, name: str | None, as_json: bool) -> None:
+    settings = load(folder)
+    registered = sign_in(settings, code, name or f"{socket.gethostname()}:{folder.name}", SystemClock())
+    if as_json:
+        return say_json({"replica": registered.replica, "scope": registered.scope, "was": registered.succeeds or None})
+    print(f"{folder} is replica {registered.replica} of the scope {registered.scope!r} from now on.")
+    if not registered.succeeds:
+        print("The server did not know what it was before: all its rows are sent.")
+    return print("What waited still does, and goes out with the next push.")
 
 
 def replica_folder(home: Path | None) -> Path:
@@ -104,19 +118,27 @@ def _say_enrolled(folder: Path, enrolled: Enrolled, as_json: bool) -> None:
                 "replica": enrolled.registered.replica,
                 "scope": enrolled.registered.scope,
                 "tables": [
-                    {"name": table.name, "key": table.key, "keys": table.keys, "columns": len(table.columns)}
+                    {
+                        "name": table.name,
+                        "key": table.key,
+                        "keys": table.keys,
+                        "why": enrolled.why[table.name],
+                        "columns": len(table.columns),
+                    }
                     for table in enrolled.tables
                 ],
                 "left_out": [{"reason": str(one), "hint": one.hint} for one in enrolled.left_out],
             }
         )
-    table = make_table("table", "key", "keys are")
+    table = make_table("table", "key", "keys are", "because")
     for one in enrolled.tables:
-        table.add_row(one.name, ", ".join(one.key), one.keys)
+        table.add_row(one.name, ", ".join(one.key), one.keys, enrolled.why[one.name])
     say_table(table)
     for unfit in enrolled.left_out:
         print(f"left out: {unfit} ({unfit.hint})")
     print(f"{folder} is replica {enrolled.registered.replica} of the scope {enrolled.registered.scope!r}.")
-    print("generated: made up by the database, so two replicas could make the same one; such a row is parked, with its")
-    print("reason, never merged. natural: the same key is the same record everywhere.")
+    print(
+        "blocks: numbers of this replica's own. generated: two replicas could make the same one; such a row is parked,"
+    )
+    print("never merged (backhaul parked remap). natural: the same key is the same record everywhere.")
     return print("next: backhaul up")
