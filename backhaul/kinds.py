@@ -205,6 +205,8 @@ def _uuid(value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = repr(value)  # SQLite makes a number of a text that is one, in a column of the type JSON
     if not isinstance(value, str):
         return value
     try:
