@@ -20,7 +20,7 @@ from backhaul.merge import Change, State
 from backhaul.server.problems import is_conflict, problem
 from backhaul.server.records import Place
 from backhaul.server.tables import Shape
-from backhaul.wire import Op, Problem, Tagged, Value, canonical_key
+from backhaul.wire import MOST_VALUE, Op, Problem, Tagged, Value, canonical_key
 
 MAKES = ("insert", "backfill")
 Target = tuple[str, tuple[str, ...], str]  # a table, columns of it, and the canonical text of their values
@@ -83,6 +83,10 @@ def _told(op: Op, shape: Shape | None) -> Problem | None:
         return problem("fields-invalid", "a delete has no fields", op=op.op)
     if any(type(value) is Tagged and not _says_one_thing(value) for value in op.fields.values()):
         return problem("value-invalid", "an object as a value holds either hex or real", op=op.op)
+    if any(map(_is_too_large, op.fields.values())):
+        return problem(
+            "value-too-large", f"a value may have {MOST_VALUE} characters or bytes", op=op.op, limit=MOST_VALUE
+        )
     return None
 
 
@@ -90,6 +94,12 @@ def _can_be_key(part: Value) -> bool:
     if type(part) is Tagged:
         return part.real is UNSET and part.hex is not UNSET
     return part is not None and type(part) is not float
+
+
+def _is_too_large(value: Value) -> bool:
+    if type(value) is str:
+        return len(value) > MOST_VALUE
+    return type(value) is Tagged and value.hex is not UNSET and len(value.hex) > 2 * MOST_VALUE
 
 
 def _says_one_thing(value: Tagged) -> bool:

@@ -21,7 +21,7 @@ from backhaul.database import Database
 from backhaul.merge import Functions, State, merge
 from backhaul.merge.aggregate import Aggregates
 from backhaul.migrations import upgrade_server
-from backhaul.server import aggregates, blocks, conflicts, feed, outcomes, records, scopes, tables
+from backhaul.server import aggregates, blocks, conflicts, feed, outcomes, records, scopes, tables, trial
 from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
 from backhaul.server.problems import is_conflict, problem, refusal
@@ -196,13 +196,21 @@ def _apply(
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
-    refuse(before + items, states, shapes, replica.id)
     whole = Aggregates(shapes)
-    conflicts.find_roots(before + items, states, whole)
-    marks = aggregates.find(connection, replica.scope, {root: None for item in items for root in item.roots})
-    conflicts.hold(before + items, states, shapes, whole, marks, replica.id, functions)
-    versions, reached = _versions(items, position)
-    merged = _merged(items, states, versions, whole)
+    while True:
+        refuse(before + items, states, shapes, replica.id)
+        conflicts.find_roots(before + items, states, whole)
+        marks = aggregates.find(connection, replica.scope, {root: None for item in items for root in item.roots})
+        conflicts.hold(before + items, states, shapes, whole, marks, replica.id, functions)
+        versions, reached = _versions(items, position)
+        try:
+            merged = _merged(items, states, versions, whole)
+        except Exception:
+            if not trial.blame(items, states):
+                raise
+            continue
+        if not trial.refuse_too_large(items, states, merged):
+            break
     records.keep(connection, replica.scope, merged)
     aggregates.keep(connection, replica.scope, conflicts.changed_roots(items, merged), replica.id)
     return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached

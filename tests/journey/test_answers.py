@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.replicas import Replica, make_replica
 from tests.services import SyncServer, sync_server
 
 PROTOCOL = ("Backhaul-Protocol", "1")
+SCOPES = count(1)
 
 
 class AheadClock(SystemClock):
@@ -50,9 +52,9 @@ def between(server: SyncServer) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def make(server: SyncServer, between: Proxy, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+def make(server: SyncServer, between: Proxy, tmp_path: Path) -> Iterator[Any]:
     made: list[Replica] = []
-    scope = request.node.name[:90]
+    scope = f"scope {next(SCOPES)}"
 
     def make_one(name: str = "a", clock: AheadClock | None = None) -> Replica:
         replica = make_replica(tmp_path / f"{name}.sqlite", HttpRemote(between.url), code=server.enrol(scope))
