@@ -206,6 +206,7 @@ conflict = Table(
     Column("choice", Text),  # mine, theirs, values
     Column("resolved_at", BigInteger),
     Column("before", Text),  # JSON: the fields that the choice did away with; null: there was no record
+    Column("after", Text),  # JSON: the fields that it left here; null: it left no record
     CheckConstraint("state IN ('withheld', 'open', 'resolved', 'undone')", name="state"),
     CheckConstraint("(state = 'withheld') = (number IS NULL)", name="numbered"),
     sqlite_autoincrement=True,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from backhaul.merge.aggregate import Place
-from backhaul.replica import conflicts, outbox
+from backhaul.replica import checkpoint, conflicts, outbox
 from backhaul.replica.roots import Roots, fields_of
 from backhaul.replica.tables import Tracked
 from backhaul.wire import Record, canonical_key
@@ -38,7 +38,8 @@ def apart(connection: Connection, tracked: Sequence[Tracked], records: Sequence[
             free.append(record)
         else:
             held.setdefault(root, []).append(record)
-    conflicts.withhold(connection, held, now=now)
+    position = checkpoint.read(connection).position
+    conflicts.withhold(connection, held, position=position, now=now)
     return Apart(released=released, records=free)
 
 

@@ -26,6 +26,7 @@ KEPT_MS = 30 * 86_400_000  # what became of a conflict is kept so long
 LIVE = or_(ledger.c.state == "withheld", ledger.c.state == "open")
 
 _fields = msgspec.json.Decoder(dict[str, Value]).decode
+_maybe = msgspec.json.Decoder(dict[str, Value] | None).decode
 _names = msgspec.json.Decoder(list[str]).decode
 
 
@@ -96,6 +97,14 @@ def open_roots(connection: Connection) -> dict[Place, str]:
     return found
 
 
+def unseen(connection: Connection) -> dict[Place, int]:
+    """The aggregates of which something is withheld, each with the feed position that the app has seen of it."""
+    statement = (
+        select(ledger.c.root, func.min(ledger.c.base)).where(ledger.c.state == "withheld").group_by(ledger.c.root)
+    )
+    return {msgspec.json.decode(root, type=tuple[str, str]): int(base) for root, base in connection.execute(statement)}
+
+
 def to_ask_for(connection: Connection) -> list[Place]:
     """The records of which it is not known what stands there, or not all that giving in would need; AT_ONCE of them."""
     unknown = or_(ledger.c.there.is_(None), ledger.c.there == "unknown")
@@ -145,8 +154,9 @@ def hear(connection: Connection, records: Sequence[Record]) -> int:
     return len(entries)
 
 
-def withhold(connection: Connection, records: Mapping[Place, Sequence[Record]], *, now: int) -> None:
-    """Keep what the feed says of these records. records: by the root of their aggregate."""
+def withhold(connection: Connection, records: Mapping[Place, Sequence[Record]], *, position: int, now: int) -> None:
+    """Keep what the feed says of these records. records: by the root of their aggregate. position: what the app has
+    seen of them."""
     of_record = {(one.table, canonical_key(one.key)): (root, one) for root, some in records.items() for one in some}
     entries = live(connection, of_record)
     open_numbers = {entry.root: entry.number for entry in of_roots(connection, records) if entry.number is not None}
@@ -158,6 +168,7 @@ def withhold(connection: Connection, records: Mapping[Place, Sequence[Record]], 
             root=root,
             number=number,
             state="withheld" if number is None else "open",
+            base=position,
             opened_at=now,
         )
         entries.setdefault(place, made).hear(record)
@@ -190,9 +201,16 @@ def _forget(connection: Connection, ids: Sequence[int | None]) -> None:
 
 
 def resolved(
-    connection: Connection, number: int, choice: str, before: Mapping[Place, dict[str, Value] | None], *, now: int
+    connection: Connection,
+    number: int,
+    choice: str,
+    before: Mapping[Place, dict[str, Value] | None],
+    after: Mapping[Place, dict[str, Value]],
+    *,
+    now: int,
 ) -> None:
-    """A person chose. before: what that did away with, by record. What is long over is forgotten."""
+    """A person chose. before, after: what that did away with and what it left, by record. What is long over is
+    forgotten."""
     statement = (
         update(ledger)
         .where(
@@ -201,10 +219,16 @@ def resolved(
             ledger.c.table_name == bindparam("table"),
             ledger.c.key == bindparam("of_key"),
         )
-        .values(state="resolved", choice=choice, resolved_at=now, before=bindparam("fields"))
+        .values(state="resolved", choice=choice, resolved_at=now, before=bindparam("fields"), after=bindparam("left"))
     )
     rows = [
-        {"table": table, "of_key": key, "fields": encode(fields).decode()} for (table, key), fields in before.items()
+        {
+            "table": place[0],
+            "of_key": place[1],
+            "fields": encode(fields).decode(),
+            "left": encode(after.get(place)).decode(),
+        }
+        for place, fields in before.items()
     ]
     connection.execute(statement, rows)
     over = ledger.c.state.in_(("resolved", "undone")), ledger.c.resolved_at < now - KEPT_MS
@@ -222,7 +246,7 @@ def undone(connection: Connection, number: int) -> None:
 
 def _entry(row: RowMapping) -> Entry:
     root = msgspec.json.decode(row["root"], type=tuple[str, str]) if row["root"] else None
-    before = msgspec.json.decode(row["before"], type=dict[str, Value] | None) if row["before"] else None
+    before, after = (_maybe(row[name]) if row[name] else None for name in ("before", "after"))
     plain = (
         "id",
         "number",
@@ -246,6 +270,7 @@ def _entry(row: RowMapping) -> Entry:
         mine=_fields(row["mine"]),
         theirs=_fields(row["theirs"]),
         before=before,
+        after=after,
     )
 
 

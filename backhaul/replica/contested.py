@@ -19,7 +19,7 @@ class Entry:
     """A row of backhaul_conflict. key: JSON. kind: of our changes together, None where none is of this record.
 
     there: what `theirs` is; unknown: not all that giving in would need, so it is to be asked for. before: what the
-    choice did away with, None for no record.
+    choice did away with, after: what it left here; None for no record.
     """
 
     table: str
@@ -43,6 +43,7 @@ class Entry:
     choice: str | None = None
     resolved_at: int | None = None
     before: dict[str, Value] | None = None
+    after: dict[str, Value] | None = None
 
     @property
     def place(self) -> Place:

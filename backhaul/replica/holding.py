@@ -43,6 +43,22 @@ def hold_pending(
     return bool(causes)
 
 
+def unsee(connection: Connection, tracked: Sequence[Tracked]) -> None:
+    """What the app wrote into an aggregate of which something is withheld, it wrote without having seen that, however
+    far the pull had got: what waits to be sent says so."""
+    unseen = conflicts.unseen(connection)
+    if not unseen:
+        return
+    roots = Roots(connection, [one.table for one in tracked])
+    changes = [one for table in sorted(roots.tables) for one in outbox.unsettled_of(connection, table, ["pending"])]
+    bases = {
+        change.id: unseen[root]
+        for change, root in zip(changes, _roots(roots, changes), strict=True)
+        if root in unseen and change.base > unseen[root]
+    }
+    outbox.lower_base(connection, bases)
+
+
 def held_with(
     connection: Connection,
     tracked: Sequence[Tracked],

@@ -57,15 +57,16 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
         else:
             raise Misused(f"{choice!r} is no side", hint="choose mine or theirs, or say the fields' values")
         said = choice if isinstance(choice, str) else "values"
-        conflicts.resolved(connection, number, said, before, now=now)
+        after = _here(connection, known, entries)
+        conflicts.resolved(connection, number, said, before, after, now=now)
     emit("conflict.resolved", conflict=number, choice=said)
 
 
 def undo(database: Database, number: int) -> None:
     """Put back, as a new change, what the choice did away with: theirs after `mine` or values, ours after `theirs`.
 
-    Raises Unknown (no such conflict), Misused (it is not resolved, or is a conflict again, or what stood before does
-    not fit the database any more): nothing is changed then.
+    Raises Unknown (no such conflict), Misused (it is not resolved, or is a conflict again; its aggregate was changed
+    since; what stood before does not fit the database any more): nothing is changed then.
     """
     with database.writing() as connection:
         checkpoint.hold(connection)
@@ -206,6 +207,11 @@ def _put_back(connection: Connection, known: Mapping[str, Table], entries: Seque
     here = _here(connection, known, entries)
     plans: dict[str, TablePlan] = {}
     for entry in entries:
+        if entry.root is not None and not _is_as_left(entry, here.get(entry.place)):
+            raise Misused(
+                f"{entry.table} {entry.key} was changed since, and is part of a whole",
+                hint="put it right in your app, by an ordinary edit",
+            )
         plan = plans.setdefault(entry.table, TablePlan(table=known[entry.table]))
         before, now = entry.before, here.get(entry.place)
         if before is None:
@@ -242,6 +248,14 @@ def _here(connection: Connection, known: Mapping[str, Table], entries: Iterable[
         for name, some in keys.items()
         for key, fields in rows(connection, known[name], some).items()
     }
+
+
+def _is_as_left(entry: Entry, now: Fields | None) -> bool:
+    """Whether the choice still stands here: what was made of the whole since would not go with what stood before."""
+    if now is None or entry.after is None:
+        return now is None and entry.after is None
+    contested = entry.mine.keys() | entry.theirs.keys()
+    return all(encode(now.get(name)) == encode(entry.after.get(name)) for name in contested)
 
 
 def _change(plan: TablePlan, key: str, values: Mapping[str, Value]) -> None:

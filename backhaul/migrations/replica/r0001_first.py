@@ -167,6 +167,7 @@ def _backhaul_conflict() -> None:
         sa.Column("choice", sa.Text),
         sa.Column("resolved_at", sa.BigInteger),
         sa.Column("before", sa.Text),
+        sa.Column("after", sa.Text),
         sa.PrimaryKeyConstraint("id", name="pk_backhaul_conflict"),
         sa.CheckConstraint("(state = 'withheld') = (number IS NULL)", name="ck_backhaul_conflict_numbered"),
         sa.CheckConstraint("state IN ('withheld', 'open', 'resolved', 'undone')", name="ck_backhaul_conflict_state"),
