@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backhaul.replica.strategies import Rules
 from backhaul.server.memory import StoreRemote
 from backhaul.wire import Pushed
 from tests.chaos.journeys import CLOCK, run
 from tests.convergence.servers import store_server
 from tests.replicas import Replica, make_replica
 
+DISPUTES = ("conflict", "resolve", "undo")
+RULES = {"customer": Rules(merge={"name": "manual"}), "line": Rules(aggregate="invoice")}
 TABLES = ("customer", "invoice", "line")
+CONFLICTS = "SELECT state, table_name, key, kind, mine, there, theirs, choice FROM backhaul_conflict ORDER BY 2, 3, 1"
 OUTBOX = ("kind", "key", "fields", "state", "reason")
 
 
@@ -52,6 +56,7 @@ class Scene:
             "a": {table: self.a.rows(table) for table in TABLES},
             "b": {table: self.b.rows(table) for table in TABLES},
             "outbox": [tuple(row[name] for name in OUTBOX) for row in self.b.outbox()],
+            "conflicts": self.b.app.execute(CONFLICTS).fetchall(),
             "muted": self.b.app.execute("SELECT muted, group_id FROM backhaul_replica").fetchall(),
             "applied": self._server("SELECT status, count(*) FROM server_applied GROUP BY status ORDER BY status"),
             "position": self._server("SELECT position FROM server_scope"),
@@ -70,8 +75,9 @@ def scene(folder: Path, journey: str) -> Iterator[Scene]:
     folder.mkdir()
     with store_server(folder, CLOCK) as server:
         before = BEFORE if journey == "backfill" else ""
-        a = make_replica(folder / "a.sqlite", server.connect(), code=server.enrol())
-        b = make_replica(folder / "b.sqlite", server.connect(), code=server.enrol(), before=before)
+        rules = RULES if journey in DISPUTES else None
+        a = make_replica(folder / "a.sqlite", server.connect(), code=server.enrol(), rules=rules)
+        b = make_replica(folder / "b.sqlite", server.connect(), code=server.enrol(), before=before, rules=rules)
         b.app.text_factory = lambda raw: raw.decode(errors="replace")
         made = Scene(folder=folder, a=a, b=b)
         try:
@@ -165,6 +171,34 @@ def _has_parked_changes(scene: Scene) -> None:
     scene.b.write("UPDATE invoice SET total = 5 WHERE id = 9")
 
 
+def _meets_other_edits(scene: Scene) -> None:
+    """Of one customer's name, and of an invoice and its lines."""
+    a, b = scene.a, scene.b
+    a.write("INSERT INTO invoice (id, customer_id, total) VALUES (9, 1, 1)")
+    a.write("INSERT INTO line VALUES (9, 1, 'tea')")
+    a.sync()
+    b.sync()
+    b.write("UPDATE customer SET name = 'of b', phone = 'of b' WHERE id = 1")
+    b.write("UPDATE line SET what = 'milk'")
+    b.write("UPDATE invoice SET total = 2")
+    a.write("UPDATE customer SET name = 'of a' WHERE id = 1")
+    a.write_together("INSERT INTO line VALUES (9, 2, 'salt')", "UPDATE invoice SET total = 3")
+    a.sync()
+
+
+def _has_conflicts(scene: Scene) -> None:
+    _meets_other_edits(scene)
+    scene.b.sync()
+    scene.b.write("UPDATE customer SET phone = 'later' WHERE id = 1")
+
+
+def _has_resolved_conflicts(scene: Scene) -> None:
+    _has_conflicts(scene)
+    run("resolve", scene.job)
+    for replica in (scene.b, scene.a, scene.b):
+        replica.sync()
+
+
 SCENES: dict[str, Callable[[Scene], None]] = {
     "push": _writes,
     "refusal": _takes_a_taken_key,
@@ -173,4 +207,7 @@ SCENES: dict[str, Callable[[Scene], None]] = {
     "pull": _hears_news,
     "overtaken": _is_overtaken,
     "discard": _has_parked_changes,
+    "conflict": _meets_other_edits,
+    "resolve": _has_conflicts,
+    "undo": _has_resolved_conflicts,
 }
