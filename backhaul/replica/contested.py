@@ -16,7 +16,8 @@ There = Literal["whole", "changed", "deleted", "absent", "unknown"]
 
 @dataclass(kw_only=True)
 class Entry:
-    """A row of backhaul_conflict. key: JSON. kind: of our changes together, None where none is of this record.
+    """A row of backhaul_conflict. key: JSON. roots: the aggregates that it is of, here or there, or was. kind: of our
+    changes together, None where none is of this record.
 
     there: what `theirs` is; unknown: not all that giving in would need, so it is to be asked for. before: what the
     choice did away with, after: what it left here; None for no record.
@@ -28,7 +29,7 @@ class Entry:
     id: int | None = None
     number: int | None = None
     state: str = "withheld"
-    root: Place | None = None
+    roots: tuple[Place, ...] = ()
     ops: list[str] = field(default_factory=list)
     kind: str | None = None
     base: int | None = None

@@ -22,7 +22,7 @@ from backhaul.replica import rows as app_rows
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.contested import Entry
 from backhaul.replica.misfit import Misfit
-from backhaul.replica.names import field_names
+from backhaul.replica.names import field_names, root_columns
 from backhaul.replica.roots import decode_key, rows
 from backhaul.replica.rows import TablePlan
 from backhaul.telemetry import emit
@@ -128,7 +128,8 @@ def _insist(
         again += ids
         rest = _differing(known[entry.table], entry, ours)
         if rest is None:
-            written.append((*entry.place, "delete", None))
+            named = {name: entry.theirs.get(name) for name in root_columns(known[entry.table])}
+            written.append((*entry.place, "delete", encode(named).decode() if named else None))
         elif rest:
             written.append((*entry.place, "update", encode(rest).decode()))
     outbox.insist(connection, sorted(again), group, now=now)
@@ -141,7 +142,7 @@ def _differing(table: Table, entry: Entry, ours: Fields | None) -> Fields | None
 
     Only of a record that is withheld as a whole: of others the feed's word was taken.
     """
-    if entry.root is None or entry.there not in ("whole", "changed"):
+    if not entry.roots or entry.there not in ("whole", "changed"):
         return {}
     if ours is None:
         return {} if entry.kind == "delete" else None
@@ -207,7 +208,7 @@ def _put_back(connection: Connection, known: Mapping[str, Table], entries: Seque
     here = _here(connection, known, entries)
     plans: dict[str, TablePlan] = {}
     for entry in entries:
-        if entry.root is not None and not _is_as_left(entry, here.get(entry.place)):
+        if entry.roots and not _is_as_left(entry, here.get(entry.place)):
             raise Misused(
                 f"{entry.table} {entry.key} was changed since, and is part of a whole",
                 hint="put it right in your app, by an ordinary edit",
@@ -234,7 +235,7 @@ def _check_known(connection: Connection, entries: Sequence[Entry], *, whole: boo
     """Raises TryLater: what was not pulled was not seen, and would be a conflict again. whole: all of what stands there
     is needed; as it always is of an aggregate."""
     position = checkpoint.read(connection).position
-    needed = [entry for entry in entries if whole or entry.root is not None]
+    needed = [entry for entry in entries if whole or entry.roots]
     if any(entry.there in (None, "unknown") for entry in needed) or any(entry.since > position for entry in entries):
         raise TryLater("what the other side wrote is not all here yet", hint="backhaul pull, and then again")
 

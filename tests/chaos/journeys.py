@@ -56,7 +56,7 @@ def _resolve(database: Database, job: dict[str, Any]) -> None:
     with database.reading() as connection:
         found = [(number, conflicts.of_number(connection, number)) for number in conflicts.numbers(connection)]
     for number, entries in found:
-        resolution.resolve(database, number, "mine" if entries[0].root is None else "theirs", now=CLOCK.now())
+        resolution.resolve(database, number, "mine" if not entries[0].roots else "theirs", now=CLOCK.now())
 
 
 def _undo(database: Database, job: dict[str, Any]) -> None:

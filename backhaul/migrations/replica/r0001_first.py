@@ -151,7 +151,7 @@ def _backhaul_conflict() -> None:
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("table_name", sa.Text, nullable=False),
         sa.Column("key", sa.Text, nullable=False),
-        sa.Column("root", sa.Text),
+        sa.Column("roots", sa.Text, nullable=False, server_default="[]"),
         sa.Column("ops", sa.Text, nullable=False, server_default="[]"),
         sa.Column("kind", sa.Text),
         sa.Column("base", sa.BigInteger),
