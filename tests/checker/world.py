@@ -291,7 +291,7 @@ WEATHER: dict[str, Rule] = {
     "half of each answer": halved,
 }
 GREATEST = {"register": Rules(merge={"v": "max"})}
-PAGES = [2_000]
+PAGES = [2, 5, 2_000]
 BATCHES = [1, 4, 1_000]
 
 
