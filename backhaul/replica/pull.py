@@ -19,7 +19,7 @@ from backhaul.replica import aside, backfill, blocks, checkpoint, outbox, refetc
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.push import Context
 from backhaul.telemetry import emit
-from backhaul.wire import Page, canonical_key
+from backhaul.wire import Page
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
 
@@ -37,6 +37,7 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
     _check_hold(database, clock.now())
     while backfill.advance(database, now=clock.now(), made_up=True):
         context.check()
+    arrived: set[str] = set()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
@@ -46,7 +47,9 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         refill.make_room(database, remote, page.records, now=clock.now())
         records += _apply(database, since, page, asked_at=asked_at, now=clock.now())
         context.progress({"done": page.position, "total": page.head})
+        arrived |= {record.table for record in page.records}
         if not page.more:
+            records += refetch.try_again(database, remote, arrived, now=clock.now())
             refill.refill(database, remote, now=clock.now())
             return Received(records=records, position=page.position)
 
@@ -84,8 +87,7 @@ def _apply(database: Database, since: str, page: Page, *, asked_at: int, now: in
             return 0
         shapes = [one.table for one in tracked]
         touched, refused = apply_what_fits(connection, shapes, page.records, page.position)
-        for record, reason in refused:
-            aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
+        aside.keep(connection, refused, now=now)
         blocks.turn(connection, shapes, now=now)
         outbox.forget_passed(connection, page.position)
         checkpoint.measure_clock(connection, server_now=page.now, asked_at=asked_at, answered_at=now)

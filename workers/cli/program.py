@@ -26,6 +26,7 @@ FILES = {
     "status": "status",
     "why": "why",
     "parked": "parked",
+    "aside": "aside",
     "condition": "condition",
     "media": "media",
     "verify": "verify",
