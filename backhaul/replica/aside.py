@@ -14,20 +14,31 @@ from sqlalchemy import Connection, RowMapping, text
 from backhaul.statements import members
 from backhaul.wire import Record, canonical_key
 
+HELD = "the server has deleted it, and a change of it waits here"
 
-def keep(connection: Connection, refused: Sequence[tuple[Record, str]], *, now: int) -> None:
-    """Set records aside, each with the reason, or say again why they still are."""
-    statement = """
-        INSERT INTO backhaul_aside (table_name, key, reason, since, tried_at)
-        VALUES (:table, :key, :reason, :now, :now)
-        ON CONFLICT (table_name, key) DO UPDATE SET reason = excluded.reason, tried_at = excluded.tried_at
-    """
+
+def keep(connection: Connection, table: str, key: str, *, reason: str, now: int) -> None:
+    """Set the record aside, or say again why it still is. key: canonical JSON."""
+    _keep(connection, [{"table": table, "key": key, "reason": reason[:500], "now": now}])
+
+
+def keep_all(connection: Connection, refused: Sequence[tuple[Record, str]], *, now: int) -> None:
+    """The same of many, each with its reason."""
     rows = [
         {"table": record.table, "key": canonical_key(record.key), "reason": reason[:500], "now": now}
         for record, reason in refused
     ]
     if rows:
-        connection.execute(text(statement), rows)
+        _keep(connection, rows)
+
+
+def _keep(connection: Connection, rows: list[dict[str, object]]) -> None:
+    statement = """
+        INSERT INTO backhaul_aside (table_name, key, reason, since, tried_at)
+        VALUES (:table, :key, :reason, :now, :now)
+        ON CONFLICT (table_name, key) DO UPDATE SET reason = excluded.reason, tried_at = excluded.tried_at
+    """
+    connection.execute(text(statement), rows)
 
 
 def longest_untried(connection: Connection, limit: int) -> list[tuple[str, str]]:

@@ -80,12 +80,20 @@ def _try_again(database: Database, remote: Remote, places: Sequence[tuple[str, s
         if known.cursor != since:  # a page came in between, and may be newer: with the next pull
             return 0
         tracked = [one.table for one in tables.checked(connection)]
+        held = [record for record in there if _must_wait(connection, record)]
+        there = [record for record in there if record not in held]
         refused = apply.lay_under_what_fits(connection, tracked, there, known.position)
-        aside.keep(connection, refused, now=now)
+        refused += [(record, aside.HELD) for record in held]
+        aside.keep_all(connection, refused, now=now)
         still = {(record.table, canonical_key(record.key)) for record, _ in refused}
         aside.forget(connection, [place for place in places if place not in still])
         blocks.turn(connection, tracked, now=now)
         return len(places) - len(still)
+
+
+def _must_wait(connection: Connection, record: Record) -> bool:
+    """The server does not have it, and has not judged yet what waits of it here, or a person has not."""
+    return not record.version and bool(outbox.of_record(connection, record.table, canonical_key(record.key)))
 
 
 def lay_under(

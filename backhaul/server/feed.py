@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row
 
 from backhaul.clock import stamp_to_text
 from backhaul.digest import fingerprint, row_hash
+from backhaul.errors import Refused
 from backhaul.server import cursors, records, scopes, tables
 from backhaul.server.problems import refusal
 from backhaul.wire import MOST_OPS, MOST_PAGE, Digest, TableDigest, canonical_key
@@ -50,34 +51,49 @@ class OutgoingPage(Struct):
     now: int
 
 
+class Heard(NamedTuple):
+    """position: up to which the replica has everything; below zero at the beginning. forgotten: up to which the server
+    remembers no deletion."""
+
+    position: int
+    forgotten: int
+
+
 def pull(
     connection: Connection, secret: bytes, scope: str, replica: str, cursor: str, limit: int, now: int
-) -> OutgoingPage:
-    """The next page after the cursor. Raises Refused `cursor-expired`."""
-    feed, head = scopes.head(connection, scope)
+) -> tuple[OutgoingPage, Heard]:
+    """The next page after the cursor. Raises Refused `cursor-expired`, and `server-restored` with the cursor of the
+    last position that the server and the replica have in common.
+
+    Returns what the replica has heard of, too.
+    """
+    known = scopes.head(connection, scope)
+    feed, head = known.feed, known.position
     place = cursors.unseal(secret, scope, feed, cursor)
-    if max(place.floor, place.start[0] - 1) > head:
-        raise refusal("cursor-expired", "the cursor is ahead of the feed: the server was put back to an older state")
+    if cursor:
+        _check_is_young(place, known)
+        _check_is_of_this_past(connection, secret, scope, place, known, now)
     limit = min(limit, MOST_PAGE)
     page = _Page(place.floor, replica)
     with closing(records.since(connection, scope, place.start, limit + MOST_OPS + 1)) as rows:
         start = page.fill(rows, limit)
-    return OutgoingPage(
+    outgoing = OutgoingPage(
         records=page.records,
-        cursor=cursors.seal(secret, scope, feed, _next(place, start, head)),
+        cursor=cursors.seal(secret, scope, feed, _next(place, start, known, now)),
         position=_reached(start, head),
         head=head,
         more=start is not None,
         hlc=stamp_to_text(page.hlc),
         now=now,
     )
+    return outgoing, Heard(place.floor, max(known.horizon, known.collected))
 
 
 def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[OutgoingRecord]:
     """The records as they are now. Raises Refused `answer-too-large` when they are too much for one answer."""
     found, size = [], 0
     for row in records.rows(connection, scope, {(table, canonical_key(key)) for table, key in keys}):
-        size += len(row.fields)
+        size += len(row.fields) + len(row.states)
         if size > MOST_PAGE_BYTES:
             raise refusal("answer-too-large", f"the records are larger than {MOST_PAGE_BYTES} bytes; ask for fewer")
         if row.deleted or row.born:
@@ -87,7 +103,7 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
 
 def digest(connection: Connection, scope: str, now: int) -> Digest:
     """Count and fingerprint of the live records of every table."""
-    _, position = scopes.head(connection, scope)
+    position = scopes.head(connection, scope).position
     sums = dict.fromkeys(tables.shapes(connection, scope), (0, 0))
     for row in records.alive(connection, scope):
         count, total = sums[row.table_name]
@@ -121,7 +137,7 @@ class _Page:
             if size >= MOST_PAGE_BYTES or count >= limit + MOST_OPS:
                 return last
             version, last = row.version, (row.version, row.table_name, row.key)
-            count, size = count + 1, size + len(row.fields)
+            count, size = count + 1, size + len(row.fields) + len(row.states)
             self._take(row)
         return None
 
@@ -133,11 +149,14 @@ class _Page:
 
 
 def _is_own(row: Row[Any], replica: str, floor: int) -> bool:
-    """Whether all that is new in the record was written by the replica that asks, and stands."""
-    stamps = records.stamps_of(row).values()
+    """Whether all that is new in the record was written by the replica that asks, and stands as it has written it."""
+    stamps = records.stamps_of(row)
+    kept = records.states_of(row)
     if row.deleted or row.born > floor:
-        return bool(row.writer == replica) and all(writer == replica for _, writer, _ in stamps)
-    return all(writer == replica for _, writer, version in stamps if version > floor)
+        merged = any(name for name in kept)
+        return bool(row.writer == replica) and not merged and all(stamp[1] == replica for stamp in stamps.values())
+    new = {name: stamp[1] for name, stamp in stamps.items() if stamp[2] > floor}
+    return all(writer == replica and name not in kept for name, writer in new.items())
 
 
 def _outgoing(row: Row[Any], floor: int) -> OutgoingRecord:
@@ -145,11 +164,28 @@ def _outgoing(row: Row[Any], floor: int) -> OutgoingRecord:
     if row.deleted:
         record.deleted = True
     elif row.born > floor:
-        record.whole, record.fields = True, Raw(row.fields.encode())
+        record.whole, record.fields = True, _with_documents(row, Raw(row.fields.encode()))
     else:
         newer = {name for name, stamp in records.stamps_of(row).items() if stamp[2] > floor}
-        record.fields = {name: value for name, value in _raw_fields(row.fields).items() if name in newer}
+        told = {name: value for name, value in _raw_fields(row.fields).items() if name in newer}
+        record.fields = _with_documents(row, told)
     return record
+
+
+def _with_documents(row: Row[Any], told: Raw | dict[str, Raw]) -> Raw | dict[str, Raw]:
+    """The fields, where a text that was edited comes with its document."""
+    documents = {name: kept["yjs"] for name, kept in records.states_of(row).items() if name and "yjs" in _dict(kept)}
+    if not documents:
+        return told
+    fields = _raw_fields(told) if isinstance(told, Raw) else told
+    for name, state in documents.items():
+        if name in fields:
+            fields[name] = Raw(b'{"text":%b,"state":"%b"}' % (bytes(fields[name]), state.encode()))
+    return fields
+
+
+def _dict(kept: Any) -> dict[str, Any]:
+    return kept if type(kept) is dict else {}
 
 
 def _reached(start: tuple[int, str, str] | None, head: int) -> int:
@@ -160,7 +196,38 @@ def _reached(start: tuple[int, str, str] | None, head: int) -> int:
     return version if table else version - 1
 
 
-def _next(place: cursors.Place, start: tuple[int, str, str] | None, head: int) -> cursors.Place:
+def _next(place: cursors.Place, start: tuple[int, str, str] | None, head: scopes.Head, now: int) -> cursors.Place:
     if start is None:
-        return cursors.Place(floor=head, start=(head + 1, "", ""))
-    return cursors.Place(floor=place.floor, start=start)
+        place = cursors.Place(floor=head.position, start=(head.position + 1, "", ""), began=head.position)
+    else:
+        began = head.position if place.began == cursors.BEGINNING else place.began
+        place = cursors.Place(floor=place.floor, start=start, began=began)
+    return msgspec.structs.replace(place, seen=head.position, nonce=head.nonce, at=now)
+
+
+def _check_is_young(place: cursors.Place, head: scopes.Head) -> None:
+    """Whoever has not heard of a tombstone that is forgotten by now would keep the record for ever."""
+    if place.heard < max(head.horizon, head.collected):
+        raise refusal("cursor-expired", "the cursor is older than what the server remembers of deletions")
+
+
+def _check_is_of_this_past(
+    connection: Connection, secret: bytes, scope: str, place: cursors.Place, head: scopes.Head, now: int
+) -> None:
+    if place.seen <= head.position and scopes.nonce_at(connection, scope, place.seen) == place.nonce:
+        return
+    # What was committed before the cursor was written, and is still here, was there before the backup was taken.
+    position, nonce = scopes.common(connection, scope, before=place.seen, until=place.at)
+    common = cursors.Place(
+        floor=position, start=(position + 1, "", ""), began=position, seen=position, nonce=nonce, at=now
+    )
+    raise ServerRestored(place.seen, position, cursors.seal(secret, scope, head.feed, common))
+
+
+class ServerRestored(Refused):
+    """seen: the position that the replica has been at, and the server is not any more."""
+
+    def __init__(self, seen: int, position: int, cursor: str) -> None:
+        told = refusal("server-restored", f"the server was put back to a backup: it knows nothing of position {seen}")
+        super().__init__(str(told), problem=told.problem, status=told.status, cursor=cursor, position=position)
+        self.seen = seen
