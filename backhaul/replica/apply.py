@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
-from backhaul.replica import checkpoint, outbox, overlay
+from backhaul.replica import checkpoint, conflicts, outbox, overlay
 from backhaul.replica import rows as app_rows
 from backhaul.replica.fitting import Fitting, Refused
 from backhaul.replica.rows import Row, TablePlan
@@ -53,6 +53,7 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
 
     Unlike a page of the feed, this takes away what a change has left here that was given up.
     """
+    conflicts.forget_withheld(connection, records)
     checkpoint.mute(connection)
     app_rows.write(connection, _plans_under(connection, tables, records, position))
     checkpoint.unmute(connection)

@@ -94,7 +94,7 @@ def compare(database: Database, remote: Remote, *, context: Context) -> Comparis
     with database.reading() as connection:
         tracked = [one.table for one in tables.checked(connection)]
         moving = _moving(connection, digest.position)
-        here = {table.name: _digest(connection, table) for table in tracked}
+        here = {table.name: _digest(connection, table, there.get(table.name)) for table in tracked}
     compared = [
         Compared(table=name, here=_pair(here[name][0]), there=_pair(there.get(name)), not_utf8=here[name][1])
         for name in sorted(here)
@@ -114,10 +114,14 @@ def _moving(connection: Connection, position: int) -> str | None:
     return None
 
 
-def _digest(connection: Connection, table: Table) -> tuple[TableDigest, Illegible]:
-    """The driver stops at text that is no UTF-8; then all is read once more, with a mark for each such byte."""
+def _digest(connection: Connection, table: Table, there: TableDigest | None) -> tuple[TableDigest, Illegible]:
+    """Reckoned as the other side has reckoned its own: by the kinds that the scope has agreed on.
+
+    The driver stops at text that is no UTF-8; then all is read once more, with a mark for each such byte.
+    """
+    kinds = there.kinds if there else {}
     try:
-        return _summed(connection, table)
+        return _summed(connection, table, kinds)
     except OperationalError as error:
         if on_postgresql(connection) or "decode" not in str(error.orig):
             raise
@@ -125,22 +129,24 @@ def _digest(connection: Connection, table: Table) -> tuple[TableDigest, Illegibl
     plain = driver.text_factory
     driver.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
     try:
-        return _summed(connection, table, marked=True)
+        return _summed(connection, table, kinds, marked=True)
     finally:
         driver.text_factory = plain
 
 
-def _summed(connection: Connection, table: Table, *, marked: bool = False) -> tuple[TableDigest, Illegible]:
+def _summed(
+    connection: Connection, table: Table, kinds: dict[str, str], *, marked: bool = False
+) -> tuple[TableDigest, Illegible]:
     """marked: what is no UTF-8 comes as lone surrogates, and is reckoned as its replacement."""
     count, total, illegible, keys = 0, 0, 0, list[str]()
     for key, fields in _rows(connection, table):
         try:
-            total += row_hash(table.name, key, fields)
+            total += row_hash(table.name, key, fields, kinds)
         except UnicodeEncodeError:
             if not marked:
                 raise
             legible = [_legible(part) for part in key]
-            total += row_hash(table.name, legible, {name: _legible(said) for name, said in fields.items()})
+            total += row_hash(table.name, legible, {name: _legible(said) for name, said in fields.items()}, kinds)
             illegible += 1
             keys += [canonical_key(legible)] if len(keys) < NAMED else []
         count += 1

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import apply, aside, blocks, checkpoint, outbox, refill, tables
+from backhaul.replica import apply, aside, blocks, checkpoint, conflicts, outbox, refill, tables
 from backhaul.wire import Record, Value, canonical_key
 
 Settled = TypeVar("Settled")
@@ -38,6 +38,19 @@ def overtaken(database: Database, remote: Remote) -> int:
         forget = partial(outbox.forget_overtaken, ids=[row["id"] for row in passed])
         lay_under(database, remote, places, forget, absent="leave")
         done += len(passed)
+
+
+def contested(database: Database, remote: Remote) -> int:
+    """Ask what stands on the server of records in conflicts of which it is not known; returns of how many."""
+    with database.reading() as connection:
+        places = conflicts.to_ask_for(connection)
+    if not places:
+        return 0
+    keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
+    there = _ask(remote, keys)
+    there += _absent(keys, there)
+    with database.writing() as connection:
+        return conflicts.hear(connection, there)
 
 
 def set_aside(database: Database, remote: Remote, *, now: int) -> int:

@@ -27,6 +27,7 @@ FILES = {
     "why": "why",
     "parked": "parked",
     "aside": "aside",
+    "conflicts": "conflicts",
     "condition": "condition",
     "media": "media",
     "verify": "verify",
