@@ -104,13 +104,16 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
 def digest(connection: Connection, scope: str, now: int) -> Digest:
     """Count and fingerprint of the live records of every table."""
     position = scopes.head(connection, scope).position
-    sums = dict.fromkeys(tables.shapes(connection, scope), (0, 0))
+    shapes = tables.shapes(connection, scope)
+    sums = dict.fromkeys(shapes, (0, 0))
     for row in records.alive(connection, scope):
         count, total = sums[row.table_name]
-        sums[row.table_name] = count + 1, total + row_hash(row.table_name, _any(row.key), _any(row.fields))
+        kinds = shapes[row.table_name].kinds
+        hashed = row_hash(row.table_name, _any(row.key), _any(row.fields), kinds)
+        sums[row.table_name] = count + 1, total + hashed
     return Digest(
         tables=[
-            TableDigest(table=name, count=count, fingerprint=fingerprint([total]))
+            TableDigest(table=name, count=count, fingerprint=fingerprint([total]), kinds=dict(shapes[name].kinds))
             for name, (count, total) in sums.items()
         ],
         position=position,
