@@ -142,7 +142,15 @@ def make_replica(
 
 
 def make_postgresql_replica(
-    url: str, remote: Remote, *, schema: str, code: str, home: Path, before: str = "", name: str = "pg"
+    url: str,
+    remote: Remote,
+    *,
+    schema: str,
+    code: str,
+    home: Path,
+    before: str = "",
+    name: str = "pg",
+    rules: Any = None,
 ) -> PostgreSQLReplica:
     """url: of an empty database."""
     import psycopg
@@ -150,5 +158,15 @@ def make_postgresql_replica(
     app: Any = psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(False), autocommit=True)
     app.execute(schema + before)
     database = open_database(url)
-    enrol.enrol(database, remote, code=code, url="memory:", home=str(home), name=name, names=[], clock=SystemClock())
+    enrol.enrol(
+        database,
+        remote,
+        code=code,
+        url="memory:",
+        home=str(home),
+        name=name,
+        names=[],
+        clock=SystemClock(),
+        rules=rules,
+    )
     return PostgreSQLReplica(database=database, remote=remote, path=home, app=app)

@@ -258,9 +258,7 @@ def test_what_is_shown_is_the_servers_value_and_what_waits(steps, server, ann, b
             ann.pull()
             if "sent" not in ann.states():  # of which nobody knows whether the server has it
                 (there,) = ann.remote.records([("article", [key])])
-                ((here,),) = ann.app.execute(
-                    "SELECT stock FROM article WHERE id = ?", (key,)
-                ).fetchall()
+                ((here,),) = ann.app.execute("SELECT stock FROM article WHERE id = ?", (key,)).fetchall()
                 adds = [change["stock"] for change in unsettled(ann) if "stock" in change]
                 assert here == there.fields["stock"] + sum(
                     said["add"] if "add" in said else said["now"] - said["was"] for said in adds
