@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from sqlalchemy import make_url
@@ -65,6 +66,14 @@ class Replica:
         with self.app:
             self.app.execute(statement, values)
 
+    def write_together(self, *statements: str) -> None:
+        """One transaction, as an app makes it whose engine is hooked."""
+        with self.app:
+            self.app.execute("UPDATE backhaul_replica SET group_id = ?", (token_hex(8),))
+            for statement in statements:
+                self.app.execute(statement)
+            self.app.execute("UPDATE backhaul_replica SET group_id = NULL")
+
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         return sorted(self.app.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
 
@@ -108,6 +117,11 @@ class PostgreSQLReplica(Replica):
     def write(self, statement: str, *values: Any) -> None:
         with self.app.transaction():
             self.app.execute(statement.replace("?", "%s"), values or None)
+
+    def write_together(self, *statements: str) -> None:
+        with self.app.transaction():
+            for statement in statements:
+                self.app.execute(statement)
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         return sorted(self.asked(f"SELECT * FROM {table}"), key=repr)

@@ -48,8 +48,8 @@ def make_on(server: MemoryServer, tmp_path: Path, request: pytest.FixtureRequest
         else:
             cluster: PostgreSQL = request.getfixturevalue("cluster")
             url = cluster.database()
-            options: Any = {"before": before, "home": tmp_path, "rules": rules}
-            made.append(make_postgresql_replica(url, remote, schema=said, code=code, **options))
+            options: Any = {"schema": said, "code": code, "before": before, "home": tmp_path, "rules": rules}
+            made.append(make_postgresql_replica(url, remote, **options))
         return made[-1]
 
     yield make_one
@@ -64,7 +64,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(make_on: MakeReplica, kind: str) -> MakeReplica:
-    def make_one(**options: str) -> Replica:
+    def make_one(**options: Any) -> Replica:
         return make_on(kind, **options)
 
     return make_one
