@@ -47,6 +47,9 @@ CATALOGUE = {
     "blocks.failed": Event(
         WARNING, "no numbers for keys could be had, asked again later: {error}", "backhaul_blocks_failed_total"
     ),
+    "pull.caught_up": Event(
+        INFO, "pull: {records} records for what is new here in {table}", "backhaul_pull_caught_up_total"
+    ),
     "queue.opened": Event(INFO, "queue {queue} is open", "backhaul_gate_opened_total"),
     "queue.closed": Event(INFO, "queue {queue} is closed: {reason}", "backhaul_gate_closed_total"),
     "broker.started": Event(INFO, "the broker runs at {address}", "backhaul_broker_started_total"),

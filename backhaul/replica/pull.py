@@ -17,6 +17,7 @@ from backhaul.remotes import endpoint
 from backhaul.remotes.base import Remote
 from backhaul.replica import aside, backfill, blocks, checkpoint, outbox, refetch, refill, tables
 from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.catchup import catch_up
 from backhaul.replica.push import Context
 from backhaul.telemetry import emit
 from backhaul.wire import Page, canonical_key
@@ -48,6 +49,7 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         context.progress({"done": page.position, "total": page.head})
         if not page.more:
             refill.refill(database, remote, now=clock.now())
+            records += catch_up(database, remote, clock=clock, context=context, limit=limit)
             return Received(records=records, position=page.position)
 
 

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, text
 
 from backhaul.errors import Misused
 from backhaul.merge import Functions
-from backhaul.server import scopes, tables
+from backhaul.server import names, scopes, tables
 from backhaul.server.problems import refusal
-from backhaul.wire import Registered, Registration
+from backhaul.wire import Registered, Registration, newest_names
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # without I, L, O and U
 GROUPS, GROUP = 4, 5
@@ -57,9 +57,24 @@ def register(
     scopes.make(connection, scope)
     scopes.lock(connection, scope)
     agreed = tables.declare(connection, scope, registration.tables, functions)
+    declared = names.declared(registration.tables)
+    spoken = names.speech({table.name: newest_names(table.renamed) for table in agreed}, declared)
     replica, token = secrets.token_hex(8), secrets.token_urlsafe(32)
     _make(connection, replica, scope, registration.name[:LONGEST_NAME].replace("\0", ""), token, now)
-    return Registered(replica=replica, token=token, scope=scope, now=now, tables=agreed)
+    declare(connection, replica, declared)
+    told = [names.told_table(table, spoken) for table in agreed]
+    return Registered(replica=replica, token=token, scope=scope, now=now, tables=told)
+
+
+def declare(connection: Connection, replica: str, declared: str) -> None:
+    """What the replica calls its tables and columns, from now on: JSON, {table: [column]}."""
+    statement = "UPDATE server_replica SET declared = :declared WHERE replica = :replica"
+    connection.execute(text(statement), {"replica": replica, "declared": declared})
+
+
+def declared(connection: Connection, replica: str) -> str:
+    statement = "SELECT declared FROM server_replica WHERE replica = :replica"
+    return str(connection.execute(text(statement), {"replica": replica}).scalar_one_or_none() or "{}")
 
 
 def authenticate(connection: Connection, token: str) -> Replica:

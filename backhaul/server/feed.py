@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Row
 
 from backhaul.clock import stamp_to_text
 from backhaul.digest import fingerprint, row_hash
-from backhaul.server import cursors, records, scopes, tables
+from backhaul.server import cursors, names, records, scopes, tables
+from backhaul.server.names import Speech
 from backhaul.server.problems import refusal
 from backhaul.wire import MOST_OPS, MOST_PAGE, Digest, TableDigest, canonical_key
 
@@ -50,8 +51,22 @@ class OutgoingPage(Struct):
     now: int
 
 
+class Part(Struct, frozen=True, kw_only=True):
+    """What a round is about, when it is not about everything: one table, or some columns of it."""
+
+    table: str
+    columns: frozenset[str] = frozenset()
+
+
 def pull(
-    connection: Connection, secret: bytes, scope: str, replica: str, cursor: str, limit: int, now: int
+    connection: Connection,
+    secret: bytes,
+    scope: str,
+    replica: str,
+    cursor: str,
+    limit: int,
+    now: int,
+    part: Part | None = None,
 ) -> OutgoingPage:
     """The next page after the cursor. Raises Refused `cursor-expired`."""
     feed, head = scopes.head(connection, scope)
@@ -59,8 +74,10 @@ def pull(
     if max(place.floor, place.start[0] - 1) > head:
         raise refusal("cursor-expired", "the cursor is ahead of the feed: the server was put back to an older state")
     limit = min(limit, MOST_PAGE)
-    page = _Page(place.floor, replica)
-    with closing(records.since(connection, scope, place.start, limit + MOST_OPS + 1)) as rows:
+    page = _Page(place.floor, replica, part.columns if part else frozenset())
+    with closing(
+        records.since(connection, scope, place.start, limit + MOST_OPS + 1, part.table if part else "")
+    ) as rows:
         start = page.fill(rows, limit)
     return OutgoingPage(
         records=page.records,
@@ -85,13 +102,14 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
     return found
 
 
-def digest(connection: Connection, scope: str, now: int) -> Digest:
-    """Count and fingerprint of the live records of every table."""
+def digest(connection: Connection, scope: str, now: int, spoken: Speech | None = None) -> Digest:
+    """Count and fingerprint of the live records of every table. spoken: what the asking replica calls columns."""
     _, position = scopes.head(connection, scope)
     sums = dict.fromkeys(tables.shapes(connection, scope), (0, 0))
     for row in records.alive(connection, scope):
         count, total = sums[row.table_name]
-        sums[row.table_name] = count + 1, total + row_hash(row.table_name, _any(row.key), _any(row.fields))
+        fields = names.under(_any(row.fields), (spoken or {}).get(row.table_name, {}))
+        sums[row.table_name] = count + 1, total + row_hash(row.table_name, _any(row.key), fields)
     return Digest(
         tables=[
             TableDigest(table=name, count=count, fingerprint=fingerprint([total]))
@@ -103,9 +121,13 @@ def digest(connection: Connection, scope: str, now: int) -> Digest:
 
 
 class _Page:
-    """The records of one page, for a replica that has seen everything up to the floor."""
+    """The records of one page, for a replica that has seen everything up to the floor.
 
-    def __init__(self, floor: int, replica: str) -> None:
+    columns: nothing but these, of live records.
+    """
+
+    def __init__(self, floor: int, replica: str, columns: frozenset[str] = frozenset()) -> None:
+        self.columns = columns
         self.floor = floor
         self.replica = replica
         self.records: list[OutgoingRecord] = []
@@ -129,7 +151,12 @@ class _Page:
         if self.floor != cursors.BEGINNING and _is_own(row, self.replica, self.floor):
             return
         self.hlc = max(self.hlc, row.hlc, *(stamp[0] for stamp in records.stamps_of(row).values()))
-        self.records.append(_outgoing(row, self.floor))
+        record = _outgoing(row, self.floor)
+        if self.columns:
+            fields = {} if row.deleted else _raw_fields(row.fields)
+            record.whole, record.fields = False, {name: fields[name] for name in self.columns if name in fields}
+        if record.fields or not self.columns:
+            self.records.append(record)
 
 
 def _is_own(row: Row[Any], replica: str, floor: int) -> bool:
