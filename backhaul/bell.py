@@ -13,6 +13,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
+from backhaul.errors import ConfigurationInvalid
+from backhaul.remotes.base import Remote
+
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
@@ -47,6 +50,9 @@ class Bell(Protocol):
     def ring_for(self, name: str, look: Callable[[], Ring | None]) -> None:
         """Ring for whatever `look` says then, on the bell's own thread; notes of one name become one message."""
 
+    def remote(self) -> Remote:
+        """The way to this replica's server, signed in; the caller closes it. Raises ConfigurationInvalid."""
+
     def close(self) -> None: ...
 
 
@@ -62,6 +68,9 @@ class SilentBell:
 
     def ring_for(self, name: str, look: Callable[[], Ring | None]) -> None:
         pass
+
+    def remote(self) -> Remote:
+        raise ConfigurationInvalid("nothing is installed here that knows the server", hint="pip install backhaul")
 
     def close(self) -> None:
         pass

@@ -9,21 +9,26 @@ The app's database must be a replica already (`backhaul init`). Nothing here wai
 
 from __future__ import annotations
 
+import builtins
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Engine
 
 from backhaul.bell import Bell, Ring, open_bell
 from backhaul.clock import Clock, SystemClock
 from backhaul.database import Database, open_database, sqlite_file
-from backhaul.errors import BackhaulError
+from backhaul.errors import BackhaulError, Misused
 from backhaul.media import put, uploads
 from backhaul.media.uploads import Upload
 from backhaul.remotes import endpoint
-from backhaul.replica import aside, checkpoint, outbox, refill
+from backhaul.replica import aside, checkpoint, mending, outbox, parked, refill, remap
 from backhaul.replica.hook import Hook
+from backhaul.replica.remap import Remapped
 from backhaul.replica.why import why_record
 from backhaul.work import ledger
 from backhaul.work.constraints import place
@@ -71,6 +76,7 @@ class Backhaul:
             known = checkpoint.read(connection)
         self._bell = bell or open_bell(_home(engine, Path(known.home)))
         self.media = Media(self._database, self._bell, self._clock)
+        self.parked = Parked(self._database, self._bell, self._clock)
         self._hook = Hook(engine, self._wrote)
 
     def status(self) -> Status:
@@ -138,10 +144,72 @@ class Media:
         self._bell.ring(enqueued[0].ring)
         return upload
 
-    def list(self) -> list[Upload]:
+    def retry(self, upload_id: str) -> Upload:
+        """Put the file of a parked upload once more, as it is now, under a new id. Raises Unknown, Misused."""
+        with self._database.reading() as connection:
+            old = uploads.get(connection, upload_id)
+        if old.state != "parked":
+            raise Misused(f"the upload {upload_id} is {old.state}, not parked", hint="backhaul media list")
+        made = self.put(old.path)
+        with self._database.writing() as connection:
+            uploads.forget_parked(connection, upload_id)
+        return made
+
+    def list(self) -> builtins.list[Upload]:
         """The newest first."""
         with self._database.reading() as connection:
             return uploads.listed(connection)
+
+
+class Parked:
+    """The changes that were refused for good, each with its reason, and what a person does about them.
+
+    ops: as `list` names them; with none named, all. retry, edit, remap: how many changes go out again.
+    """
+
+    def __init__(self, database: Database, bell: Bell, clock: Clock) -> None:
+        self._database = database
+        self._bell = bell
+        self._clock = clock
+
+    def list(self) -> builtins.list[dict[str, Any]]:
+        """Oldest first: op, group, table, key, kind, fields, captured_at, reason, detail."""
+        with self._database.reading() as connection:
+            return [parked.exported(row) for row in outbox.parked(connection)]
+
+    def retry(self, *ops: str) -> int:
+        """Send them again, after what was wrong has been put right. Raises Unknown."""
+        return self._ring(parked.retry(self._database, ops, now=self._clock.now()))
+
+    def edit(self, op: str, fields: Mapping[str, Any]) -> int:
+        """Have it say these fields, here too, and send it again. Raises Unknown, Misused."""
+        return self._ring(mending.edit(self._database, op, fields, now=self._clock.now()))
+
+    def discard(self, *ops: str) -> int:
+        """Give them up: their records become what the server has. Raises Unknown, TryLater, Refused."""
+        with closing(self._bell.remote()) as remote:
+            return parked.discard(self._database, remote, ops)
+
+    def remap(self, *ops: str) -> builtins.list[Remapped]:
+        """Give the rows whose key is taken other keys, and send them. Raises Unknown, Misused, TryLater, Refused."""
+        with closing(self._bell.remote()) as remote:
+            done = remap.remap(self._database, remote, ops, now=self._clock.now())
+        self._ring(len(done))
+        return done
+
+    def export(self, file: str | Path) -> int:
+        """Write everything about every parked change, as JSON; returns how many there are."""
+        rows = self.list()
+        Path(file).write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
+        return len(rows)
+
+    def _ring(self, number: int) -> int:
+        if number:
+            with self._database.writing() as connection:
+                woken = ledger.wake(connection, "push", self._clock.now(), force=True)
+            if woken is not None:
+                self._bell.ring(woken.ring)
+        return number
 
 
 def read_status(database: Database, now: int) -> Status:

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING
 
 from backhaul import bell
 from backhaul.bell import Ring
+from backhaul.remotes.base import Remote
+from backhaul.remotes.http import HttpRemote
 from backhaul.telemetry import emit
+from config.credentials import read_token
 from config.queues import declared
 from config.settings import Settings, load
 
@@ -78,6 +81,10 @@ class CeleryBell:
             if self._thread is None:
                 self._thread = self._start()
             self._changed.notify()
+
+    def remote(self) -> Remote:
+        replica = self._settings.replica
+        return HttpRemote(replica.remote, read_token(self._settings.state), allow_plain=replica.allow_plain_http)
 
     def close(self) -> None:
         """Publish what waits, for at most a second, and end the thread."""

@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 from backhaul.database import sqlite_file
 from backhaul.errors import ConfigurationInvalid, Misused, NotInitialised
 from backhaul.replica.strategies import CHOICE, EVERY, Rules
-from backhaul.wire import STRATEGIES, Deletes, strategy_name
+from backhaul.wire import STRATEGIES, Deletes, KeyKind, strategy_name
 from backhaul.work.conditions import is_label, known_condition
 from config.toml_lines import line_of
 from config.units import Duration, Size
@@ -119,13 +119,15 @@ class Media(Section):
 
 class TableSection(Section):
     """How one table's concurrent edits are merged. merge: one strategy for all columns, or column -> strategy, where
-    `*` stands for those that are not named. aggregate: the table that this one's records are parts of. renamed: old
-    column -> new, for columns that had another name when they were last synced."""
+    `*` stands for those that are not named. aggregate: the table that this one's records are parts of. keys: how its
+    keys come about, where `init` would choose another way. renamed: old column -> new, for columns that had another
+    name when they were last synced."""
 
     merge: dict[str, Strategy] = Field(default_factory=dict)
     deletes: Deletes | None = None
     aggregate: str = ""
     renamed: dict[str, str] = Field(default_factory=dict)
+    keys: KeyKind | None = None
 
     @field_validator("merge", mode="before")
     @classmethod
@@ -134,7 +136,9 @@ class TableSection(Section):
 
     @property
     def rules(self) -> Rules:
-        return Rules(merge=self.merge, deletes=self.deletes, aggregate=self.aggregate, renamed=self.renamed)
+        return Rules(
+            merge=self.merge, deletes=self.deletes, aggregate=self.aggregate, keys=self.keys, renamed=self.renamed
+        )
 
 
 class WorkSection(Section):

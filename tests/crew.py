@@ -91,6 +91,9 @@ def slow(given, context):
     note({"word": "ended"}, context)
 """
 
+ENDINGS: list[threading.Thread] = []
+HANGING: list[str] = []
+
 
 class Crew:
     """home: the replica's folder. Everything that is started is ended by `end`."""
@@ -135,15 +138,27 @@ class Crew:
         self._names.append(name)
         return process
 
-    def end(self) -> None:
+    def end(self, *, now: bool = False) -> None:
+        """Ask all of it to end. Whether it does is found out beside the next tests, and said by `check_endings`.
+
+        now: wait for it; what the crew lives of is about to go.
+        """
         for process in self._processes:
             if process.poll() is None:
                 process.terminate()
+        ending = threading.Thread(target=self._await_the_end, name=f"ending {self.home}")
+        ending.start()
+        ENDINGS.append(ending)
+        if now:
+            ending.join()
+            check_endings()
+
+    def _await_the_end(self) -> None:
         hanging = [name for process, name in zip(self._processes, self._names, strict=True) if not ends(process)]
         self.app.close()
         self.database.close()
         self.broker.end()
-        assert not hanging, f"{hanging} did not end: {self.log(hanging[0])[-6000:]}"
+        HANGING.extend(f"{name} in {self.home} did not end: {self.log(name)[-6000:]}" for name in hanging)
 
     # what is done
 
@@ -221,6 +236,14 @@ class Crew:
                 while not ended.is_set():
                     with contextlib.suppress(TimeoutError):
                         own.drain_events(timeout=0.2)
+
+
+def check_endings() -> None:
+    """Every crew that was asked to end has done so. Raises AssertionError, naming what had to be killed."""
+    while ENDINGS:
+        ENDINGS.pop().join()
+    hanging, HANGING[:] = list(HANGING), []
+    assert not hanging, hanging[0]
 
 
 def ends(process: subprocess.Popen[bytes]) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from backhaul.errors import Unknown
 from backhaul.schema import upload as table
@@ -117,6 +117,11 @@ def park(connection: Connection, upload_id: str, *, reason: str, now: int) -> bo
         .where(table.c.id == upload_id, table.c.state.in_(OPEN))
         .values(state="parked", reason=reason, finished_at=now),
     )
+
+
+def forget_parked(connection: Connection, upload_id: str) -> bool:
+    """parked -> gone: the file was put once more."""
+    return _changed(connection, delete(table).where(table.c.id == upload_id, table.c.state == "parked"))
 
 
 def get(connection: Connection, upload_id: str) -> Upload:

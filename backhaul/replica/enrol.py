@@ -17,7 +17,7 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import capture, checkpoint, refill, strategies, tables, upgrades
+from backhaul.replica import capture, checkpoint, numbering, refill, strategies, tables, upgrades
 from backhaul.replica.inspection import find_tables
 from backhaul.replica.strategies import Rules
 from backhaul.telemetry import emit
@@ -26,11 +26,13 @@ from backhaul.wire import Registered, Table
 
 @dataclass(frozen=True, kw_only=True)
 class Enrolled:
-    """left_out: the tables that cannot be synced, each with its reason and hint."""
+    """left_out: the tables that cannot be synced, each with its reason and hint. why: for each table, why its keys are
+    taken to be what they are."""
 
     registered: Registered
     tables: list[Table]
     left_out: list[TableUnfit]
+    why: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,9 @@ def enrol(
         checkpoint.begin(connection, registered, remote=url, home=home, now=answered_at)
         checkpoint.measure_clock(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
         _track(connection, found)
+        why = {table.name: numbering.why(connection, table) for table in found}
     refill.refill(database, remote, now=answered_at)
-    return Enrolled(registered=registered, tables=found, left_out=left_out)
+    return Enrolled(registered=registered, tables=found, left_out=left_out, why=why)
 
 
 def renew(
@@ -141,6 +144,9 @@ def wanted_tables(
     if rules:
         present = inspect(connection).get_table_names()
         found = strategies.ruled(found, rules, connection.dialect.name, present)
+        for at, table in enumerate(found):
+            said = rules[table.name].keys if table.name in rules else None
+            found[at] = numbering.overruled(connection, table, said) if said else table
     return found, left_out
 
 

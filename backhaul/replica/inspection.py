@@ -70,6 +70,13 @@ def describe(connection: Connection, name: str) -> Table:
     )
 
 
+def references_of_others(connection: Connection, tracked: Sequence[str]) -> dict[str, list[Reference]]:
+    """The foreign keys of the tables that are not synced, by table."""
+    others = [name for name in _table_names(connection) if name not in tracked]
+    read = inspection_postgresql.references if on_postgresql(connection) else _references
+    return {name: found for name in others if (found := read(connection, name))}
+
+
 def app_triggers(connection: Connection, names: Sequence[str]) -> list[str]:
     """The app's own triggers on these tables."""
     if on_postgresql(connection):

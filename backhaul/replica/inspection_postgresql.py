@@ -80,6 +80,12 @@ def describe(connection: Connection, name: str) -> Table:
     )
 
 
+def references(connection: Connection, name: str) -> list[Reference]:
+    """The foreign keys of any table, synced or not."""
+    oid = connection.execute(text("SELECT to_regclass(quote_ident(:name))::oid"), {"name": name}).scalar_one()
+    return _references(connection, oid)
+
+
 def app_triggers(connection: Connection, names: Sequence[str]) -> list[str]:
     """The app's own triggers on these tables."""
     statement = """

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.errors import TableUnfit
@@ -56,14 +57,29 @@ def choose(
     return Choice(keys="generated", why=why, possible=("natural", "generated"))
 
 
-def overruled(name: str, choice: Choice, said: KeyKind) -> Choice:
-    """As the settings say. Raises TableUnfit when it cannot be."""
-    if said not in choice.possible:
-        raise TableUnfit(
-            f'table {name!r} cannot have keys = "{said}": {choice.why}',
-            hint=f"it can have: {', '.join(choice.possible)}",
-        )
-    return choice if said == choice.keys else Choice(keys=said, why="said in the settings", possible=choice.possible)
+def chosen(connection: Connection, table: Table) -> Choice:
+    """The same, of a table that was read before."""
+    types = {column.name: column.type for column in table.columns}
+    return choose(connection, table.name, [(column, types[column]) for column in table.key], table.references)
+
+
+def overruled(connection: Connection, table: Table, said: KeyKind) -> Table:
+    """The table with keys as the settings say. Raises TableUnfit when they cannot be so."""
+    choice = chosen(connection, table)
+    if said in choice.possible:
+        return msgspec.structs.replace(table, keys=said)
+    error = TableUnfit(
+        f'table {table.name!r} cannot have keys = "{said}": {choice.why}',
+        hint=f"it can have: {', '.join(choice.possible)}",
+    )
+    error.where = ("tables", table.name, "keys")
+    raise error
+
+
+def why(connection: Connection, table: Table) -> str:
+    """Why the table's keys are taken to be what they are."""
+    choice = chosen(connection, table)
+    return choice.why if choice.keys == table.keys else f"said in the settings ({choice.keys} without that)"
 
 
 def stands_at(connection: Connection, table: Table) -> int:

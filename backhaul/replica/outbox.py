@@ -134,6 +134,15 @@ def parked(connection: Connection) -> list[Mapping[str, Any]]:
     return [{**row, "key": _legible(row["key"]), "fields": _legible(row["fields"])} for row in rows]
 
 
+def parked_as_they_are(connection: Connection) -> list[Row[Any]]:
+    """The same, with key and fields as bytes."""
+    statement = f"""
+        SELECT id, table_name, {as_bytes(connection, "key")} AS key, kind, {as_bytes(connection, "fields")} AS fields
+        FROM backhaul_outbox WHERE state = 'parked' ORDER BY id
+    """  # noqa: S608 - the parts are constants
+    return list(connection.execute(text(statement)))
+
+
 def _legible(said: bytes | None) -> str | None:
     return None if said is None else said.decode(errors="replace")
 
@@ -545,6 +554,14 @@ def requeue(connection: Connection, ids: Sequence[int], *, now: int) -> int:
     """  # noqa: S608 - the parts are constants
     connection.execute(text(statement), {"ids": json.dumps(list(ids)), "now": now})
     return discard(connection, ids)
+
+
+def rewrite(connection: Connection, changes: Sequence[tuple[str, bytes | None, int]]) -> None:
+    """Parked changes say something else: the server has refused what they said. changes: key, fields, id."""
+    decoded = "convert_from(CAST(? AS bytea), 'UTF8')" if on_postgresql(connection) else "CAST(? AS TEXT)"
+    statement = f"UPDATE backhaul_outbox SET key = ?, fields = {decoded} WHERE id = ? AND state = 'parked'"  # noqa: S608 - the same
+    if changes:
+        run(connection, statement, list(changes))
 
 
 def discard(connection: Connection, ids: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ what waits and depends on a parked change is parked, too: else it would go out a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ from backhaul.database import Database
 from backhaul.errors import Unknown
 from backhaul.remotes.base import Remote
 from backhaul.replica import checkpoint, dependents, outbox, refetch, tables
-from backhaul.wire import Tagged
+from backhaul.wire import Table, Tagged, Value
+
+DEPENDS = ("depends-on-parked", "depends-on-refused")
+OP_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
@@ -24,33 +28,35 @@ def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
     the same records or in the same transactions. Raises Unknown."""
     with database.writing() as connection:
         checkpoint.hold(connection)
-        chosen = _chosen(connection, op_ids)
-        _park_dependents(connection, now=now)
-        return outbox.requeue(connection, _with_what_follows(outbox.parked(connection), chosen), now=now)
+        rows = chosen(connection, op_ids)
+        park_dependents(connection, now=now)
+        return outbox.requeue(connection, _with_what_follows(outbox.parked(connection), rows), now=now)
 
 
 def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
     """Give these parked changes up; their records become what the server has. Raises Unknown, TryLater, Refused."""
     with database.writing() as connection:
         checkpoint.hold(connection)
-        chosen = _chosen(connection, op_ids)
-        if not chosen:
+        rows = chosen(connection, op_ids)
+        if not rows:
             return 0
-        _park_dependents(connection, now=max(row["settled_at"] for row in chosen))  # when their fate was sealed
-    ids = [row["id"] for row in chosen]
-    places = [(row["table_name"], row["key"]) for row in chosen]
+        park_dependents(connection, now=max(row["settled_at"] for row in rows))  # when their fate was sealed
+    ids = [row["id"] for row in rows]
+    places = [(row["table_name"], row["key"]) for row in rows]
     return refetch.lay_under(
         database, remote, places, lambda connection: outbox.discard(connection, ids), absent="delete"
     )
 
 
-def _park_dependents(connection: Connection, *, now: int) -> None:
+def park_dependents(connection: Connection, *, now: int) -> None:
+    """What waits and depends on a parked change is parked, too."""
     tracked = tables.checked(connection)
     while causes := dependents.find(connection, tracked):
         outbox.park_dependents(connection, causes, now=now)
 
 
-def _chosen(connection: Connection, op_ids: Sequence[str]) -> list[Mapping[str, Any]]:
+def chosen(connection: Connection, op_ids: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The named parked changes, and those of their transactions; with none named, all. Raises Unknown."""
     rows = outbox.parked(connection)
     if not op_ids:
         return rows
@@ -80,6 +86,36 @@ def _with_what_follows(parked: Sequence[Mapping[str, Any]], chosen: Sequence[Map
         if more <= ids:
             return sorted(ids)
         ids |= more
+
+
+def with_all_that_waits(parked: Sequence[Mapping[str, Any]], ids: Sequence[int]) -> list[int]:
+    """The ids of these changes, of what may not stay behind (see above), and of what was parked because of them."""
+    taken = set(ids)
+    while True:
+        more = taken | set(_with_what_follows(parked, [row for row in parked if row["id"] in taken]))
+        causes = {row["op_id"] for row in parked if row["id"] in more}
+        more |= {
+            row["id"] for row in parked if row["reason"] in DEPENDS and not causes.isdisjoint(_named(row["detail"]))
+        }
+        if more == taken:
+            return sorted(taken)
+        taken = more
+
+
+def _named(detail: str | None) -> list[str]:
+    return OP_ID.findall(detail or "")
+
+
+def table_of(connection: Connection, op_id: str) -> Table | None:
+    """The table that a parked change is of, if it is still synced. Raises Unknown."""
+    name = chosen(connection, [op_id])[0]["table_name"]
+    return next((one.table for one in tables.all_tracked(connection) if one.table.name == name), None)
+
+
+def value_of(text: str) -> Value:
+    """A wire value, written as JSON. Raises MsgspecError."""
+    value: Value = msgspec.json.decode(text, type=Value)
+    return value
 
 
 def exported(row: Mapping[str, Any]) -> dict[str, Any]:

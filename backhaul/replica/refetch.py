@@ -85,10 +85,12 @@ def lay_under(
     settle: Callable[[Connection], Settled],
     *,
     absent: Literal["delete", "leave"],
+    after: Callable[[Connection, Settled, Sequence[Record]], None] | None = None,
 ) -> Settled:
     """Settle, and in the same transaction make the records what the server has, under what else of ours waits.
 
-    places: table and key, as JSON. absent: what becomes of a record that the server does not have. Raises TryLater,
+    places: table and key, as JSON. absent: what becomes of a record that the server does not have.
+    after: what is still to be done then, with the settling's answer and with the records. Raises TryLater,
     SignInRequired, Refused: nothing was done then.
     """
     keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in dict.fromkeys(places)]
@@ -105,6 +107,8 @@ def lay_under(
             if known.cursor == since:
                 settled = settle(connection)
                 apply.lay_under(connection, tracked, there, known.position)
+                if after is not None:
+                    after(connection, settled, there)
                 blocks.turn(connection, tracked, now=known.last_pull_at or 0)
                 return settled
     raise TryLater("changes of the server keep coming in between", hint="try again")

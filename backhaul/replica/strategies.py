@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from backhaul.errors import TableUnfit, TableUnknown
-from backhaul.wire import STRATEGIES, Column, Deletes, Table, newest_names, strategy_name
+from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Table, newest_names, strategy_name
 
 EVERY = "*"  # in place of a column: the strategy of those that are not named
 CHOICE = ", ".join(sorted(STRATEGIES - {"custom"})) + " or custom:MODULE:FUNCTION"
@@ -23,13 +23,14 @@ TEXTS = ("CHAR", "CLOB", "TEXT", "STRING")
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What the settings say of one table. merge: column (or `*`) -> strategy. deletes, aggregate: empty if not said.
-    renamed: old column -> new."""
+    """What the settings say of one table. merge: column (or `*`) -> strategy. renamed: old column -> new. Empty: not
+    said."""
 
     merge: Mapping[str, str] = field(default_factory=dict)
     deletes: Deletes | None = None
     aggregate: str = ""
     renamed: Mapping[str, str] = field(default_factory=dict)
+    keys: KeyKind | None = None
 
 
 def ruled(tables: Sequence[Table], rules: Mapping[str, Rules], dialect: str, present: Sequence[str]) -> list[Table]:

@@ -16,7 +16,7 @@ import pytest
 from tests.acceptance.branch import Branch, ServerProcess, backhaul
 from tests.waiting import eventually
 
-SIZE = 384 * 2**20
+SIZE = 192 * 2**20
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import OperationalError
 
 from backhaul.database import open_database
 from backhaul.replica.hook import Hook
@@ -45,6 +46,7 @@ class Session:
         self._database = open_database(url)
         if self._database.sqlite:
             event.listen(self._database.engine, "connect", self._connected)
+        hooked = hooked and self._database.sqlite  # PostgreSQL knows by itself what belongs together
         self._hook = Hook(self._database.engine, lambda: None) if hooked else None
 
     def transact(self) -> Transaction:
@@ -52,9 +54,19 @@ class Session:
         if self._random.random() < 0.3:
             return self.look()
         keys = self._random.sample(KEYS, self._random.randint(2, 6))
+        while True:
+            try:
+                return self._write(keys)
+            except OperationalError as error:  # PostgreSQL's way to say that another one was faster
+                if "serialize" not in str(error.orig):
+                    raise
+
+    def _write(self, keys: list[str]) -> Transaction:
         began = time.monotonic_ns()
         with self._database.writing() as connection:
-            found = _read(connection, keys)
+            if not self._database.sqlite:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            found = _read(connection, keys, "" if self._database.sqlite else " FOR UPDATE")
             value = time.monotonic_ns() // 1_000 * MOST_SESSIONS + self._number
             writes = {key: value for key in keys[: self._random.randint(1, len(keys))] if key in self._own}
             for key in writes:
@@ -82,6 +94,7 @@ def _julian(milliseconds: float) -> float:
     return milliseconds / 86_400_000 + 2_440_587.5
 
 
-def _read(connection: Connection, keys: list[str]) -> dict[str, int]:
-    rows = connection.execute(text("SELECT k, v FROM register ORDER BY k"))
+def _read(connection: Connection, keys: list[str], locked: str = "") -> dict[str, int]:
+    """The rows that are read by one who is to write are locked, so that no greater value can come in between."""
+    rows = connection.execute(text(f"SELECT k, v FROM register ORDER BY k{locked}"))
     return {key: value for key, value in rows if key in keys}

@@ -8,6 +8,7 @@ import pytest
 
 from tests.checker.judging import summary
 from tests.checker.world import Plan, world
+from tests.services import PostgreSQL
 
 
 def keeps_its_promises(folder: Path, plan: Plan) -> None:
@@ -26,9 +27,14 @@ def sqlite_replicas(folder: Path, number: int) -> list[str]:
     return [f"sqlite:///{folder / f'replica {one}.sqlite'}" for one in range(number)]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_replicas_are_causal_and_atomic_and_end_equal_whatever_fails(tmp_path: Path, seed: int) -> None:
     keeps_its_promises(tmp_path, Plan(seed=seed, urls=sqlite_replicas(tmp_path, 3)))
+
+
+def test_a_replica_on_postgresql_does_so_too(tmp_path: Path, cluster: PostgreSQL) -> None:
+    urls = [*sqlite_replicas(tmp_path, 2), cluster.database()]
+    keeps_its_promises(tmp_path, Plan(seed=3, urls=urls, server_url=cluster.database()))
 
 
 @pytest.mark.chaos

@@ -33,7 +33,7 @@ ROOM = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """strikes: on a stage where both replicas have written. sqlite: only where the server's database is SQLite.
+    """strikes: on a stage where both replicas have written. sqlite: only where the databases are SQLite's.
 
     known: what it does to us is known, and not mended yet.
     """
@@ -267,7 +267,7 @@ FAULTS: Sequence[Fault] = [
     Fault(name="the server dies at work", strikes=_server_dies_at_work),
     Fault(name="a push dies as it waits", strikes=_journey_dies("push")),
     Fault(name="a pull dies as it waits", strikes=_journey_dies("pull")),
-    Fault(name="the replica's database is full", strikes=_replica_is_full),
-    Fault(name="the replica meets its quota", strikes=_replica_meets_its_quota, known=True),
+    Fault(name="the replica's database is full", strikes=_replica_is_full, sqlite=True),
+    Fault(name="the replica meets its quota", strikes=_replica_meets_its_quota, sqlite=True, known=True),
     Fault(name="the server meets its quota", strikes=_server_meets_its_quota, sqlite=True),
 ]

@@ -26,7 +26,7 @@ from backhaul.server import auth
 from backhaul.server.settings import Settings
 from tests.checker import processes
 from tests.faults.proxy import Proxy, honest, proxy
-from tests.replicas import Replica, make_replica
+from tests.replicas import Replica, make_postgresql_replica, make_replica
 from tests.services import free_port
 from tests.waiting import eventually
 
@@ -37,10 +37,20 @@ DRAIN_SECONDS = 20
 TABLES = ("customer", "invoice", "line")
 
 
-class Stage:
-    """server_url: of the server's database; None is SQLite in its folder."""
+SHOP = """
+    CREATE TABLE customer ({serial} PRIMARY KEY, name TEXT NOT NULL, phone TEXT, photo {bytes});
+    CREATE TABLE invoice ({serial} PRIMARY KEY, customer_id INTEGER NOT NULL, total INTEGER);
+    CREATE TABLE line (invoice_id INTEGER NOT NULL, position INTEGER NOT NULL, what TEXT,
+                       PRIMARY KEY (invoice_id, position));
+"""
+SQLITE = SHOP.format(serial="id INTEGER", bytes="BLOB")
+POSTGRESQL = SHOP.format(serial="id SERIAL", bytes="BYTEA")
 
-    def __init__(self, folder: Path, server_url: str | None, stack: ExitStack) -> None:
+
+class Stage:
+    """server_url: of the server's database; None is SQLite in its folder. b_url: of the database of `b`, the same."""
+
+    def __init__(self, folder: Path, server_url: str | None, b_url: str | None, stack: ExitStack) -> None:
         self.folder = folder
         self.data = folder / "server"
         self.server_url = server_url
@@ -50,8 +60,8 @@ class Stage:
         stack.callback(self.kill_server)
         self.serve()
         self.between: Proxy = stack.enter_context(proxy(self.url))
-        self.a = self._replica("a", self.url, stack)
-        self.b = self._replica("b", self.between.url, stack)
+        self.a = self._replica("a", self.url, None, stack)
+        self.b = self._replica("b", self.between.url, b_url, stack)
         self.drained = True
         self.first = 0  # the first key of the scene that is played
 
@@ -87,14 +97,17 @@ class Stage:
 
     # ---------------------------------------------------------------------------------------------- the replicas
 
-    def _replica(self, name: str, url: str, stack: ExitStack) -> Replica:
+    def _replica(self, name: str, url: str, database_url: str | None, stack: ExitStack) -> Replica:
         database = open_database(Settings(data=self.data, database_url=self.server_url).url)
         with database.writing() as connection:
             code = auth.enrol(connection, SCOPE, SystemClock().now())
         database.close()
         remote = HttpRemote(url, timeout=TIMEOUT)
         stack.callback(remote.close)
-        replica = make_replica(self.folder / f"{name}.sqlite", remote, code=code)
+        if database_url is None:
+            replica = make_replica(self.folder / f"{name}.sqlite", remote, schema=SQLITE, code=code)
+        else:
+            replica = make_postgresql_replica(database_url, remote, schema=POSTGRESQL, code=code, home=self.folder)
         stack.callback(replica.close)
         return replica
 
@@ -102,9 +115,8 @@ class Stage:
         """The next scene: three customers that both know."""
         self.drained = False
         self.first += 100
-        rows = [(self.first + number, "Ada") for number in (1, 2, 3)]
-        with self.a.app:
-            self.a.app.executemany("INSERT INTO customer (id, name) VALUES (?, ?)", rows)
+        for number in (1, 2, 3):
+            self.a.write("INSERT INTO customer (id, name) VALUES (?, 'Ada')", self.first + number)
         self.a.sync()
         self.b.sync()
 
@@ -112,15 +124,25 @@ class Stage:
         """Both do: what is alone, what belongs together, what the other one has changed, too, and what goes away."""
         for replica, number in ((self.a, self.first + 10), (self.b, self.first + 20)):
             replica.write("UPDATE customer SET phone = ? WHERE id = ?", f"of {number}", self.first + 1)
-            with replica.app:
-                replica.app.execute("UPDATE backhaul_replica SET group_id = ?", (f"invoice {number}",))
-                replica.app.execute("INSERT INTO invoice (id, customer_id, total) VALUES (?, 1, 12.5)", (number,))
-                lines = [(number, position, "tea") for position in range(3)]
-                replica.app.executemany("INSERT INTO line VALUES (?, ?, ?)", lines)
-                replica.app.execute("UPDATE backhaul_replica SET group_id = NULL")
+            self._write_together(replica, number)
             replica.write("INSERT INTO customer (id, name) VALUES (?, 'Kim')", number)
             replica.write("UPDATE customer SET phone = ? WHERE id = ?", "5", number)
         self.b.write("DELETE FROM customer WHERE id = ?", self.first + 3)
+
+    def _write_together(self, replica: Replica, number: int) -> None:
+        """One transaction. SQLite is told so by a mark, as the hook does it."""
+        sqlite = replica.database.sqlite
+        place = "?" if sqlite else "%s"
+        with replica.app if sqlite else replica.app.transaction():
+            if sqlite:
+                replica.app.execute("UPDATE backhaul_replica SET group_id = ?", (f"invoice {number}",))
+            statement = f"INSERT INTO invoice (id, customer_id, total) VALUES ({place}, 1, 1250)"
+            replica.app.execute(statement, (number,))
+            for position in range(3):
+                statement = f"INSERT INTO line VALUES ({place}, {place}, 'tea')"
+                replica.app.execute(statement, (number, position))
+            if sqlite:
+                replica.app.execute("UPDATE backhaul_replica SET group_id = NULL")
 
     def check_that_nothing_is_lost(self) -> None:
         first = self.first

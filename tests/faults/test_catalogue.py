@@ -16,14 +16,16 @@ Stages = Callable[[str], Stage]
 
 @pytest.fixture(scope="module")
 def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
-    """The stage with the server on such a database, as the scene before has left it; a new one if that went wrong."""
+    """The stage with server and replica `b` on such a database, as the last scene left it; a new one if that failed."""
     with ExitStack() as stack:
         made: dict[str, Stage] = {}
 
         def stage_on(database: str) -> Stage:
             if database not in made or not made[database].drained:
-                server_url = request.getfixturevalue("cluster").database() if database == "postgresql" else None
-                made[database] = Stage(tmp_path_factory.mktemp("stage"), server_url, stack)
+                urls = [None, None]
+                if database == "postgresql":
+                    urls = [request.getfixturevalue("cluster").database() for _ in urls]
+                made[database] = Stage(tmp_path_factory.mktemp("stage"), *urls, stack)
             return made[database]
 
         yield stage_on

@@ -106,7 +106,7 @@ def test_rabbitmq_serves_as_well(tmp_path: Path) -> None:
             crew.settled(flowing)
             assert not crew.broker.answers()
         finally:
-            crew.end()
+            crew.end(now=True)
 
 
 def test_work_goes_on_after_the_broker_was_killed(tmp_path: Path) -> None:

@@ -115,19 +115,27 @@ def _say_enrolled(folder: Path, enrolled: Enrolled, as_json: bool) -> None:
                 "replica": enrolled.registered.replica,
                 "scope": enrolled.registered.scope,
                 "tables": [
-                    {"name": table.name, "key": table.key, "keys": table.keys, "columns": len(table.columns)}
+                    {
+                        "name": table.name,
+                        "key": table.key,
+                        "keys": table.keys,
+                        "why": enrolled.why[table.name],
+                        "columns": len(table.columns),
+                    }
                     for table in enrolled.tables
                 ],
                 "left_out": [{"reason": str(one), "hint": one.hint} for one in enrolled.left_out],
             }
         )
-    table = make_table("table", "key", "keys are")
+    table = make_table("table", "key", "keys are", "because")
     for one in enrolled.tables:
-        table.add_row(one.name, ", ".join(one.key), one.keys)
+        table.add_row(one.name, ", ".join(one.key), one.keys, enrolled.why[one.name])
     say_table(table)
     for unfit in enrolled.left_out:
         print(f"left out: {unfit} ({unfit.hint})")
     print(f"{folder} is replica {enrolled.registered.replica} of the scope {enrolled.registered.scope!r}.")
-    print("generated: made up by the database, so two replicas could make the same one; such a row is parked, with its")
-    print("reason, never merged. natural: the same key is the same record everywhere.")
+    print(
+        "blocks: numbers of this replica's own. generated: two replicas could make the same one; such a row is parked,"
+    )
+    print("never merged (backhaul parked remap). natural: the same key is the same record everywhere.")
     return print("next: backhaul up")

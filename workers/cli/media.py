@@ -19,6 +19,7 @@ def add_to(program: typer.Typer) -> None:
     group = typer.Typer(help="Files on their way to the server.", no_args_is_help=True)
     group.command()(put)
     group.command("list")(list_)
+    group.command()(retry)
     program.add_typer(group, name="media")
 
 
@@ -36,6 +37,15 @@ def put(
     for one in uploads:
         print(f"{one.id}  {one.name}, {size(one.size)}")
     return print("see how far they are: backhaul media list; why one waits: backhaul why ID")
+
+
+def retry(upload: Annotated[str, typer.Argument(metavar="ID")], *, home: Home = None, as_json: AsJson = False) -> None:
+    """Put the file of a parked upload once more, as it is now: after what was wrong has been put right."""
+    with opened(home) as here:
+        again = Media(here.database, here.bell, here.clock).retry(upload)
+    if as_json:
+        return say_json({"uploads": [asdict(again)]})
+    return print(f"{again.id}  {again.name}, {size(again.size)}")
 
 
 def list_(*, home: Home = None, as_json: AsJson = False) -> None:

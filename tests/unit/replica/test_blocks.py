@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from backhaul.errors import Unreachable
-from backhaul.replica import blocks, refill, tables
+from backhaul.errors import TableUnfit, Unreachable
+from backhaul.replica import blocks, numbering, refill, tables
 from backhaul.replica.reconcile import compare
 from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.wire import Table, Wanted
@@ -48,6 +49,24 @@ def taken(replica: Replica) -> list[str]:
 @pytest.mark.parametrize(("schema", "keys"), [(COUNTED, "blocks"), (HIGHEST, "generated")])
 def test_only_a_table_that_counts_takes_its_keys_from_blocks(make: MakeReplica, schema: str, keys: str) -> None:
     assert [table.keys for table in tracked(make("a", schema=schema))] == [keys]
+
+
+def test_the_settings_can_choose_another_way_where_it_is_possible(make: MakeReplica) -> None:
+    a = make(
+        "a", schema=COUNTED + "CREATE TABLE plain (id INTEGER PRIMARY KEY); CREATE TABLE name (id TEXT PRIMARY KEY);"
+    )
+    with a.database.reading() as connection:
+        found = {table.name: table for table in tracked(a)}
+        assert numbering.overruled(connection, found["ticket"], "generated").keys == "generated"
+        assert numbering.overruled(connection, found["plain"], "natural").keys == "natural"
+        for name, said in [("plain", "blocks"), ("name", "blocks"), ("name", "generated")]:
+            with pytest.raises(TableUnfit, match=f'{name}.* cannot have keys = "{said}"') as refused:
+                numbering.overruled(connection, found[name], said)  # type: ignore[arg-type]
+            assert refused.value.where == ("tables", name, "keys")
+        assert "AUTOINCREMENT" in numbering.why(connection, found["ticket"])
+        assert "said in the settings" in numbering.why(
+            connection, msgspec.structs.replace(found["plain"], keys="natural")
+        )
 
 
 def test_two_replicas_draw_from_blocks_of_their_own_from_the_first_row_on(make: MakeReplica) -> None:
