@@ -138,18 +138,30 @@ class Refused(BackhaulError):
     """The remote refuses this for good.
 
     problem: the `type` of the problem details (RFC 9457) without its base, for example `batch-too-large`.
-    status: the HTTP status.
+    status: the HTTP status. due: of `sequence-gap`, the number to go on with. cursor, position: of `server-restored`,
+    the last place in the feed that both sides know.
     """
 
     code = "refused"
     exit_status = 65  # EX_DATAERR
 
     def __init__(
-        self, message: str | None = None, *, hint: str | None = None, problem: str = "refused", status: int = 400
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        problem: str = "refused",
+        status: int = 400,
+        due: int | None = None,
+        cursor: str = "",
+        position: int = 0,
     ) -> None:
         super().__init__(message, hint=hint)
         self.problem = problem
         self.status = status
+        self.due = due
+        self.cursor = cursor
+        self.position = position
 
 
 class MediaMissing(Refused):

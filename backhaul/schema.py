@@ -7,17 +7,19 @@ Each table has one owner, the only file that writes it:
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
     backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
-    backhaul_block      replica/blocks.py
+    backhaul_stage      replica/stage.py          backhaul_block      replica/blocks.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
     server_table        server/tables.py          server_upload       server/uploads.py
     server_enrolment    server/auth.py            server_media        server/uploads.py
     server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
-    server_block        server/blocks.py
+    server_commit       server/scopes.py          server_block        server/blocks.py
 
-(*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's.
-(**) but its `high_water`: it moves with the outcomes, by server/outcomes.py.
+(*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's,
+but for the numbers that are given out anew, and what is offered anew, in a recovery: replica/renumbering.py.
+(**) but its `high_water` and `settled`, which move with the outcomes, by server/outcomes.py, and how far it has pulled,
+by server/horizon.py.
 
 Times are milliseconds since 1970-01-01 UTC. JSON stands in TEXT. The migrations in `migrations/` make these tables;
 a test holds the two against each other.
@@ -79,6 +81,13 @@ replica = Table(
     Column("frozen_id", BigInteger, nullable=False, server_default="0"),  # no change up to this outbox id is pending
     Column("last_push_at", BigInteger),
     Column("clock_offset_ms", BigInteger, nullable=False, server_default="0"),  # the server's clock minus ours
+    # recovery
+    Column("origin", Text, nullable=False, server_default=""),  # the first replica id that this database had
+    Column("former_id", BigInteger, nullable=False, server_default="0"),  # up to here changes may have been sent before
+    Column("recovering", Text, nullable=False, server_default=""),  # see replica/recover.py
+    Column("common_position", BigInteger, nullable=False, server_default="0"),  # with a server that was put back
+    Column("common_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp from before that
+    Column("staged_cursor", Text, nullable=False, server_default=""),  # pages up to here lie in backhaul_stage
 )
 
 # The tracked tables, as they were when the triggers were made, and how far each one's backfill has got.
@@ -175,6 +184,19 @@ aside = Table(
     Column("reason", Text, nullable=False),
     Column("since", BigInteger, nullable=False),
     Column("tried_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("table_name", "key"),
+)
+
+# What was fetched of a round of pages, until all of it is applied together; in a recovery, also which records the
+# server has (then without what they say). (replica/stage.py)
+stage = Table(
+    "backhaul_stage",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # canonical JSON array
+    Column("version", BigInteger, nullable=False),
+    Column("deleted", Integer, nullable=False),
+    Column("record", Text),  # wire.Record, JSON
     PrimaryKeyConstraint("table_name", "key"),
 )
 
@@ -332,6 +354,21 @@ server_scope = Table(
     Column("name", Text, primary_key=True),
     Column("position", BigInteger, nullable=False),  # incremented in the writing transaction: commit order
     Column("feed", Text, nullable=False),  # random: a cursor of another feed is refused
+    Column("hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp that was taken
+    Column("horizon", BigInteger, nullable=False, server_default="0"),  # who has not got so far must begin anew
+    Column("collected", BigInteger, nullable=False, server_default="0"),  # the last tombstone that was forgotten
+)
+
+# Where the feed stood after each push, until the horizon: a cursor that names another nonce than this has seen what is
+# no more, because the server was put back to a backup (server/scopes.py).
+server_commit = Table(
+    "server_commit",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("committed_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "position"),
 )
 
 # The tables that may be pushed, and how (server/tables.py).
@@ -352,6 +389,8 @@ server_enrolment = Table(
     Column("scope", Text, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
+    Column("nonce_sha256", Text),  # of who used it: he may ask again, should the answer be lost
+    Column("replica", Text),  # that came of it
 )
 
 # The replicas, and how far each one's pushes are known: kept for ever (server/auth.py; high_water: server/outcomes.py).
@@ -363,6 +402,10 @@ server_replica = Table(
     Column("name", Text, nullable=False),
     Column("token_sha256", Text, nullable=False, unique=True),
     Column("high_water", BigInteger, nullable=False),  # every send seq up to here has an outcome
+    Column("settled", BigInteger, nullable=False, server_default="0"),  # and every one up to here is known there, too
+    Column("predecessor", Text),  # the replica that this one was before it signed in again, or was forked
+    Column("position", BigInteger),  # the feed position up to which it has pulled; NULL: it has not
+    Column("pulled_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),

@@ -43,6 +43,16 @@ CATALOGUE = {
     "pull.set_aside": Event(
         WARNING, "pull: the app's own schema refuses {records} records; they are set aside", "backhaul_pull_aside_total"
     ),
+    "replica.signed_in": Event(
+        WARNING, "this database was the replica {was}; it is {replica} from now on", "backhaul_replica_signed_in_total"
+    ),
+    "replica.renumbered": Event(
+        WARNING, "the server has lost what came after number {due}: it goes again", "backhaul_replica_renumbered_total"
+    ),
+    "replica.recovering": Event(WARNING, "everything is pulled anew: {because}", "backhaul_replica_recovering_total"),
+    "replica.recovered": Event(
+        WARNING, "recovered: {deleted} records deleted here, {offered} offered anew", "backhaul_replica_recovered_total"
+    ),
     "blocks.given": Event(INFO, "numbers for the keys of {tables} tables are in hand", "backhaul_blocks_given_total"),
     "blocks.failed": Event(
         WARNING, "no numbers for keys could be had, asked again later: {error}", "backhaul_blocks_failed_total"

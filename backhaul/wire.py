@@ -125,21 +125,35 @@ def newest_names(renamed: Mapping[str, str]) -> dict[str, str]:
 
 
 class Registration(Struct, forbid_unknown_fields=True):
-    """POST /v1/replicas. code: a one-time enrolment code. name: for people."""
+    """POST /v1/replicas. code: a one-time enrolment code. name: for people.
+
+    was: the replica that this one was before, when it signs in again. nonce: random; who says the same code with the
+    same nonce again is answered again, for the first answer may have been lost.
+    """
 
     code: str
     tables: list[Table]
     name: str = ""
+    was: str = ""
+    nonce: str = ""
+
+
+class Succession(Struct, forbid_unknown_fields=True):
+    """POST /v1/replicas/successor: a replica asks for another identity. was: the one that its database has."""
+
+    was: str
 
 
 class Registered(Struct):
-    """tables: those of the scope, as they are agreed between its replicas."""
+    """tables: those of the scope, as they are agreed between its replicas. succeeds: the replica that the new one
+    takes over from, as far as the server knows it."""
 
     replica: str
     token: str
     scope: str
     now: int
     tables: list[Table] = []
+    succeeds: str = ""
 
 
 class Tables(Struct, forbid_unknown_fields=True):
@@ -163,6 +177,8 @@ class Op(Struct, forbid_unknown_fields=True, omit_defaults=True):
     base: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     group: str | None = None
     fields: dict[str, Value] = {}
+    former: bool = False  # it may have been sent before, under another number
+    early: bool = False  # an update of a record that this replica's backfill has yet to send
 
 
 class Push(Struct, forbid_unknown_fields=True):
@@ -181,6 +197,8 @@ class OutgoingOp(Struct, omit_defaults=True):
     base: int = 0
     group: str | None = None
     fields: Raw | UnsetType = UNSET
+    former: bool = False
+    early: bool = False
 
 
 class OutgoingPush(Struct):
@@ -190,6 +208,8 @@ class OutgoingPush(Struct):
 class Problem(Struct, omit_defaults=True):
     """Problem details (RFC 9457). type: `https://backhaul.invalid/problems/` and a name; branch on the name.
 
+    due: the number that a `sequence-gap` should have gone on with. cursor, position: of `server-restored`, the last
+    place in the feed that both sides know.
     Of a conflict: cause: the op that it is held with. version: of the record as it stands there, 0 when it is not.
     deleted, theirs: whether it is, and else the fields that the op names (of a delete, all); None when left out.
     """
@@ -200,6 +220,9 @@ class Problem(Struct, omit_defaults=True):
     detail: str = ""
     op: str | None = None
     limit: int | None = None
+    due: int | None = None
+    cursor: str | None = None
+    position: int | None = None
     cause: str | None = None
     theirs: dict[str, Value] | None = None
     deleted: bool = False

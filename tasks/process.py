@@ -15,7 +15,7 @@ from backhaul.database import Database, open_database
 from backhaul.remotes.endpoint import Endpoint
 from backhaul.remotes.http import HttpRemote
 from backhaul.remotes.tus import TusRemote
-from config.credentials import read_token
+from config.credentials import keeper, read_identity, read_token
 from config.settings import Settings
 
 AnyRemote = TypeVar("AnyRemote", HttpRemote, TusRemote)
@@ -35,7 +35,10 @@ def database(settings: Settings) -> Database:
 
 def remote(settings: Settings) -> HttpRemote:
     """Raises SignInRequired when there is no token. A new token is a new connection."""
-    return _kept(HttpRemote, settings)
+    remote = _kept(HttpRemote, settings)
+    if remote.signed_in_as is None:
+        remote.belong(read_identity(settings.state).replica, keeper(settings.state))
+    return remote
 
 
 def media_remote(settings: Settings) -> TusRemote:

@@ -3,7 +3,7 @@
 Whatever can be refused is asked before anything is written: the settings, the remote's URL, the database (which is
 opened read-only for that), the tables, the server, and the code. Then the token and backhaul.toml are written, and
 last the database becomes a replica, in one transaction: a crash in between leaves a folder in which `init` can be
-said again.
+said again, with the same code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from backhaul.replica import checkpoint
 from backhaul.replica.enrol import Enrolled, Renewed, enrol, renew, wanted_tables
 from backhaul.replica.strategies import Rules
 from backhaul.wire import Registered, Table
-from config.credentials import read_token, write_token
+from config.credentials import forget_nonce, keeper, nonce_of, read_token
 from config.fresh import write_fresh
 from config.schedule import ensure_standing
 from config.settings import FILE, Settings, load, place_of
@@ -116,17 +116,17 @@ class _Remembering(HttpRemote):
 
     _registered: Registered | None = None
 
-    def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
+    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
         if self._registered is None:
-            self._registered = super().register(code, tables, name)
+            self._registered = super().register(code, tables, name, was=was, nonce=nonce)
         return self._registered
 
 
 def _join(settings: Settings, wanted: Wanted, remote: HttpRemote, clock: Clock) -> Enrolled:
     with _looking(settings.database_url) as connection:
         found, _ = wanted_tables(connection, wanted.tables, _rules(settings))
-    registered = remote.register(wanted.code, found, wanted.name)
-    write_token(settings.state, registered.token)
+    remote.belong(None, keeper(settings.state))
+    remote.register(wanted.code, found, wanted.name, nonce=nonce_of(settings.state, wanted.code))
     written = _write_settings(settings.home, wanted)
     database = open_database(settings.database_url)
     try:
@@ -143,6 +143,7 @@ def _join(settings: Settings, wanted: Wanted, remote: HttpRemote, clock: Clock) 
         )
         with database.writing() as connection:
             ensure_standing(connection, settings, clock.now())
+        forget_nonce(settings.state)
     except BaseException:
         _take_back(settings, written)
         raise

@@ -102,7 +102,7 @@ def signed_out(answer: Answer) -> SignInRequired:
     """The token is not, or no longer, one of this server's."""
     return SignInRequired(
         f"{answer.origin} does not accept this replica's token",
-        hint="put .backhaul/token back from a backup, or ask who runs the server; what waits is kept",
+        hint="sign in again: backhaul init --code CODE (from `backhaul enroll` on the server); what waits is kept",
     )
 
 
@@ -140,7 +140,15 @@ def _refusal(answer: Answer) -> BackhaulError:
             return signed_out(answer)
         if name == "protocol-unsupported":
             return stranger(answer, said)
-        return Refused(f"{answer.origin} refuses: {said}", problem=name, status=answer.status)
+        said = f"{answer.origin} refuses: {said}"
+        return Refused(
+            said,
+            problem=name,
+            status=answer.status,
+            due=problem.due,
+            cursor=problem.cursor or "",
+            position=problem.position or 0,
+        )
     if answer.status == TOO_LARGE:
         return Refused(f"{answer.origin} takes no message of this size", problem="too-large", status=TOO_LARGE)
     return stranger(answer, _protocol(answer))

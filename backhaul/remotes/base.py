@@ -15,8 +15,20 @@ from backhaul.wire import Block, Digest, OutgoingOp, Page, Pushed, Record, Regis
 
 
 class Remote(Protocol):
-    def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
-        """Spend a one-time code; the token that comes back is this remote's from then on."""
+    @property
+    def signed_in_as(self) -> str | None:
+        """The replica whose token this remote has, as far as it is known."""
+
+    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
+        """Spend a one-time code; the token that comes back is this remote's from then on.
+
+        was: the replica that this one was before. nonce: with the same one, the same code may be said again."""
+
+    def succeed(self, was: str) -> Registered:
+        """Another identity for a replica that was copied, or put back; its token is this remote's from then on.
+
+        was: the identity that its database has.
+        """
 
     def declare(self, tables: Sequence[Table]) -> list[Table]:
         """Tell the server the tables as they are now; the scope's tables come back, as they are agreed."""

@@ -5,7 +5,7 @@ Requests are compressed (zstd) until the server says that it cannot read that. E
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, message
@@ -25,6 +25,7 @@ from backhaul.wire import (
     Record,
     Registered,
     Registration,
+    Succession,
     Table,
     Tables,
     Wanted,
@@ -50,6 +51,8 @@ class HttpRemote:
         timeout: tuple[float, float] = CONNECT_AND_READ,
         endpoint: Endpoint | None = None,
     ) -> None:
+        self._replica: str | None = None
+        self._keep: Callable[[Registered], None] | None = None
         self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
         self._coding: str | None = "zstd"
         self._most_records = MOST_PAGE
@@ -57,11 +60,20 @@ class HttpRemote:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.origin!r})"
 
-    def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
-        request = Registration(code=code, tables=list(tables), name=name)
-        registered = self._ask("POST", "/v1/replicas", request, Registered)
-        self._connection.sign_in(registered.token)
-        return registered
+    @property
+    def signed_in_as(self) -> str | None:
+        return self._replica
+
+    def belong(self, replica: str | None, keep: Callable[[Registered], None]) -> None:
+        """replica: whose token this is. keep: stores another identity, before it is used."""
+        self._replica, self._keep = replica, keep
+
+    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
+        request = Registration(code=code, tables=list(tables), name=name, was=was, nonce=nonce)
+        return self._sign_in(self._ask("POST", "/v1/replicas", request, Registered))
+
+    def succeed(self, was: str) -> Registered:
+        return self._sign_in(self._ask("POST", "/v1/replicas/successor", Succession(was=was), Registered))
 
     def declare(self, tables: Sequence[Table]) -> list[Table]:
         return self._ask("PUT", "/v1/tables", Tables(tables=list(tables)), Tables).tables
@@ -98,6 +110,13 @@ class HttpRemote:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _sign_in(self, registered: Registered) -> Registered:
+        if self._keep is not None:
+            self._keep(registered)
+        self._connection.sign_in(registered.token)
+        self._replica = registered.replica
+        return registered
 
     def _ask(self, method: str, path: str, request: Any, kind: type[Message]) -> Message:
         return message(self._send(method, path, encode(request)), kind)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, RowMapping, text
 
+HELD = "the server has deleted it, and a change of it waits here"
+
 
 def keep(connection: Connection, table: str, key: str, *, reason: str, now: int) -> None:
     """Set the record aside, or say again why it still is. key: canonical JSON."""

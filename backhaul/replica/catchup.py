@@ -14,7 +14,7 @@ from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
 from backhaul.replica import aside, blocks, checkpoint, refill, tables
 from backhaul.replica.apply import apply_what_fits
-from backhaul.replica.push import Context
+from backhaul.replica.context import Context
 from backhaul.replica.tables import Behind
 from backhaul.telemetry import emit
 from backhaul.wire import Page, canonical_key

@@ -31,11 +31,23 @@ class Checkpoint:
     frozen_id: int
     last_push_at: int | None
     clock_offset_ms: int
+    origin: str
+    former_id: int
+    recovering: str
+    common_position: int
+    common_hlc: int
+    staged_cursor: str
+
+    @property
+    def fetched(self) -> str:
+        """The cursor of the next page."""
+        return self.staged_cursor or self.cursor
 
 
 READ = """
     SELECT replica, scope, remote, home, created_at, seen_hlc, position, cursor, last_pull_at,
-           last_hlc, last_send_seq, frozen_id, last_push_at, clock_offset_ms
+           last_hlc, last_send_seq, frozen_id, last_push_at, clock_offset_ms,
+           origin, former_id, recovering, common_position, common_hlc, staged_cursor
     FROM backhaul_replica
 """
 
@@ -43,8 +55,8 @@ READ = """
 def begin(connection: Connection, registered: Registered, *, remote: str, home: str, now: int) -> None:
     """A fresh replica, nothing pulled and nothing sent."""
     statement = """
-        INSERT INTO backhaul_replica (id, replica, scope, remote, home, created_at)
-        VALUES (1, :replica, :scope, :remote, :home, :now)
+        INSERT INTO backhaul_replica (id, replica, scope, remote, home, created_at, origin)
+        VALUES (1, :replica, :scope, :remote, :home, :now, :replica)
     """
     values = {"replica": registered.replica, "scope": registered.scope, "remote": remote, "home": home, "now": now}
     connection.execute(text(statement), values)
@@ -104,7 +116,7 @@ def pulled(connection: Connection, page: Page, *, since: str, now: int) -> None:
     statement = """
         UPDATE backhaul_replica
         SET cursor = :cursor, position = CASE WHEN :more OR position >= :position THEN position ELSE :position END,
-            seen_hlc = CASE WHEN seen_hlc >= :hlc THEN seen_hlc ELSE :hlc END, last_pull_at = :now
+            seen_hlc = CASE WHEN seen_hlc >= :hlc THEN seen_hlc ELSE :hlc END, last_pull_at = :now, staged_cursor = ''
         WHERE cursor = :since
     """
     values = {
@@ -120,7 +132,60 @@ def pulled(connection: Connection, page: Page, *, since: str, now: int) -> None:
 
 def pull_from_the_beginning(connection: Connection) -> None:
     """The next pull fetches everything anew; the position that captured changes have seen stays known."""
-    connection.execute(text("UPDATE backhaul_replica SET cursor = ''"))
+    connection.execute(text("UPDATE backhaul_replica SET cursor = '', staged_cursor = ''"))
+
+
+def pull_elsewhere(connection: Connection) -> None:
+    """The next pull fetches everything from a server that has another past; nothing that it has was seen."""
+    statement = "UPDATE backhaul_replica SET cursor = '', staged_cursor = '', position = 0, recovering = ''"
+    connection.execute(text(statement))
+
+
+def staged(connection: Connection, page: Page, *, since: str) -> None:
+    """The page from `since` is staged, in this same transaction, and not applied yet."""
+    statement = """
+        UPDATE backhaul_replica
+        SET staged_cursor = :cursor, seen_hlc = CASE WHEN seen_hlc < :hlc THEN :hlc ELSE seen_hlc END
+        WHERE (CASE staged_cursor WHEN '' THEN cursor ELSE staged_cursor END) = :since
+    """
+    values = {"since": since, "cursor": page.cursor, "hlc": stamp_from_text(page.hlc)}
+    connection.execute(text(statement), values)
+
+
+def signed_in(connection: Connection, registered: Registered, *, last_send_seq: int, former_id: int) -> None:
+    """This database is another replica now. Its changes up to `former_id` may have been sent by the one it was."""
+    statement = """
+        UPDATE backhaul_replica
+        SET replica = :replica, scope = :scope, last_send_seq = :last_send_seq, former_id = :former_id
+    """
+    values = {
+        "replica": registered.replica,
+        "scope": registered.scope,
+        "last_send_seq": last_send_seq,
+        "former_id": former_id,
+    }
+    connection.execute(text(statement), values)
+
+
+def renumbered(connection: Connection, *, last_send_seq: int, former_id: int) -> None:
+    """What waits has other numbers now, up to this one."""
+    statement = "UPDATE backhaul_replica SET last_send_seq = :last_send_seq, former_id = :former_id"
+    connection.execute(text(statement), {"last_send_seq": last_send_seq, "former_id": former_id})
+
+
+def recover(connection: Connection, step: str) -> None:
+    """The next step of a recovery (see recover.py); "" when it is over."""
+    connection.execute(text("UPDATE backhaul_replica SET recovering = :step"), {"step": step})
+
+
+def server_restored(connection: Connection, *, cursor: str, position: int) -> None:
+    """The server and this replica have the past up to this position in common, and nothing after it."""
+    statement = """
+        UPDATE backhaul_replica
+        SET cursor = :cursor, staged_cursor = '', position = 0, common_position = :position,
+            common_hlc = CASE WHEN seen_hlc < last_hlc THEN last_hlc ELSE seen_hlc END
+    """
+    connection.execute(text(statement), {"cursor": cursor, "position": position})
 
 
 def numbered(connection: Connection, *, send_seq: int, frozen_id: int) -> None:

@@ -19,6 +19,7 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import blake2b
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -259,11 +260,18 @@ def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> li
             hlc = BACKFILL_STAMP
         else:
             hlc = last = _stamp(captured_at, seen_hlc, last, now=now, offset=offset)
-        changes.append(Change(number, token_hex(16), group, table, key, kind, fields, base, seq, hlc, attempts, fence))
+        op_id = _op_id(known.origin, number, captured_at, table, kind, key, fields)
+        changes.append(Change(number, op_id, group, table, key, kind, fields, base, seq, hlc, attempts, fence))
     # On PostgreSQL a lower id may be committed later: there is none up to which nothing is pending.
     frozen_id = 0 if on_postgresql(connection) else rows[-1].id
     checkpoint.numbered(connection, send_seq=seq, frozen_id=frozen_id)
     return changes
+
+
+def _op_id(origin: str, *said: object) -> str:
+    """Made of what was captured, where and when: a database that is put back to a backup, and sends again what it had
+    sent meanwhile, gives it the same id again. Two copies of a database that go on apart capture different things."""
+    return blake2b(f"{origin} {said}".encode(), digest_size=16).hexdigest()
 
 
 def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int) -> int:

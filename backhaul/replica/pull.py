@@ -1,28 +1,47 @@
 """Pull: ask for what changed since the cursor, apply the page and move the cursor in one transaction, until the head;
 before that, fetch the records of changes that were overtaken (see outbox.py).
 
+A round of several pages becomes visible together: its pages are staged (stage.py), and applied with the last one. A
+round that is too long for that is applied in pieces, for on SQLite nobody else can write meanwhile.
+
 Where it may be cut: before the applying transaction commits, nothing happened, and the same page comes again; after
 it, the cursor has moved with the rows. Two pulls at once: the second to commit finds the cursor moved, and drops its
-page.
+page. What the server may say of the cursor, and what comes of it: see recover.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from sqlalchemy import Connection
 
 from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes import endpoint
 from backhaul.remotes.base import Remote
-from backhaul.replica import aside, backfill, blocks, checkpoint, outbox, refetch, refill, tables
+from backhaul.replica import (
+    aside,
+    backfill,
+    blocks,
+    checkpoint,
+    outbox,
+    recover,
+    refetch,
+    refill,
+    stage,
+    sweep,
+    tables,
+)
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.catchup import catch_up
-from backhaul.replica.push import Context
+from backhaul.replica.context import Context
 from backhaul.telemetry import emit
-from backhaul.wire import Page, canonical_key
+from backhaul.wire import Page, Record, Table, canonical_key
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
+MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite: the app waits for about a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,22 +54,36 @@ class Received:
 
 def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int = PAGE) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
+    recover.be_oneself(database, remote)
     _check_hold(database, clock.now())
     while backfill.advance(database, now=clock.now(), made_up=True):
         context.check()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
+        records += _recover(database, clock=clock)
         since = _cursor(database)
         asked_at = clock.now()
         since, page = _page(database, remote, since, limit)
         refill.make_room(database, remote, page.records, now=clock.now())
-        records += _apply(database, since, page, asked_at=asked_at, now=clock.now())
+        records += _take(database, remote, since, page, asked_at=asked_at, now=clock.now())
         context.progress({"done": page.position, "total": page.head})
-        if not page.more:
+        if not page.more and not _recovering(database):
             refill.refill(database, remote, now=clock.now())
             records += catch_up(database, remote, clock=clock, context=context, limit=limit)
             return Received(records=records, position=page.position)
+
+
+def _recover(database: Database, *, clock: Clock) -> int:
+    """What a recovery has to do before the next page."""
+    if _recovering(database) == "sweep":
+        return sweep.sweep(database, now=clock.now())
+    return 0
+
+
+def _recovering(database: Database) -> str:
+    with database.reading() as connection:
+        return checkpoint.read(connection).recovering
 
 
 def _check_hold(database: Database, now: int) -> None:
@@ -61,7 +94,7 @@ def _check_hold(database: Database, now: int) -> None:
 def _cursor(database: Database) -> str:
     with database.reading() as connection:
         tables.checked(connection)
-        return checkpoint.read(connection).cursor
+        return checkpoint.read(connection).fetched
 
 
 def _page(database: Database, remote: Remote, since: str, limit: int) -> tuple[str, Page]:
@@ -72,28 +105,55 @@ def _page(database: Database, remote: Remote, since: str, limit: int) -> tuple[s
         if refusal.problem != "cursor-expired" or not since:
             raise
         # What waits in the outbox stays; everything the server has comes again, and is laid under it.
-        with database.writing() as connection:
-            checkpoint.hold(connection)
-            checkpoint.pull_from_the_beginning(connection)
+        recover.begin_anew(database)
         return "", remote.pull("", limit)
 
 
-def _apply(database: Database, since: str, page: Page, *, asked_at: int, now: int) -> int:
+def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_at: int, now: int) -> int:
+    """Stage the page, or apply it with what is staged before it. Returns how many records were touched."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         tracked = tables.checked(connection)
-        if checkpoint.read(connection).cursor != since:
+        known = checkpoint.read(connection)
+        if known.fetched != since or not recover.is_oneself(known, remote):
+            return 0
+        checkpoint.measure_clock(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
+        if page.more and _fits(connection, known, page, most=MOST_TOGETHER if database.sqlite else None):
+            stage.keep(connection, page.records)
+            checkpoint.staged(connection, page, since=since)
             return 0
         shapes = [one.table for one in tracked]
-        touched, refused = apply_what_fits(connection, shapes, page.records, page.position)
+        touched, refused = _apply(connection, shapes, page, staged=bool(known.staged_cursor))
         for record, reason in refused:
             aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
         blocks.turn(connection, shapes, now=now)
         outbox.forget_passed(connection, page.position)
-        checkpoint.measure_clock(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
-        checkpoint.pulled(connection, page, since=since, now=now)
+        checkpoint.pulled(connection, page, since=known.cursor, now=now)
+        recover.note(connection, known, page)
     if touched:
         emit("pull.applied", records=touched)
     if refused:
         emit("pull.set_aside", records=len(refused))
     return touched
+
+
+def _fits(connection: Connection, known: checkpoint.Checkpoint, page: Page, *, most: int | None) -> bool:
+    """Whether the round may still turn out to be one that is applied together."""
+    if most is None:
+        return True
+    if not known.staged_cursor and page.head - page.position > most:
+        return False
+    return stage.count(connection) + len(page.records) <= most
+
+
+def _apply(
+    connection: Connection, shapes: Sequence[Table], page: Page, *, staged: bool
+) -> tuple[int, list[tuple[Record, str]]]:
+    if not staged:
+        return apply_what_fits(connection, shapes, page.records, page.position)
+    stage.keep(connection, page.records)  # a record that came before comes as it is now
+    touched, refused = 0, list[tuple[Record, str]]()
+    for records in stage.waiting(connection):
+        some, others = apply_what_fits(connection, shapes, records, page.position)
+        touched, refused = touched + some, refused + others
+    return touched, refused

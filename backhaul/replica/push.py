@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
 
 from msgspec import UNSET, Raw
 from sqlalchemy import Connection
@@ -26,7 +25,8 @@ from backhaul.errors import Busy, Refused, SignInRequired, TryLater
 from backhaul.remotes import endpoint
 from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
-from backhaul.replica import backfill, checkpoint, dependents, outbox, refill, tables
+from backhaul.replica import backfill, checkpoint, dependents, outbox, pull, recover, refill, tables
+from backhaul.replica.context import Context
 from backhaul.replica.outbox import Change
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
@@ -35,15 +35,8 @@ from backhaul.wire import OutgoingOp, Pushed, Result, problem_name
 BATCH = 1_000  # changes; a group goes whole, so a batch may hold more
 LEASE_MS = 120_000  # well over the longest a remote may take to answer
 RETRY = Backoff(initial_ms=1_000, most_ms=300_000, jitter=1.0)
+HEALS = 3  # of one run; what is not put right by then stays for the next
 TOO_MUCH_OR_WRONG = (400, 413, 422)  # the message as a whole is refused: somewhere in it is the reason
-
-
-class Context(Protocol):
-    """What a journey needs of its run: a place to stop, and somewhere to say how far it is."""
-
-    def check(self) -> None: ...
-
-    def progress(self, said: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +65,8 @@ def push(
         with database.writing() as connection:
             checkpoint.hold(connection)
             outbox.take_over(connection)
-    acked = parked = 0
+    recover.be_oneself(database, remote)
+    acked = parked = heals = 0
     limit = batch
     while True:
         context.check()
@@ -86,6 +80,12 @@ def push(
         try:
             reply = _exchange(database, remote, changes, clock=clock, retry=retry)
         except Refused as refusal:
+            heals += 1
+            if heals <= HEALS and recover.heal_push(database, remote, refusal):
+                continue
+            if refusal.problem == "cursor-expired" and heals <= HEALS:  # first hear what is gone
+                pull.pull(database, remote, clock=clock, context=context)
+                continue
             if refusal.status not in TOO_MUCH_OR_WRONG:
                 raise
             limit = _narrow(database, changes, refusal, now=clock.now())
@@ -126,8 +126,9 @@ def _park_dependents(
 
 def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, clock: Clock, retry: Backoff) -> Pushed:
     """Send; whatever the outcome, the changes are never left leased."""
+    outgoing = _outgoing_all(database, changes)
     try:
-        reply = remote.push([_outgoing(change) for change in changes])
+        reply = remote.push(outgoing)
     except TryLater as error:
         now = clock.now()
         wait = max(outbox.next_try(changes, retry, now), now + (error.retry_after_ms or 0))
@@ -209,7 +210,14 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, 
     return len(changes)
 
 
-def _outgoing(change: Change) -> OutgoingOp:
+def _outgoing_all(database: Database, changes: Sequence[Change]) -> list[OutgoingOp]:
+    with database.reading() as connection:
+        former_id = checkpoint.read(connection).former_id
+        unsent = frozenset(backfill.remaining(connection))
+    return [_outgoing(change, former=change.id <= former_id, early=change.table_name in unsent) for change in changes]
+
+
+def _outgoing(change: Change, *, former: bool, early: bool) -> OutgoingOp:
     return OutgoingOp(
         op=change.op_id,
         seq=change.send_seq,
@@ -220,6 +228,8 @@ def _outgoing(change: Change) -> OutgoingOp:
         base=change.base,
         group=change.group_id,
         fields=UNSET if change.fields is None else Raw(change.fields),
+        former=former,
+        early=early and change.kind == "update",
     )
 
 

@@ -21,9 +21,10 @@ from backhaul.digest import fingerprint, row_hash
 from backhaul.remotes.base import Remote
 from backhaul.replica import checkpoint, outbox, tables
 from backhaul.replica.capture import row_expressions
+from backhaul.replica.context import Context
 from backhaul.replica.names import field_names
 from backhaul.replica.pull import pull
-from backhaul.replica.push import Context, push
+from backhaul.replica.push import push
 from backhaul.statements import on_postgresql, quoted, run
 from backhaul.wire import Table, TableDigest, Value, from_plain
 

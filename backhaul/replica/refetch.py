@@ -58,9 +58,18 @@ def set_aside(database: Database, remote: Remote, *, now: int) -> int:
         if known.cursor != since:  # a page came in between, and may be newer: with the next pull
             return 0
         tracked = [one.table for one in tables.checked(connection)]
+        held = [record for record in there if _must_wait(connection, record)]
+        for record in held:
+            aside.keep(connection, record.table, canonical_key(record.key), reason=aside.HELD, now=now)
+        there = [record for record in there if record not in held]
         fitted = sum(_fits(connection, tracked, record, known.position, now=now) for record in there)
         blocks.turn(connection, tracked, now=now)
         return fitted
+
+
+def _must_wait(connection: Connection, record: Record) -> bool:
+    """The server does not have it, and has not judged yet what waits of it here, or a person has not."""
+    return not record.version and bool(outbox.of_record(connection, record.table, canonical_key(record.key)))
 
 
 def _fits(connection: Connection, tracked: Sequence[Table], record: Record, position: int, *, now: int) -> bool:

@@ -142,5 +142,11 @@ def backfilled(connection: Connection, name: str, *, after: str, rows: int) -> N
     connection.execute(text(statement), {"name": name, "after": after, "rows": rows})
 
 
+def backfill_again(connection: Connection) -> None:
+    """Every row is to go to the outbox: the server has none of them."""
+    statement = "UPDATE backhaul_table SET backfill = 'pending', backfill_after = NULL, backfill_rows = 0"
+    connection.execute(text(statement))
+
+
 def backfill_done(connection: Connection, name: str) -> None:
     connection.execute(text("UPDATE backhaul_table SET backfill = 'done' WHERE name = :name"), {"name": name})

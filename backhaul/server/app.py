@@ -36,7 +36,17 @@ from backhaul.server.media import COLLECTION, Media
 from backhaul.server.problems import refusal
 from backhaul.server.settings import Settings
 from backhaul.server.store import ServerDatabase, Store, prepare
-from backhaul.wire import MOST_PAGE, PROTOCOL, PROTOCOL_HEADER, BlocksWanted, Keys, Push, Registration, Tables
+from backhaul.wire import (
+    MOST_PAGE,
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    BlocksWanted,
+    Keys,
+    Push,
+    Registration,
+    Succession,
+    Tables,
+)
 
 THREADS = 12  # fewer than the connections that SQLAlchemy's pool holds
 BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
@@ -80,6 +90,7 @@ class Api:
         return [
             Route("/v1/health", self.health),
             Route("/v1/replicas", self.register, methods=["POST"]),
+            Route("/v1/replicas/successor", self.succeed, methods=["POST"]),
             Route("/v1/tables", self.declare, methods=["PUT"]),
             Route("/v1/push", self.push, methods=["POST"]),
             Route("/v1/pull", self.pull),
@@ -99,6 +110,11 @@ class Api:
     async def register(self, request: Request) -> Response:
         raw = await exchange.body(request)
         return await run_in_threadpool(self._register, request, raw)
+
+    async def succeed(self, request: Request) -> Response:
+        replica = await self.replica(request)
+        raw = await exchange.body(request)
+        return await run_in_threadpool(self._succeed, request, replica, raw)
 
     async def declare(self, request: Request) -> Response:
         replica = await self.replica(request)
@@ -141,6 +157,12 @@ class Api:
         with self._database.writing() as connection:
             registered = auth.register(connection, registration, self._clock.now(), self._store.functions)
         return exchange.answer(request, registered, 201)
+
+    def _succeed(self, request: Request, replica: Replica, raw: bytes) -> Response:
+        succession = exchange.message(request, raw, Succession)
+        with self._database.writing() as connection:
+            made = auth.succeed(connection, replica, succession.was, self._clock.now())
+        return exchange.answer(request, made, 201)
 
     def _declare(self, request: Request, replica: Replica, raw: bytes) -> Response:
         agreed = self._store.declare(replica.scope, exchange.message(request, raw, Tables).tables, replica.id)
@@ -199,7 +221,7 @@ def _limit(request: Request) -> int:
 
 
 async def _refused(_request: Request, error: Any) -> Response:
-    return exchange.failed(error.problem, str(error))
+    return exchange.refused(error)
 
 
 async def _busy(_request: Request, _error: Any) -> Response:

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from hashlib import sha256
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, RowMapping, text
 
 from backhaul.errors import Misused
 from backhaul.merge import Functions
@@ -53,17 +53,18 @@ def register(
 ) -> Registered:
     """Spend the code, make the scope if it is new, and the replica. Raises Refused: `code-invalid`, `table-invalid`,
     `schema-conflict`; the code is not spent then."""
-    scope = _spend(connection, registration.code, now)
+    scope, replica = _spend(connection, registration, now)
     scopes.make(connection, scope)
     scopes.lock(connection, scope)
     agreed = tables.declare(connection, scope, registration.tables, functions)
+    name = registration.name[:LONGEST_NAME].replace("\0", "")
+    was = _known(connection, registration.was, scope)
+    token = _make(connection, replica, scope, name, was, now)
     declared = names.declared(registration.tables)
-    spoken = names.speech({table.name: newest_names(table.renamed) for table in agreed}, declared)
-    replica, token = secrets.token_hex(8), secrets.token_urlsafe(32)
-    _make(connection, replica, scope, registration.name[:LONGEST_NAME].replace("\0", ""), token, now)
     declare(connection, replica, declared)
+    spoken = names.speech({table.name: newest_names(table.renamed) for table in agreed}, declared)
     told = [names.told_table(table, spoken) for table in agreed]
-    return Registered(replica=replica, token=token, scope=scope, now=now, tables=told)
+    return Registered(replica=replica, token=token, scope=scope, now=now, tables=told, succeeds=was)
 
 
 def declare(connection: Connection, replica: str, declared: str) -> None:
@@ -75,6 +76,47 @@ def declare(connection: Connection, replica: str, declared: str) -> None:
 def declared(connection: Connection, replica: str) -> str:
     statement = "SELECT declared FROM server_replica WHERE replica = :replica"
     return str(connection.execute(text(statement), {"replica": replica}).scalar_one_or_none() or "{}")
+
+
+def succeed(connection: Connection, asker: Replica, was: str, now: int) -> Registered:
+    """Another identity for a replica whose database was copied or put back: its numbers are given out twice.
+
+    was: the one that its database has, by whatever token it asks. Both stay good: the other copy may go on as it.
+    Raises Refused `replica-unrelated`.
+    """
+    was = _known(connection, was, asker.scope)
+    replica = secrets.token_hex(8)
+    statement = "SELECT name FROM server_replica WHERE replica = :replica"
+    name = str(connection.execute(text(statement), {"replica": was or asker.id}).scalar_one())
+    token = _make(connection, replica, asker.scope, name, was or asker.id, now)
+    declare(connection, replica, declared(connection, was or asker.id))
+    return Registered(replica=replica, token=token, scope=asker.scope, now=now, succeeds=was or asker.id)
+
+
+def lineage(connection: Connection, replica: str) -> list[str]:
+    """The replica, and those that it was before."""
+    statement = """
+        WITH RECURSIVE line (replica, predecessor) AS (
+            SELECT replica, predecessor FROM server_replica WHERE replica = :replica
+            UNION
+            SELECT before.replica, before.predecessor
+            FROM server_replica AS before JOIN line ON before.replica = line.predecessor
+        )
+        SELECT replica FROM line
+    """
+    return list(connection.execute(text(statement), {"replica": replica}).scalars())
+
+
+def listed(connection: Connection, scope: str | None = None) -> list[RowMapping]:
+    """The replicas, of one scope or of all, and how far each has got; the one that was seen last comes first."""
+    statement = """
+        SELECT replica, server_replica.scope, server_replica.name, created_at, seen_at, pulled_at, revoked_at,
+               predecessor, server_replica.position, server_scope.position AS head
+        FROM server_replica JOIN server_scope ON server_scope.name = server_replica.scope
+        WHERE server_replica.scope = coalesce(:scope, server_replica.scope)
+        ORDER BY CASE WHEN pulled_at > seen_at THEN pulled_at ELSE seen_at END DESC, replica
+    """
+    return list(connection.execute(text(statement), {"scope": scope}).mappings())
 
 
 def authenticate(connection: Connection, token: str) -> Replica:
@@ -94,26 +136,47 @@ def revoke(connection: Connection, replica: str, now: int) -> bool:
     return connection.execute(text(statement), {"replica": replica, "now": now}).rowcount == 1
 
 
-def _spend(connection: Connection, code: str, now: int) -> str:
+def _spend(connection: Connection, registration: Registration, now: int) -> tuple[str, str]:
+    """The scope of the code, and the replica that comes of it: the same one for who asks again with the same nonce, as
+    long as it has not begun to send."""
+    nonce = _hash(registration.nonce) if registration.nonce else None
     statement = """
         UPDATE server_enrolment
-        SET used_at = :now
-        WHERE code_sha256 = :code AND used_at IS NULL AND expires_at > :now
-        RETURNING scope
+        SET used_at = :now, nonce_sha256 = :nonce, replica = coalesce(replica, :replica)
+        WHERE code_sha256 = :code AND expires_at > :now AND (used_at IS NULL OR nonce_sha256 = :nonce)
+        RETURNING scope, replica
     """
-    scope = connection.execute(text(statement), {"code": _hash(_canonical(code)), "now": now}).scalar_one_or_none()
-    if scope is None:
+    values = {"code": _hash(_canonical(registration.code)), "nonce": nonce, "replica": secrets.token_hex(8), "now": now}
+    spent = connection.execute(text(statement), values).one_or_none()
+    if spent is None:
         raise refusal("code-invalid", "this code is unknown, used or expired; `backhaul enroll` makes a fresh one")
-    return str(scope)
+    return spent.scope, spent.replica
 
 
-def _make(connection: Connection, replica: str, scope: str, name: str, token: str, now: int) -> None:
+def _known(connection: Connection, was: str, scope: str) -> str:
+    """ "" when the server does not know it (any more). Raises Refused `replica-unrelated`."""
+    statement = "SELECT scope FROM server_replica WHERE replica = :replica"
+    found = connection.execute(text(statement), {"replica": was}).scalar()
+    if found not in (None, scope):
+        raise refusal("replica-unrelated", f"the replica {was} is of another scope")
+    return was if found else ""
+
+
+def _make(connection: Connection, replica: str, scope: str, name: str, was: str, now: int) -> str:
+    """Returns the token. A replica that is there already (who registers it asks again) gets another one, unless it has
+    sent something."""
     statement = """
-        INSERT INTO server_replica (replica, scope, name, token_sha256, high_water, created_at, seen_at)
-        VALUES (:replica, :scope, :name, :token, 0, :now, :now)
+        INSERT INTO server_replica (replica, scope, name, token_sha256, high_water, created_at, seen_at, predecessor)
+        VALUES (:replica, :scope, :name, :token, 0, :now, :now, :was)
+        ON CONFLICT (replica) DO UPDATE SET token_sha256 = excluded.token_sha256
+        WHERE server_replica.high_water = 0 AND server_replica.revoked_at IS NULL
+        RETURNING replica
     """
-    values = {"replica": replica, "scope": scope, "name": name, "token": _hash(token), "now": now}
-    connection.execute(text(statement), values)
+    token = secrets.token_urlsafe(32)
+    values = {"replica": replica, "scope": scope, "name": name, "token": _hash(token), "was": was or None, "now": now}
+    if connection.execute(text(statement), values).scalar_one_or_none() is None:
+        raise refusal("code-invalid", "the replica that this code was for is at work already")
+    return token
 
 
 def _canonical(code: str) -> str:

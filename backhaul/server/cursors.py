@@ -15,7 +15,7 @@ import msgspec
 
 from backhaul.server.problems import refusal
 
-VERSION = 1
+VERSION = 2
 SEAL = 16  # bytes of HMAC-SHA-256 (RFC 2104, truncated as its section 5 allows)
 
 
@@ -25,11 +25,22 @@ BEGINNING = -1
 class Place(msgspec.Struct, frozen=True, array_like=True):
     """floor: see above; BEGINNING for a replica that begins, and is sent its own records, too.
 
-    start: (version, table, key); the next page lists what comes after it.
+    start: (version, table, key); the next page lists what comes after it. began: the head when the round began. seen:
+    the head when this was written, with the nonce that it had (see scopes.py) and the time: if the server has another
+    nonce there, it was put back meanwhile.
     """
 
     floor: int = BEGINNING
     start: tuple[int, str, str] = (1, "", "")
+    began: int = BEGINNING
+    seen: int = 0
+    nonce: str = ""
+    at: int = 0
+
+    @property
+    def heard(self) -> int:
+        """What came after this may not be forgotten before the replica has heard of it."""
+        return self.began if self.floor == BEGINNING else self.floor
 
 
 class _Cursor(msgspec.Struct, array_like=True):

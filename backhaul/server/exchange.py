@@ -9,7 +9,8 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from backhaul.server.problems import problem, refusal
+from backhaul.errors import Refused
+from backhaul.server.problems import of_refusal, problem, refusal
 from backhaul.wire import MOST_BODY, MOST_OPS, MOST_WIRE, PROTOCOL, PROTOCOL_HEADER, Problem, compress, encode, inflate
 
 Message = TypeVar("Message")
@@ -89,6 +90,12 @@ def answer(request: Request, value: Any, status: int = 200) -> Response:
 def failed(name: str, detail: str = "", *, status: int | None = None) -> Response:
     """A problem from the catalogue. status: when the framework has found another one than the catalogue says."""
     return _response(problem(name, detail, limit=LIMITS.get(name)), status, HEADERS.get(name, {}))
+
+
+def refused(error: Refused) -> Response:
+    """What a refused request is answered with."""
+    told = of_refusal(error, limit=LIMITS.get(error.problem))
+    return _response(told, None, HEADERS.get(error.problem, {}))
 
 
 def _response(told: Problem, status: int | None, headers: dict[str, str]) -> Response:

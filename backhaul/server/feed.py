@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row
 
 from backhaul.clock import stamp_to_text
 from backhaul.digest import fingerprint, row_hash
+from backhaul.errors import Refused
 from backhaul.server import cursors, names, records, scopes, tables
 from backhaul.server.names import Speech
 from backhaul.server.problems import refusal
@@ -58,6 +59,14 @@ class Part(Struct, frozen=True, kw_only=True):
     columns: frozenset[str] = frozenset()
 
 
+class Heard(NamedTuple):
+    """position: up to which the replica has everything; below zero at the beginning. forgotten: up to which the server
+    remembers no deletion."""
+
+    position: int
+    forgotten: int
+
+
 def pull(
     connection: Connection,
     secret: bytes,
@@ -67,27 +76,34 @@ def pull(
     limit: int,
     now: int,
     part: Part | None = None,
-) -> OutgoingPage:
-    """The next page after the cursor. Raises Refused `cursor-expired`."""
-    feed, head = scopes.head(connection, scope)
+) -> tuple[OutgoingPage, Heard]:
+    """The next page after the cursor. Raises Refused `cursor-expired`, and `server-restored` with the cursor of the
+    last position that the server and the replica have in common.
+
+    Returns what the replica has heard of, too.
+    """
+    known = scopes.head(connection, scope)
+    feed, head = known.feed, known.position
     place = cursors.unseal(secret, scope, feed, cursor)
-    if max(place.floor, place.start[0] - 1) > head:
-        raise refusal("cursor-expired", "the cursor is ahead of the feed: the server was put back to an older state")
+    if cursor:
+        _check_is_young(place, known)
+        _check_is_of_this_past(connection, secret, scope, place, known, now)
     limit = min(limit, MOST_PAGE)
     page = _Page(place.floor, replica, part.columns if part else frozenset())
     with closing(
         records.since(connection, scope, place.start, limit + MOST_OPS + 1, part.table if part else "")
     ) as rows:
         start = page.fill(rows, limit)
-    return OutgoingPage(
+    outgoing = OutgoingPage(
         records=page.records,
-        cursor=cursors.seal(secret, scope, feed, _next(place, start, head)),
+        cursor=cursors.seal(secret, scope, feed, _next(place, start, known, now)),
         position=_reached(start, head),
         head=head,
         more=start is not None,
         hlc=stamp_to_text(page.hlc),
         now=now,
     )
+    return outgoing, Heard(place.floor, max(known.horizon, known.collected))
 
 
 def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[OutgoingRecord]:
@@ -104,7 +120,7 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
 
 def digest(connection: Connection, scope: str, now: int, spoken: Speech | None = None) -> Digest:
     """Count and fingerprint of the live records of every table. spoken: what the asking replica calls columns."""
-    _, position = scopes.head(connection, scope)
+    position = scopes.head(connection, scope).position
     sums = dict.fromkeys(tables.shapes(connection, scope), (0, 0))
     for row in records.alive(connection, scope):
         count, total = sums[row.table_name]
@@ -187,7 +203,38 @@ def _reached(start: tuple[int, str, str] | None, head: int) -> int:
     return version if table else version - 1
 
 
-def _next(place: cursors.Place, start: tuple[int, str, str] | None, head: int) -> cursors.Place:
+def _next(place: cursors.Place, start: tuple[int, str, str] | None, head: scopes.Head, now: int) -> cursors.Place:
     if start is None:
-        return cursors.Place(floor=head, start=(head + 1, "", ""))
-    return cursors.Place(floor=place.floor, start=start)
+        place = cursors.Place(floor=head.position, start=(head.position + 1, "", ""), began=head.position)
+    else:
+        began = head.position if place.began == cursors.BEGINNING else place.began
+        place = cursors.Place(floor=place.floor, start=start, began=began)
+    return msgspec.structs.replace(place, seen=head.position, nonce=head.nonce, at=now)
+
+
+def _check_is_young(place: cursors.Place, head: scopes.Head) -> None:
+    """Whoever has not heard of a tombstone that is forgotten by now would keep the record for ever."""
+    if place.heard < max(head.horizon, head.collected):
+        raise refusal("cursor-expired", "the cursor is older than what the server remembers of deletions")
+
+
+def _check_is_of_this_past(
+    connection: Connection, secret: bytes, scope: str, place: cursors.Place, head: scopes.Head, now: int
+) -> None:
+    if place.seen <= head.position and scopes.nonce_at(connection, scope, place.seen) == place.nonce:
+        return
+    # What was committed before the cursor was written, and is still here, was there before the backup was taken.
+    position, nonce = scopes.common(connection, scope, before=place.seen, until=place.at)
+    common = cursors.Place(
+        floor=position, start=(position + 1, "", ""), began=position, seen=position, nonce=nonce, at=now
+    )
+    raise ServerRestored(place.seen, position, cursors.seal(secret, scope, head.feed, common))
+
+
+class ServerRestored(Refused):
+    """seen: the position that the replica has been at, and the server is not any more."""
+
+    def __init__(self, seen: int, position: int, cursor: str) -> None:
+        told = refusal("server-restored", f"the server was put back to a backup: it knows nothing of position {seen}")
+        super().__init__(str(told), problem=told.problem, status=told.status, cursor=cursor, position=position)
+        self.seen = seen

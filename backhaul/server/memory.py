@@ -78,12 +78,22 @@ class StoreRemote:
         self.replica = replica
         self._clock = clock
 
-    def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
-        registration = Registration(code=code, tables=list(tables), name=name)
+    @property
+    def signed_in_as(self) -> str | None:
+        return None if self.replica is None else self.replica.id
+
+    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
+        registration = Registration(code=code, tables=list(tables), name=name, was=was, nonce=nonce)
         with self.store.database.writing() as connection:
             registered = auth.register(connection, registration, self._clock.now(), self.store.functions)
         self.replica = auth.Replica(id=registered.replica, scope=registered.scope)
         return _sent(registered, Registered)
+
+    def succeed(self, was: str) -> Registered:
+        with self.store.database.writing() as connection:
+            made = auth.succeed(connection, self._asker, was, self._clock.now())
+        self.replica = auth.Replica(id=made.replica, scope=made.scope)
+        return _sent(made, Registered)
 
     def declare(self, tables: Sequence[Table]) -> list[Table]:
         return _sent(self.store.declare(self._asker.scope, tables, self._asker.id), list[Table])

@@ -1,7 +1,8 @@
 """What became of each op, and how far each replica's numbers are known: the memory that makes a resend harmless.
 
-The only file that writes `server_applied`, and `high_water` in `server_replica`. The high-water mark is kept for ever,
-the outcomes for 30 days: an op at or under the mark has an outcome, remembered or not, and is never applied again.
+The only file that writes `server_applied`, and `high_water` and `settled` in `server_replica`. The high-water mark is
+kept for ever, the outcomes for 30 days and until the replica knows them: who goes on behind a number has the outcomes
+of all before it. So only a database that was copied, or put back, sends a number again whose outcome is forgotten.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ def replay(connection: Connection, replica: str, ops: Sequence[Op]) -> dict[int,
     return {op.seq: _replayed(op, known.get(op.seq)) for op in ops}
 
 
+def recognise(connection: Connection, lineage: Sequence[str], ops: Sequence[Op]) -> dict[int, Result]:
+    """The results, by number, of ops that were sent before under another number or identity."""
+    if not ops:
+        return {}
+    known = {row.op_id: row for row in _find_ids(connection, lineage, [op.op for op in ops])}
+    return {op.seq: _replayed(op, known[op.op]) for op in ops if op.op in known}
+
+
 def keep(connection: Connection, replica: str, ops: Sequence[Op], results: Sequence[Result], now: int) -> None:
     statement = """
         INSERT INTO server_applied (replica, send_seq, op_id, status, version, problem, applied_at)
@@ -49,23 +58,29 @@ def keep(connection: Connection, replica: str, ops: Sequence[Op], results: Seque
     write_rows(connection, statement, rows)
 
 
-def advance(connection: Connection, replica: str, *, since: int, to: int, now: int) -> None:
+def advance(connection: Connection, replica: str, *, since: int, to: int, first: int, now: int) -> None:
+    """first: the first number of the push; the replica is done with all before it."""
     statement = """
         UPDATE server_replica
-        SET high_water = :to, seen_at = :now
+        SET high_water = :to, seen_at = :now, settled = CASE WHEN settled < :first - 1 THEN :first - 1 ELSE settled END
         WHERE replica = :replica AND high_water = :since
     """
-    moved = connection.execute(text(statement), {"replica": replica, "since": since, "to": to, "now": now})
+    values = {"replica": replica, "since": since, "to": to, "first": first, "now": now}
+    moved = connection.execute(text(statement), values)
     if moved.rowcount != 1:
         raise DatabaseBusy("two pushes of one replica at once", hint="try again")
 
 
 def purge(connection: Connection, now: int) -> int:
-    """Forget the accepted ops that are older than 30 days; returns how many.
+    """Forget the accepted ops that are older than 30 days, and known to their replica; returns how many.
 
-    Under the mark, an op without a stored outcome was accepted: so a refusal is never forgotten.
+    A refusal is never forgotten: there are few, and what depends on them may come late.
     """
-    statement = "DELETE FROM server_applied WHERE applied_at < :before AND status = 'applied'"
+    statement = """
+        DELETE FROM server_applied
+        WHERE applied_at < :before AND status = 'applied' AND send_seq <= (
+            SELECT settled FROM server_replica WHERE server_replica.replica = server_applied.replica)
+    """
     return connection.execute(text(statement), {"before": now - KEPT_MS}).rowcount
 
 
@@ -85,13 +100,31 @@ def _find(connection: Connection, replica: str, numbers: list[int]) -> list[Row[
     return list(connection.execute(text(sqlite), {"replica": replica, "numbers": encode(numbers).decode()}))
 
 
+def _find_ids(connection: Connection, lineage: Sequence[str], ids: list[str]) -> list[Row[Any]]:
+    """By a look at all that is remembered of these replicas: it is seldom asked, and an index would cost every push."""
+    sqlite = """
+        SELECT op_id, status, version, problem
+        FROM server_applied
+        WHERE replica IN (SELECT value FROM json_each(:lineage)) AND op_id IN (SELECT value FROM json_each(:ids))
+    """
+    postgresql = """
+        SELECT op_id, status, version, problem
+        FROM server_applied
+        WHERE replica = ANY(CAST(:lineage AS text[])) AND op_id = ANY(CAST(:ids AS text[]))
+    """
+    if connection.dialect.name == "postgresql":
+        return list(connection.execute(text(postgresql), {"lineage": list(lineage), "ids": ids}))
+    values = {"lineage": encode(list(lineage)).decode(), "ids": encode(ids).decode()}
+    return list(connection.execute(text(sqlite), values))
+
+
 def _text(problem: Problem | None) -> str | None:
     return encode(problem).decode() if problem else None
 
 
 def _replayed(op: Op, known: Row[Any] | None) -> Result:
     if known is None:
-        return Result(op=op.op, status="duplicate")
+        raise refusal("replica-forked", f"number {op.seq} was given to an op, so long ago that it is forgotten")
     if known.op_id != op.op:
         raise refusal("replica-forked", f"number {op.seq} was given to another op before")
     if known.status == "applied":

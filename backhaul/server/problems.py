@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from backhaul.errors import Refused
 from backhaul.wire import PROBLEM_BASE, Problem, problem_name
 
@@ -18,7 +20,9 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "replica-forked": (409, "Another op was sent under this number"),
     "sequence-gap": (409, "The numbers do not continue where the server stands"),
     "schema-conflict": (409, "The table is known otherwise"),
+    "replica-unrelated": (409, "The replica that this one says it was is of another scope"),
     "cursor-expired": (410, "The cursor is not of this feed"),
+    "server-restored": (410, "The server was put back to an older state"),
     "batch-too-large": (413, "Too much in one request"),
     "answer-too-large": (413, "The answer would be too large"),
     "body-too-large": (413, "The body is too large"),
@@ -39,6 +43,8 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "fields-invalid": (422, "The fields do not go with the kind of the op"),
     "key-taken": (409, "Another replica made a record with this generated key first"),
     "depends-on-refused": (422, "What it depends on was refused"),
+    "record-gone": (422, "The record was deleted, so long ago that the server has forgotten it"),
+    "outcome-forgotten": (422, "Whether this was taken before is no longer known"),
     "conflict": (409, "Another replica wrote meanwhile, and a person is to decide"),
     "merge-failed": (409, "The function that is to merge the field failed"),
     "depends-on-conflict": (409, "What it depends on is a conflict"),
@@ -63,11 +69,19 @@ def problem(name: str, detail: str = "", *, op: str | None = None, limit: int | 
     return Problem(type=PROBLEM_BASE + name, title=title, status=status, detail=detail, op=op, limit=limit)
 
 
+def of_refusal(refused: Refused, *, limit: int | None = None) -> Problem:
+    """What a refused request is answered with."""
+    told = problem(refused.problem, str(refused), limit=limit)
+    if refused.cursor:
+        told = msgspec.structs.replace(told, cursor=refused.cursor, position=refused.position)
+    return msgspec.structs.replace(told, due=refused.due)
+
+
 def is_conflict(told: Problem | None) -> bool:
     """Whether it is for a person to decide, and not refused."""
     return told is not None and problem_name(told) in CONFLICTS
 
 
-def refusal(name: str, detail: str) -> Refused:
+def refusal(name: str, detail: str, *, due: int | None = None) -> Refused:
     """For raising: the whole request is refused."""
-    return Refused(detail, problem=name, status=CATALOGUE[name][0])
+    return Refused(detail, problem=name, status=CATALOGUE[name][0], due=due)

@@ -32,6 +32,16 @@ def rows(connection: Connection, scope: str, places: Iterable[Place]) -> Iterato
         yield from _rows_sqlite(connection, scope, list(places))
 
 
+def forget_tombstones(connection: Connection, scope: str, upto: int) -> tuple[int, int]:
+    """Forget those up to this version; returns how many they were, and the last one's version."""
+    values = {"scope": scope, "upto": upto}
+    which = "scope = :scope AND version <= :upto AND deleted = 1"
+    last = connection.execute(text(f"SELECT max(version) FROM server_record WHERE {which}"), values).scalar()  # noqa: S608
+    if last is None:
+        return 0, 0
+    return connection.execute(text(f"DELETE FROM server_record WHERE {which}"), values).rowcount, last  # noqa: S608
+
+
 def everything(connection: Connection, scope: str) -> dict[Place, State]:
     """Every record of a small scope, tombstones and what is not whole included."""
     statement = """

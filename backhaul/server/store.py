@@ -11,19 +11,38 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
-from backhaul.clock import stamp, stamp_to_text
+from backhaul.clock import stamp, stamp_from_text, stamp_milliseconds, stamp_to_text
 from backhaul.database import Database
+from backhaul.errors import DatabaseBusy
 from backhaul.merge import Functions, State, merge
 from backhaul.merge.aggregate import Aggregates
 from backhaul.migrations import upgrade_server
-from backhaul.server import aggregates, auth, blocks, conflicts, feed, names, outcomes, records, scopes, tables, trial
+from backhaul.server import (
+    aggregates,
+    auth,
+    blocks,
+    conflicts,
+    feed,
+    former,
+    horizon,
+    names,
+    outcomes,
+    records,
+    scopes,
+    tables,
+    trial,
+)
 from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
+from backhaul.server.gone import refuse_gone
+from backhaul.server.horizon import Standing
 from backhaul.server.names import Speech
 from backhaul.server.problems import is_conflict, problem, refusal
 from backhaul.server.records import Place
@@ -31,6 +50,7 @@ from backhaul.wire import Blocks, Digest, Op, Pushed, Result, Status, Table, Wan
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
+NOTE_EVERY_MS = 60_000  # how far a replica has pulled
 STAMPED = ("insert", "update", "delete")  # the kinds whose stamp counts
 
 
@@ -81,12 +101,16 @@ def identify(database: Database, now: int) -> None:
 class Store:
     """Everything about records. Every method is one transaction, and raises DatabaseBusy when it cannot be had.
 
-    functions: what `custom` columns may name.
+    functions: what `custom` columns may name. horizon_ms: how long deletions are remembered for who does not pull.
     """
 
-    def __init__(self, database: Database, functions: Functions | None = None) -> None:
+    def __init__(
+        self, database: Database, functions: Functions | None = None, *, horizon_ms: int = horizon.HORIZON_MS
+    ) -> None:
         self.database = database
         self.functions = functions or Functions()
+        self._horizon_ms = horizon_ms
+        self._heard: dict[str, tuple[int, int]] = {}  # replica -> position and time, as last written
         self._secret = _secret(database)
         self._purged_at = 0
 
@@ -105,21 +129,25 @@ class Store:
     def push(self, replica: Replica, ops: Sequence[Op], now: int) -> Pushed:
         """One result for each op, in the order of the ops.
 
-        Raises Refused for the push as a whole: `replica-forked`, `sequence-gap`, `replica-revoked`.
+        Raises Refused for the push as a whole: `replica-forked`, `sequence-gap`, `replica-revoked`, `cursor-expired`.
         """
         with self.database.writing() as connection:
             position = scopes.lock(connection, replica.scope)
             mark = outcomes.high_water(connection, replica.id)
+            standing = horizon.standing(connection, replica)
             fresh = _fresh(ops, mark)
             results = outcomes.replay(connection, replica.id, [op for op in ops if op.seq <= mark])
-            accepted = _undrifted(fresh, now)
+            accepted = _undrifted(fresh, now, standing.hlc)
             if accepted:
-                refused = [(op, results[op.seq]) for op in ops if op.seq <= mark and results[op.seq].problem]
-                settled, reached = _apply(connection, replica, accepted, refused, position, self.functions)
-                outcomes.keep(connection, replica.id, accepted, settled, now)
-                outcomes.advance(connection, replica.id, since=mark, to=accepted[-1].seq, now=now)
-                scopes.advance(connection, replica.scope, since=position, to=reached)
-                results |= {op.seq: result for op, result in zip(accepted, settled, strict=True)}
+                results |= former.known(connection, replica.id, accepted)
+                new = [op for op in accepted if op.seq not in results]
+                refused = [(op, results[op.seq]) for op in ops if op.seq in results and results[op.seq].problem]
+                settled, reached = _apply(connection, replica, new, refused, position, self.functions, standing, now)
+                results |= {op.seq: result for op, result in zip(new, settled, strict=True)}
+                outcomes.keep(connection, replica.id, accepted, [results[op.seq] for op in accepted], now)
+                first, last = ops[0].seq, accepted[-1].seq
+                outcomes.advance(connection, replica.id, since=mark, to=last, first=first, now=now)
+                scopes.advance(connection, replica.scope, since=position, to=reached, hlc=_highest(new), now=now)
         self._purge_now_and_then(now)
         results |= {op.seq: _drifted(op, now) for op in fresh[len(accepted) :]}
         return Pushed(results=[results[op.seq] for op in ops], now=now)
@@ -127,11 +155,18 @@ class Store:
     def pull(
         self, replica: Replica, cursor: str, limit: int, now: int, part: feed.Part | None = None
     ) -> feed.OutgoingPage:
-        """part: what the round is about, if not about everything. Raises Refused: `cursor-expired`."""
-        with self.database.reading() as connection:
-            spoken = _spoken(connection, replica.scope, replica.id)
-            part = part and _canonical(part, spoken)
-            page = feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now, part)
+        """part: what the round is about, if not everything. Raises Refused: `cursor-expired`, `server-restored`."""
+        try:
+            with self.database.reading() as connection:
+                spoken = _spoken(connection, replica.scope, replica.id)
+                part = part and _canonical(part, spoken)
+                page, heard = feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now, part)
+        except feed.ServerRestored as restored:
+            with self.database.writing() as connection:
+                scopes.leap(connection, replica.scope, over=restored.seen, now=now)
+            raise
+        if part is None:
+            self._note_heard(replica.id, heard, now)
         for record in page.records:
             names.told_record(record, spoken)
         return page
@@ -157,12 +192,27 @@ class Store:
             return feed.digest(connection, scope, now, _spoken(connection, scope, replica))
 
     def purge(self, now: int) -> int:
-        """Forget the outcomes of ops that are older than 30 days; returns how many."""
+        """Forget the outcomes of ops that are older than 30 days, and tombstones; returns how many outcomes."""
         with self.database.writing() as connection:
-            return outcomes.purge(connection, now)
+            forgotten = outcomes.purge(connection, now)
+            scope_names = scopes.names(connection)
+        for scope in scope_names:
+            with self.database.writing() as connection:
+                horizon.collect(connection, scope, now=now, horizon_ms=self._horizon_ms)
+        return forgotten
+
+    def _note_heard(self, replica: str, heard: feed.Heard, now: int) -> None:
+        """Now and then, for a pull should cost no write: what stands there may lag behind."""
+        noted, at = self._heard.get(replica, (-1, 0))
+        lately = noted >= heard.forgotten and 0 <= now - at < NOTE_EVERY_MS
+        if heard.position < 0 or heard.position == noted or lately:
+            return
+        with suppress(DatabaseBusy, OperationalError), self.database.writing() as connection:
+            horizon.heard(connection, replica, heard.position, now)
+            self._heard[replica] = (heard.position, now)
 
     def _purge_now_and_then(self, now: int) -> None:
-        if now - self._purged_at >= PURGE_EVERY_MS:
+        if not 0 <= now - self._purged_at < PURGE_EVERY_MS:
             self._purged_at = now
             self.purge(now)
 
@@ -189,13 +239,23 @@ def _fresh(ops: Sequence[Op], mark: int) -> list[Op]:
     fresh = [op for op in ops if op.seq > mark]
     for expected, op in enumerate(fresh, start=mark + 1):
         if op.seq != expected:
-            raise refusal("sequence-gap", f"number {expected} is due where {op.seq} stands")
+            raise refusal("sequence-gap", f"number {expected} is due where {op.seq} stands", due=expected)
     return fresh
 
 
-def _undrifted(ops: Sequence[Op], now: int) -> Sequence[Op]:
-    """The ops before the first one whose clock is too far ahead, and before the first of its group."""
-    first_refused = stamp_to_text(stamp(now + MOST_DRIFT_MS + 1))  # stamps sort as text
+def _highest(ops: Sequence[Op]) -> int:
+    """The highest of the stamps that count."""
+    highest = max((op.hlc for op in ops if op.kind in STAMPED), default="")
+    return stamp_from_text(highest) if highest else 0
+
+
+def _undrifted(ops: Sequence[Op], now: int, taken: int) -> Sequence[Op]:
+    """The ops before the first one whose clock is too far ahead, and before the first of its group.
+
+    taken: the highest stamp of the scope. If our own clock was ahead once, it may be: then stamps go on from there.
+    """
+    latest = max(now + MOST_DRIFT_MS, stamp_milliseconds(taken) + 1)
+    first_refused = stamp_to_text(stamp(latest + 1))  # stamps sort as text
     cut = next((index for index, op in enumerate(ops) if op.hlc >= first_refused and op.kind in STAMPED), len(ops))
     started: dict[str, int] = {}
     for index, op in enumerate(ops):
@@ -221,17 +281,22 @@ def _apply(
     refused: Sequence[tuple[Op, Result]],
     position: int,
     functions: Functions,
+    standing: Standing,
+    now: int,
 ) -> tuple[list[Result], int]:
     """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
     shapes = tables.shapes(connection, replica.scope)
+
     renamed = {name: shape.renamed for name, shape in shapes.items() if shape.renamed}
     if renamed:
         ops = names.read(ops, renamed)
         refused = list(zip(names.read([op for op, _ in refused], renamed), [one for _, one in refused], strict=True))
-    items = [read(op, shapes, replica.id) for op in ops]
+    items = [read(_modest(op, position), shapes, replica.id) for op in ops]
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
+    former.refuse_forgotten(items, now)
+    refuse_gone(items, states, standing.collected)
     whole = Aggregates(shapes)
     while True:
         refuse(before + items, states, shapes, replica.id)
@@ -250,6 +315,12 @@ def _apply(
     records.keep(connection, replica.scope, merged)
     aggregates.keep(connection, replica.scope, conflicts.changed_roots(items, merged), replica.id)
     return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached
+
+
+def _modest(op: Op, position: int) -> Op:
+    """An app cannot have seen what is not there yet: it saw it before this server was put back, and it counts for
+    nothing now."""
+    return op if op.base <= position else msgspec.structs.replace(op, base=0)
 
 
 def _versions(items: Sequence[Item], position: int) -> tuple[list[int], int]:

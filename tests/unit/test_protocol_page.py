@@ -23,8 +23,8 @@ KINDS: dict[str, Any] = {
     "ops": Push,
     "results": Pushed,
     "records": Page,
-    "position": Digest,
     "type": Problem,
+    "position": Digest,
 }
 PROBLEM = re.compile(r'"type":"https://backhaul\.invalid/problems/([a-z-]+)",\s*"title":"([^"]+)","status":(\d+)')
 HASH = re.compile(r"^\| `(\[.+?\])`(?: \((\d+) bytes.*?\)| \(.*?\))? \| `([0-9a-f]{16})` \|$", re.MULTILINE)

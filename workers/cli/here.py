@@ -52,15 +52,17 @@ class Here:
     def remote(self) -> HttpRemote:
         from backhaul.remotes.endpoint import Endpoint
         from backhaul.remotes.http import HttpRemote
-        from config.credentials import read_token
+        from config.credentials import keeper, read_identity
 
-        replica = self.settings.replica
-        return HttpRemote(
+        replica, identity = self.settings.replica, read_identity(self.settings.state)
+        remote = HttpRemote(
             replica.remote,
-            read_token(self.settings.state),
+            identity.token,
             allow_plain=replica.allow_plain_http,
             endpoint=Endpoint(self.database, self.clock),
         )
+        remote.belong(identity.replica, keeper(self.settings.state))
+        return remote
 
     @cached_property
     def bell(self) -> CeleryBell:

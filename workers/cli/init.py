@@ -19,6 +19,7 @@ from workers import joining
 from workers.cli.options import AsJson, Home
 from workers.cli.output import make_table, say_json, say_table
 from workers.joining import Wanted
+from workers.signing_in import sign_in
 
 SAID = {
     "tables": "renewed",
@@ -48,10 +49,12 @@ def init(
 ) -> None:
     """Make the database of this folder a replica of the server, in one step: everything, or nothing.
 
-    Without --remote and --code, in a folder that holds a replica: renew what captures its changes, after its tables
-    were altered; --table adds a table.
+    In a folder that holds a replica: without --remote and --code, renew what captures its changes, after its tables
+    were altered; --table adds a table. With --code alone, sign it in again; what waits is kept.
     """
     folder = replica_folder(home)
+    if code and not (database or remote or table) and joining.holds_a_replica(load(folder, initialised=False)):
+        return _sign_in(folder, code, name, as_json)
     if remote is None and code is None:
         return _renew(folder, table or [], as_json)
     if not (database and remote and code):
@@ -65,6 +68,17 @@ def init(
     )
     _say_enrolled(folder, joining.join(folder, wanted, SystemClock()), as_json)
     return None
+
+
+def _sign_in(folder: Path, code: str, name: str | None, as_json: bool) -> None:
+    settings = load(folder)
+    registered = sign_in(settings, code, name or f"{socket.gethostname()}:{folder.name}", SystemClock())
+    if as_json:
+        return say_json({"replica": registered.replica, "scope": registered.scope, "was": registered.succeeds or None})
+    print(f"{folder} is replica {registered.replica} of the scope {registered.scope!r} from now on.")
+    if not registered.succeeds:
+        print("The server did not know what it was before: all its rows are sent.")
+    return print("What waited still does, and goes out with the next push.")
 
 
 def replica_folder(home: Path | None) -> Path:

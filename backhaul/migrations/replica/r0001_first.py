@@ -19,6 +19,7 @@ def upgrade() -> None:
     _backhaul_table()
     _backhaul_outbox()
     _backhaul_aside()
+    _backhaul_stage()
     _backhaul_block()
     _backhaul_endpoint()
     _backhaul_work()
@@ -48,6 +49,12 @@ def _backhaul_replica() -> None:
         sa.Column("frozen_id", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("last_push_at", sa.BigInteger),
         sa.Column("clock_offset_ms", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("origin", sa.Text, nullable=False, server_default=""),
+        sa.Column("former_id", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("recovering", sa.Text, nullable=False, server_default=""),
+        sa.Column("common_position", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("common_hlc", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("staged_cursor", sa.Text, nullable=False, server_default=""),
         sa.PrimaryKeyConstraint("id", name="pk_backhaul_replica"),
     )
 
@@ -144,6 +151,18 @@ def _backhaul_aside() -> None:
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("tried_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("table_name", "key", name="pk_backhaul_aside"),
+    )
+
+
+def _backhaul_stage() -> None:
+    op.create_table(
+        "backhaul_stage",
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("deleted", sa.Integer, nullable=False),
+        sa.Column("record", sa.Text),
+        sa.PrimaryKeyConstraint("table_name", "key", name="pk_backhaul_stage"),
     )
 
 

@@ -14,6 +14,7 @@ depends_on = None
 def upgrade() -> None:
     _server_identity()
     _server_scope()
+    _server_commit()
     _server_table()
     _server_enrolment()
     _server_replica()
@@ -41,7 +42,21 @@ def _server_scope() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("feed", sa.Text, nullable=False),
+        sa.Column("hlc", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("horizon", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("collected", sa.BigInteger, nullable=False, server_default="0"),
         sa.PrimaryKeyConstraint("name", name="pk_server_scope"),
+    )
+
+
+def _server_commit() -> None:
+    op.create_table(
+        "server_commit",
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("nonce", sa.Text, nullable=False),
+        sa.Column("committed_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("scope", "position", name="pk_server_commit"),
     )
 
 
@@ -63,6 +78,8 @@ def _server_enrolment() -> None:
         sa.Column("scope", sa.Text, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("used_at", sa.BigInteger),
+        sa.Column("nonce_sha256", sa.Text),
+        sa.Column("replica", sa.Text),
         sa.PrimaryKeyConstraint("code_sha256", name="pk_server_enrolment"),
     )
 
@@ -75,6 +92,10 @@ def _server_replica() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("token_sha256", sa.Text, nullable=False),
         sa.Column("high_water", sa.BigInteger, nullable=False),
+        sa.Column("settled", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("predecessor", sa.Text),
+        sa.Column("position", sa.BigInteger),
+        sa.Column("pulled_at", sa.BigInteger),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("seen_at", sa.BigInteger, nullable=False),
         sa.Column("revoked_at", sa.BigInteger),

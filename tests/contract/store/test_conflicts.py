@@ -225,7 +225,7 @@ def test_who_has_seen_the_other_edit_may_go_on_and_ones_own_never_conflicts(ann,
 def test_a_part_that_was_deleted_still_knows_its_aggregate(ann, bob):
     an_invoice(ann, 3, 4)
     ann.push(ann.op("delete", "line", [1], 3, base=1))
-    ops = [edit(bob, "line", 1, 1, 9, amount=6), edit(bob, "invoice", 9, 99, 9, total=9)]
+    ops = [edit(bob, "line", 1, 1, 9, amount=6), edit(bob, "invoice", 9, 2, 9, total=9)]
     results = bob.push(*ops)
     assert statuses(results) == ["conflict", "depends-on-conflict"]
     assert results[0].problem is not None

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
 
 from backhaul.digest import fingerprint, row_hash
 from backhaul.errors import Refused
@@ -100,15 +99,6 @@ def test_a_cursor_of_another_feed_is_expired(ann, join):
         with pytest.raises(Refused) as refused:
             ann.store.pull(ann.replica, cursor, 10, NOW)
         assert (refused.value.problem, refused.value.status) == ("cursor-expired", 410)
-
-
-def test_a_cursor_ahead_of_a_server_put_back_is_expired(ann):
-    ann.push(customer(ann, 1))
-    ann.pull()
-    with ann.store.database.writing() as connection:
-        connection.execute(text("UPDATE server_scope SET position = 0"))
-    with pytest.raises(Refused, match="older state"):
-        ann.pull()
 
 
 def test_records_are_given_as_they_are_now(ann):

@@ -29,12 +29,23 @@ def test_a_resend_with_new_ops_at_its_end_applies_those_alone(ann):
     assert statuses(ann.push(first, customer(ann, 2))) == ["duplicate", "applied"]
 
 
-def test_an_outcome_that_was_purged_is_a_duplicate_without_a_version(ann):
+def test_an_outcome_is_kept_until_its_replica_knows_it(ann):
     op = customer(ann, 1)
     ann.push(op)
+    assert ann.store.purge(NOW + 31 * 86_400_000) == 0
+    assert statuses(ann.push(op)) == ["duplicate"]
+    ann.push(customer(ann, 2))
     assert ann.store.purge(NOW + 31 * 86_400_000) == 1
-    (result,) = ann.push(op)
-    assert (result.status, result.version) == ("duplicate", 0)
+
+
+def test_a_number_whose_outcome_is_forgotten_is_sent_again_by_a_fork_alone(ann):
+    op = customer(ann, 1)
+    ann.push(op)
+    ann.push(customer(ann, 2))
+    ann.store.purge(NOW + 31 * 86_400_000)
+    with pytest.raises(Refused) as refused:
+        ann.push(op)
+    assert refused.value.problem == "replica-forked"
 
 
 def test_a_refusal_is_never_forgotten(ann):
@@ -56,7 +67,7 @@ def test_a_gap_in_the_numbers_is_refused_whole(ann):
     first, _, third = customer(ann, 1), customer(ann, 2), customer(ann, 3)
     with pytest.raises(Refused) as refused:
         ann.push(first, third)
-    assert (refused.value.problem, refused.value.status) == ("sequence-gap", 409)
+    assert (refused.value.problem, refused.value.status, refused.value.due) == ("sequence-gap", 409, 2)
     assert ann.pull().records == []
 
 

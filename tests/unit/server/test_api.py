@@ -244,7 +244,40 @@ def test_a_fork_and_a_gap_refuse_the_push(till):
     till.push(till.op("insert", "customer", [1], fields={"name": "1"}))
     fork = till.op("insert", "customer", [2], fields={"name": "2"}) | {"seq": 1}
     assert problem(till.push(fork)) == (409, "replica-forked")
-    assert problem(till.push(fork | {"seq": 9})) == (409, "sequence-gap")
+    answer = till.push(fork | {"seq": 9})
+    assert problem(answer) == (409, "sequence-gap")
+    assert answer.json()["due"] == 2
+
+
+def test_a_replica_gets_a_successor_by_its_token(till):
+    answer = till.call("POST", "/v1/replicas/successor", {"was": till.registered["replica"]})
+    made = answer.json()
+    assert (answer.status_code, made["succeeds"], made["scope"]) == (
+        201,
+        till.registered["replica"],
+        till.registered["scope"],
+    )
+    assert made["replica"] != till.registered["replica"]
+    op = till.op("insert", "customer", [1], fields={"name": "1"})
+    assert till.push(op).json()["results"][0]["status"] == "applied"  # the old identity stays good
+    till.session.headers["Authorization"] = f"Bearer {made['token']}"
+    again = till.push(op | {"former": True}).json()["results"]
+    assert [result["status"] for result in again] == ["duplicate"]
+
+
+def test_a_code_of_another_scope_signs_nobody_in(till):
+    registration = {"code": till.server.enrol("elsewhere"), "tables": [], "was": till.registered["replica"]}
+    assert problem(till.call("POST", "/v1/replicas", registration)) == (409, "replica-unrelated")
+    assert till.call("POST", "/v1/replicas", registration | {"was": ""}).status_code == 201  # the code was not spent
+
+
+def test_who_asks_again_with_the_same_nonce_is_answered_again(till):
+    registration = {"code": till.server.enrol("lost"), "tables": [], "nonce": "n" * 32}
+    first, second = (till.call("POST", "/v1/replicas", registration).json() for _ in range(2))
+    assert first["replica"] == second["replica"]
+    assert first["token"] != second["token"]
+    other = registration | {"nonce": "m" * 32}
+    assert problem(till.call("POST", "/v1/replicas", other)) == (403, "code-invalid")
 
 
 def test_a_drifted_clock_is_told_to_come_again(till):

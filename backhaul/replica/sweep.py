@@ -1,0 +1,80 @@
+"""The end of a recovery from the beginning: records that the server did not tell of are gone there, and so long that
+their tombstones are forgotten. They are deleted here, too, unless a change of them waits: then the row is set aside
+until the server has judged that change (`record-gone`: a person decides), and goes when nothing waits any more.
+
+What is to go is looked for without a lock, for a table may be large; it goes in one transaction, if no page of the feed
+was applied in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from sqlalchemy import Connection
+
+from backhaul.database import Database
+from backhaul.replica import aside, checkpoint, stage, tables
+from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.capture import row_expressions
+from backhaul.statements import quoted, run
+from backhaul.telemetry import emit
+from backhaul.wire import Record, Table, Value, canonical_key
+
+Place = tuple[str, str]
+
+
+def sweep(database: Database, *, now: int) -> int:
+    """Returns how many records were deleted."""
+    while True:
+        with database.reading() as connection:
+            since = checkpoint.read(connection).cursor
+            gone, held = list(_gone(connection)), list(_gone(connection, held=True))
+        with database.writing() as connection:
+            checkpoint.hold(connection)
+            known = checkpoint.read(connection)
+            if known.recovering != "sweep":
+                return 0
+            if known.cursor == since:
+                deleted = _delete(connection, gone, known.position, now=now)
+                for table, key in held:
+                    aside.keep(connection, table, key, reason=aside.HELD, now=now)
+                stage.clear(connection)
+                checkpoint.recover(connection, "")
+                break
+    emit("replica.recovered", deleted=deleted, offered=0)
+    return deleted
+
+
+def _gone(connection: Connection, *, held: bool = False) -> Iterator[Place]:
+    """Rows that did not come, and of which nothing waits (held: something does). A table whose rows are not all sent
+    yet keeps its own."""
+    for one in tables.all_tracked(connection):
+        if one.backfill == "done":
+            statement = _not_come(connection, one.table, "IN" if held else "NOT IN")
+            for (key,) in run(connection, statement, (one.table.name, one.table.name)):
+                yield one.table.name, key
+
+
+def _not_come(connection: Connection, table: Table, whether: str) -> str:
+    key, _ = row_expressions(connection, table, "held")
+    return f"""
+        SELECT {key} FROM {quoted(table.name)} AS held
+        WHERE {key} NOT IN (SELECT key FROM backhaul_stage WHERE table_name = ? AND deleted = 0)
+          AND {key} {whether} (SELECT key FROM backhaul_outbox WHERE table_name = ?)
+    """  # noqa: S608 - the catalogue's own names, quoted
+
+
+def _delete(connection: Connection, gone: Sequence[Place], position: int, *, now: int) -> int:
+    shapes = [one.table for one in tables.checked(connection)]
+    touched = 0
+    for at in range(0, len(gone), stage.CHUNK):
+        records = [
+            Record(table=table, key=msgspec.json.decode(key, type=list[Value]), version=0, deleted=True)
+            for table, key in gone[at : at + stage.CHUNK]
+        ]
+        deleted, refused = apply_what_fits(connection, shapes, records, position)
+        touched += deleted
+        for record, reason in refused:
+            aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
+    return touched

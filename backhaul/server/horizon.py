@@ -1,0 +1,66 @@
+"""How far each replica has pulled, and what the server may forget for that: tombstones that everyone has heard of.
+
+Owner of `position` and `pulled_at` in `server_replica`. What stands there may lag behind, never run ahead: it is what a
+replica has named as its own cursor, so it has applied everything up to there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from backhaul.server import records, scopes
+from backhaul.server.auth import Replica
+from backhaul.server.problems import refusal
+
+HORIZON_MS = 90 * 86_400_000  # after so long without a pull a replica has to begin anew
+YOUNGEST_MS = 86_400_000  # a tombstone stays for a day, whoever has heard of it: a first round may be under way
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What a push is held against. hlc: the highest stamp that the scope took. collected: see schema.py."""
+
+    hlc: int
+    collected: int
+
+
+def standing(connection: Connection, replica: Replica) -> Standing:
+    """Raises Refused `cursor-expired` to a replica that comes too late: it has to hear first what is gone."""
+    statement = """
+        SELECT server_replica.position, hlc, collected, horizon
+        FROM server_replica JOIN server_scope ON server_scope.name = server_replica.scope
+        WHERE replica = :replica
+    """
+    row = connection.execute(text(statement), {"replica": replica.id}).one()
+    if row.position is not None and row.position < max(row.collected, row.horizon):
+        raise refusal("cursor-expired", "this replica was away so long that deletions are forgotten: pull first")
+    return Standing(hlc=row.hlc, collected=row.collected)
+
+
+def heard(connection: Connection, replica: str, position: int, now: int) -> None:
+    """The replica has everything up to this position."""
+    statement = "UPDATE server_replica SET position = :position, pulled_at = :now WHERE replica = :replica"
+    connection.execute(text(statement), {"replica": replica, "position": position, "now": now})
+
+
+def collect(connection: Connection, scope: str, *, now: int, horizon_ms: int) -> int:
+    """Forget the tombstones that every replica has heard of, or that are older than the horizon; returns how many."""
+    scopes.lock(connection, scope)
+    horizon = scopes.position_at(connection, scope, now - horizon_ms)
+    young = scopes.position_at(connection, scope, now - min(YOUNGEST_MS, horizon_ms))
+    upto = max(horizon, min(young, _heard_by_all(connection, scope, horizon, young)))
+    forgotten, last = records.forget_tombstones(connection, scope, upto)
+    scopes.forget_before(connection, scope, horizon=horizon, collected=last)
+    return forgotten
+
+
+def _heard_by_all(connection: Connection, scope: str, horizon: int, otherwise: int) -> int:
+    """Without those that come too late anyway, and those that have not pulled yet: they begin anew."""
+    statement = """
+        SELECT min(position) FROM server_replica
+        WHERE scope = :scope AND revoked_at IS NULL AND position >= :horizon
+    """
+    least = connection.execute(text(statement), {"scope": scope, "horizon": horizon}).scalar()
+    return otherwise if least is None else int(least)

@@ -1,0 +1,65 @@
+"""Ops that may have been sent before, under another number or identity: known by their ids."""
+
+from __future__ import annotations
+
+import pytest
+
+from backhaul.server import auth, former
+from backhaul.server.admission import Item
+from backhaul.wire import Tagged, problem_name
+from tests.contract.store.devices import NOW, Device, customer, statuses
+
+DAY = 86_400_000
+
+
+def successor(device: Device) -> Device:
+    with device.store.database.writing() as connection:
+        made = auth.succeed(connection, device.replica, device.replica.id, NOW)
+    return Device(device.store, auth.Replica(id=made.replica, scope=made.scope))
+
+
+def test_what_the_predecessor_had_taken_is_a_duplicate_and_the_rest_is_new(ann):
+    ann.push(customer(ann, 1), customer(ann, 2), ann.op("update", "nothing", [1]))
+    heir = successor(successor(ann))
+    ops = [
+        customer(heir, 2, op=f"{2:032x}", former=True),
+        heir.op("update", "nothing", [1], op=f"{3:032x}", former=True),
+        customer(heir, 3, op="a" * 32, former=True),
+    ]
+    results = heir.push(*ops)
+    assert [result.status for result in results] == ["duplicate", "rejected", "applied"]
+    assert [result.version for result in results] == [2, 0, 3]
+    assert statuses(heir.push(*ops)) == ["duplicate", "table-unknown", "duplicate"]
+
+
+def test_an_op_is_known_by_another_replica_of_the_lineage_alone(ann, bob):
+    ann.push(customer(ann, 1, op="a" * 32))
+    assert statuses(bob.push(customer(bob, 5, op="a" * 32, former=True))) == ["applied"]
+
+
+def test_what_depends_on_an_op_that_was_refused_then_is_refused_now(ann):
+    ann.push(customer(ann, 1, fields={"colour": "red"}))
+    heir = successor(ann)
+    ops = [
+        customer(heir, 1, op=f"{1:032x}", former=True, fields={"colour": "red"}),
+        heir.op("insert", "invoice", [1], fields={"customer_id": 1, "total": 1}),
+    ]
+    assert statuses(heir.push(*ops)) == ["column-unknown", "depends-on-refused"]
+
+
+@pytest.mark.parametrize(("age", "refused"), [(29, False), (31, True)])
+def test_what_adds_and_may_have_been_counted_is_left_to_a_person(ann, age, refused):
+    add = ann.op("update", "stock", [1], 1, fields={"left": Tagged(add=2)}, former=True)
+    items = [Item(op=add), Item(op=ann.op("update", "stock", [1], 1, fields={"left": Tagged(add=2)}))]
+    former.refuse_forgotten(items, NOW + age * DAY)
+    assert [item.problem and problem_name(item.problem) for item in items] == [
+        "outcome-forgotten" if refused else None,
+        None,
+    ]
+
+
+def test_what_only_sets_is_taken_again_however_old_it_is(ann):
+    ann.push(customer(ann, 1))
+    heir = successor(ann)
+    edit = heir.op("update", "customer", [1], 1, op="b" * 32, fields={"phone": "1"}, former=True)
+    assert statuses(heir.push(edit, now=NOW + 31 * DAY)) == ["applied"]
