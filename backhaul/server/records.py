@@ -45,7 +45,7 @@ def forget_tombstones(connection: Connection, scope: str, upto: int) -> tuple[in
 def everything(connection: Connection, scope: str) -> dict[Place, State]:
     """Every record of a small scope, tombstones and what is not whole included."""
     statement = """
-        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM server_record
         WHERE scope = :scope
         ORDER BY table_name, key
@@ -60,7 +60,7 @@ def since(connection: Connection, scope: str, start: tuple[int, str, str], most:
     """
     only = "AND table_name = :only" if table else ""
     statement = f"""
-        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM server_record
         WHERE scope = :scope
           AND version >= :version
@@ -93,11 +93,12 @@ def alive(connection: Connection, scope: str) -> Iterator[Row[Any]]:
 def keep(connection: Connection, scope: str, states: Mapping[Place, State]) -> None:
     statement = """
         INSERT INTO server_record
-               (scope, table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+               (scope, table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (scope, table_name, key) DO UPDATE
         SET version = excluded.version, born = excluded.born, creator = excluded.creator, deleted = excluded.deleted,
-            hlc = excluded.hlc, writer = excluded.writer, fields = excluded.fields, stamps = excluded.stamps
+            hlc = excluded.hlc, writer = excluded.writer, fields = excluded.fields, stamps = excluded.stamps,
+            states = excluded.states
     """
     write_rows(connection, statement, [_row(scope, place, state) for place, state in states.items()])
 
@@ -115,7 +116,7 @@ def rename(connection: Connection, scope: str, table: str, names: Mapping[str, s
 def _rename_some(connection: Connection, scope: str, table: str, names: Mapping[str, str], after: str) -> str | None:
     """The key of the last record that was looked at; None after the last one."""
     statement = """
-        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM server_record
         WHERE scope = :scope AND table_name = :table AND key > :after
         ORDER BY key LIMIT :chunk
@@ -135,20 +136,27 @@ def _rename_some(connection: Connection, scope: str, table: str, names: Mapping[
 def _renamed(state: State, names: Mapping[str, str]) -> State:
     if names.keys().isdisjoint(state.fields) and names.keys().isdisjoint(state.stamps):
         return state
-    fields, stamps = dict(state.fields), dict(state.stamps)
+    fields, stamps, states = dict(state.fields), dict(state.stamps), dict(state.states)
     for old, new in names.items():
         there = old in fields
-        said, stamp = fields.pop(old, None), stamps.pop(old, None)
+        said, stamp, kept = fields.pop(old, None), stamps.pop(old, None), states.pop(old, None)
         if there and (new not in fields or state.stamp(old)[:2] > state.stamp(new)[:2]):
             fields[new] = said
             stamps.pop(new, None)
+            states.pop(new, None)
             if stamp is not None:
                 stamps[new] = stamp
-    return msgspec.structs.replace(state, fields=fields, stamps=stamps)
+            if kept is not None:
+                states[new] = kept
+    return msgspec.structs.replace(state, fields=fields, stamps=stamps, states=states)
 
 
 def stamps_of(row: Row[Any]) -> dict[str, Stamp]:
     return {} if row.stamps == "{}" else _stamps(row.stamps)
+
+
+def states_of(row: Row[Any]) -> dict[str, Any]:
+    return {} if row.states == "{}" else _fields(row.states)
 
 
 def _row(scope: str, place: Place, state: State) -> tuple[Any, ...]:
@@ -163,6 +171,7 @@ def _row(scope: str, place: Place, state: State) -> tuple[Any, ...]:
         state.writer,
         encode(state.fields).decode(),
         encode(state.stamps).decode() if state.stamps else "{}",
+        encode(state.states).decode() if state.states else "{}",
     )
 
 
@@ -176,12 +185,13 @@ def _state(row: Row[Any]) -> State:
         writer=row.writer,
         fields=_fields(row.fields),
         stamps=stamps_of(row),
+        states=states_of(row),
     )
 
 
 def _rows_sqlite(connection: Connection, scope: str, places: list[Place]) -> Iterator[Row[Any]]:
     statement = """
-        SELECT table_name, record.key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, record.key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM json_each(:places) AS place
         CROSS JOIN server_record AS record
           ON scope = :scope
@@ -194,7 +204,7 @@ def _rows_sqlite(connection: Connection, scope: str, places: list[Place]) -> Ite
 
 def _rows_postgresql(connection: Connection, scope: str, places: list[Place]) -> Iterator[Row[Any]]:
     statement = """
-        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM unnest(CAST(:tables AS text[]), CAST(:keys AS text[])) AS place (in_table, by_key)
         JOIN server_record ON scope = :scope AND table_name = in_table AND key = by_key
     """

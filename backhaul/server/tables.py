@@ -10,13 +10,14 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.errors import Misused
-from backhaul.merge import Functions
+from backhaul.merge import Functions, Strategies, strategies_of
 from backhaul.server import names, records
 from backhaul.server.aggregates import contradiction
 from backhaul.server.problems import refusal
 from backhaul.wire import STRATEGIES, Deletes, KeyKind, Reference, Table, encode, newest_names, strategy_name
 
 LONGEST_NAME = 255
+NONE = Functions()
 KEY_KINDS: tuple[KeyKind, ...] = ("natural", "generated", "blocks")  # the later one merges less by accident
 STATEFUL = ("counter", "set", "text")  # what they keep cannot be made of what another strategy has kept
 
@@ -32,22 +33,22 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     deletes: Deletes
     aggregate: str
     renamed: dict[str, str]  # old column -> its newest name
+    strategies: Strategies
 
 
-def shapes(connection: Connection, scope: str) -> dict[str, Shape]:
-    return {name: _shape(definition) for name, definition in _definitions(connection, scope)}
+def shapes(connection: Connection, scope: str, functions: Functions = NONE) -> dict[str, Shape]:
+    """functions: what `custom` columns may name."""
+    return {name: _shape(definition, functions) for name, definition in _definitions(connection, scope)}
 
 
-def declare(
-    connection: Connection, scope: str, tables: Sequence[Table], functions: Functions | None = None
-) -> list[Table]:
+def declare(connection: Connection, scope: str, tables: Sequence[Table], functions: Functions = NONE) -> list[Table]:
     """Add tables, columns and strategies to the scope; nothing is ever taken away. Returns all of the scope's tables,
     as they are agreed now. The caller holds the scope's row. functions: what `custom` columns may name.
 
     Raises Refused: `table-invalid`; `schema-conflict` when what is said cannot be joined with what is agreed.
     """
     for table in tables:
-        _check(table, functions or Functions())
+        _check(table, functions)
     known = {name: _table(definition) for name, definition in _definitions(connection, scope)}
     for table in tables:
         _join(connection, scope, known, table)
@@ -161,7 +162,7 @@ def _check_strategy(table: Table, column: str, said: str, functions: Functions) 
 
 
 @lru_cache(maxsize=4096)
-def _shape(definition: str) -> Shape:
+def _shape(definition: str, functions: Functions) -> Shape:
     table = _table(definition)
     return Shape(
         columns=frozenset(column.name for column in table.columns),
@@ -172,6 +173,7 @@ def _shape(definition: str) -> Shape:
         deletes=table.deletes,
         aggregate=table.aggregate,
         renamed=newest_names(table.renamed),
+        strategies=strategies_of(table, functions),
     )
 
 
