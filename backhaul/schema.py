@@ -103,6 +103,8 @@ tracked = Table(
     Column("backfill_rows", BigInteger, nullable=False, server_default="0"),
     Column("behind", Text),  # JSON: columns whose values are still to be fetched; []: the whole table; NULL: none
     Column("behind_cursor", Text, nullable=False, server_default=""),  # how far that is
+    Column("suspect", Text),  # JSON: columns that were edited unseen, perhaps; NULL: none
+    Column("suspect_after", Text),  # JSON: the key of the last row that was looked at
     Column(
         "fresh", Integer, nullable=False, server_default="1"
     ),  # 0: renewed, so its rows may be ones that were pulled

@@ -71,6 +71,9 @@ CATALOGUE = {
     "upload.parked": Event(WARNING, "upload {upload}: parked: {reason}", "backhaul_media_uploads_parked_total"),
     "capture.renewed": Event(INFO, "the triggers of {tables} tables were made anew", "backhaul_capture_renewed_total"),
     "server.op_failed": Event(ERROR, "op {op} is refused: {error} in {place}", "backhaul_server_ops_failed_total"),
+    "capture.made_up_for": Event(
+        WARNING, "{changes} edits of {table} were made while it had no triggers", "backhaul_capture_made_up_for_total"
+    ),
     "leader.taken": Event(INFO, "{owner} leads the beats", "backhaul_leader_taken_total"),
     "leader.lost": Event(WARNING, "{owner} leads the beats no longer", "backhaul_leader_lost_total"),
 }

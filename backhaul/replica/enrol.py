@@ -19,6 +19,7 @@ from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
 from backhaul.replica import capture, checkpoint, numbering, refill, strategies, tables, upgrades
 from backhaul.replica.inspection import find_tables
+from backhaul.replica.names import field_names
 from backhaul.replica.strategies import Rules
 from backhaul.telemetry import emit
 from backhaul.wire import Registered, Table
@@ -122,14 +123,13 @@ def _renew(connection: Connection, before: Table | None, table: Table, renewed: 
         tables.track(connection, table, capture.install(connection, table))
         tables.fall_behind(connection, table.name, [])
         return
-    new = upgrades.new_columns(before, table)
-    again = bool(new) or not capture.is_installed(connection, table.name)
+    new, lost = upgrades.new_columns(before, table), not capture.is_installed(connection, table.name)
     upgrades.upgrade(connection, before, table)
-    tables.track(connection, table, capture.install(connection, table), again=again)
-    if new:
-        tables.fall_behind(connection, table.name, new)
-    elif again:
-        tables.fall_behind(connection, table.name, [])
+    tables.track(connection, table, capture.install(connection, table), again=bool(new))
+    if lost:  # somebody may have written meanwhile, and nobody has seen it
+        tables.doubt(connection, table.name, [name for name in field_names(table) if name not in new])
+    if new or lost:
+        tables.fall_behind(connection, table.name, [] if lost else new)
     old = {column.name for column in before.columns}
     renewed.renamed.extend(f"{table.name}.{name}" for was, name in table.renamed.items() if was in old)
     renewed.new.extend(f"{table.name}.{name}" for name in new)

@@ -490,6 +490,16 @@ def park_group(connection: Connection, first: int, *, reason: str, detail: str, 
     connection.execute(text(statement), {"first": first, "reason": reason, "detail": detail, "now": now})
 
 
+def found(connection: Connection, table: str, changes: Sequence[tuple[str, str, str]], *, now: int) -> None:
+    """The app's changes that no trigger has seen; from now on they are like any other. changes: key, kind, fields."""
+    statement = """
+        INSERT INTO backhaul_outbox (table_name, key, kind, fields, captured_at, seen_hlc, base)
+        SELECT ?, ?, ?, ?, ?, seen_hlc, position FROM backhaul_replica
+    """
+    if changes:
+        run(connection, statement, [(table, *change, now) for change in changes])
+
+
 def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[list[tuple[int, bytes]]]:
     """Id and fields of the changes of a table that were not sent, or are parked, in chunks."""
     statement = f"""

@@ -31,6 +31,7 @@ from backhaul.replica import (
     refetch,
     refill,
     stage,
+    suspicion,
     sweep,
     tables,
 )
@@ -70,6 +71,7 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         context.progress({"done": page.position, "total": page.head})
         if not page.more and not _recovering(database):
             refill.refill(database, remote, now=clock.now())
+            suspicion.settle(database, remote, clock=clock, context=context)
             records += catch_up(database, remote, clock=clock, context=context, limit=limit)
             return Received(records=records, position=page.position)
 

@@ -39,6 +39,15 @@ class Behind:
     cursor: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A table that was without triggers for a while. after: the key of the last row that was looked at."""
+
+    table: str
+    columns: tuple[str, ...]
+    after: list[Value] | None
+
+
 def track(connection: Connection, table: Table, shape: str, *, again: bool = True) -> None:
     """Track the table from now on; the rows that it has are the backfill's. again: also if they have been before."""
     statement = """
@@ -63,6 +72,35 @@ def track(connection: Connection, table: Table, shape: str, *, again: bool = Tru
 def untrack(connection: Connection, name: str) -> None:
     """The table is gone; what of it waits goes out all the same."""
     connection.execute(text("DELETE FROM backhaul_table WHERE name = :name"), {"name": name})
+
+
+def doubt(connection: Connection, name: str, columns: Sequence[str]) -> None:
+    """Rows may have been edited unseen, in these columns; they are looked at from the beginning."""
+    statement = "UPDATE backhaul_table SET suspect = :columns, suspect_after = NULL WHERE name = :name"
+    connection.execute(text(statement), {"name": name, "columns": msgspec.json.encode(list(columns)).decode()})
+
+
+def suspect(connection: Connection) -> Suspect | None:
+    """What is to be looked at next."""
+    statement = """
+        SELECT name, suspect, suspect_after FROM backhaul_table WHERE suspect IS NOT NULL ORDER BY name LIMIT 1
+    """
+    row = connection.execute(text(statement)).first()
+    if row is None:
+        return None
+    after = None if row.suspect_after is None else _keys(row.suspect_after)
+    return Suspect(table=row.name, columns=tuple(_names(row.suspect)), after=after)
+
+
+def cleared_to(connection: Connection, suspect: Suspect, key: str) -> None:
+    """key: JSON."""
+    statement = "UPDATE backhaul_table SET suspect_after = :key WHERE name = :name AND suspect IS NOT NULL"
+    connection.execute(text(statement), {"name": suspect.table, "key": key})
+
+
+def cleared(connection: Connection, suspect: Suspect) -> None:
+    statement = "UPDATE backhaul_table SET suspect = NULL, suspect_after = NULL WHERE name = :name"
+    connection.execute(text(statement), {"name": suspect.table})
 
 
 def fall_behind(connection: Connection, name: str, columns: Sequence[str]) -> None:

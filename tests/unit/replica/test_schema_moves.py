@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backhaul.errors import Refused, TableUnfit
-from backhaul.replica import enrol
+from backhaul.replica import enrol, suspicion
 from backhaul.replica.reconcile import compare
 from backhaul.replica.strategies import Rules
 from backhaul.server.memory import MemoryRemote, MemoryServer
@@ -291,3 +291,105 @@ def test_a_table_that_is_gone_stops_nothing_and_what_waits_of_it_goes_out(make: 
     a.sync()
     b.sync()
     assert b.rows("customer")[0][1] == "Ada L."
+
+
+# ------------------------------------------------------------------------------------------------ rebuilt
+
+REBUILD = """
+    CREATE TABLE copy (id INTEGER PRIMARY KEY, name TEXT NOT NULL, phone TEXT, credit NUMERIC(10, 2), photo BLOB);
+    INSERT INTO copy SELECT * FROM customer;
+    DROP TABLE customer;
+    ALTER TABLE copy RENAME TO customer;
+"""
+
+
+def test_what_was_edited_while_a_rebuilt_table_had_no_triggers_is_sent_as_real_edits(make: MakeReplica) -> None:
+    a, b = make("a"), make("b")
+    for key in range(1, 6):
+        a.write("INSERT INTO customer (id, name, phone, credit) VALUES (?, 'x', '1', 12.50)", key)
+    a.sync()
+    b.sync()
+    a.write("UPDATE customer SET name = 'captured' WHERE id = 4")
+    a.app.executescript(REBUILD)
+    a.write("UPDATE customer SET phone = 'unseen', credit = 0.1 WHERE id = 1")
+    a.write("UPDATE customer SET phone = 'unseen' WHERE id = 2")
+    a.write("INSERT INTO customer (id, name) VALUES (6, 'unseen')")
+    b.write("UPDATE customer SET name = 'of another' WHERE id = 1")
+    b.write("UPDATE customer SET name = 'of another' WHERE id = 3")
+    b.sync()
+    assert renew(a).tables == ["customer"]
+    a.write("UPDATE customer SET phone = 'after init' WHERE id = 5")
+    a.pull()
+    found = [(row["key"], row["kind"], json.loads(row["fields"])) for row in a.outbox()]
+    assert found[:2] == [("[4]", "update", {"name": "captured"}), ("[5]", "update", {"phone": "after init"})]
+    assert found[2:4] == [("[1]", "update", {"phone": "unseen", "credit": 0.1}), ("[2]", "update", {"phone": "unseen"})]
+    assert [(key, kind) for key, kind, _ in found[4:]] == [("[6]", "insert")]
+    assert_equal(a, b)
+    assert {row[0]: row[1:4] for row in a.rows("customer")} == {
+        1: ("of another", "unseen", 0.1),
+        2: ("x", "unseen", 12.5),
+        3: ("of another", "1", 12.5),
+        4: ("captured", "1", 12.5),
+        5: ("x", "after init", 12.5),
+        6: ("unseen", None, None),
+    }
+
+
+def test_a_table_that_was_made_anew_empty_is_filled_again_and_deletes_nothing(make: MakeReplica) -> None:
+    a, b = make("a"), make("b")
+    for key in range(1, 6):
+        a.write("INSERT INTO customer (id, name) VALUES (?, 'x')", key)
+    a.sync()
+    b.sync()
+    a.app.executescript(REBUILD.replace("INSERT INTO copy SELECT * FROM customer;", ""))
+    renew(a)
+    assert_equal(a, b)
+    assert len(a.rows("customer")) == 5
+
+
+def test_the_looking_goes_on_where_it_was_cut_and_finds_nothing_twice(
+    make: MakeReplica, server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspicion, "CHUNK", 2)
+    a, b = make("a"), make("b")
+    for key in range(1, 8):
+        a.write("INSERT INTO customer (id, name) VALUES (?, 'x')", key)
+    a.sync()
+    b.sync()
+    a.app.executescript(REBUILD)
+    a.write("UPDATE customer SET phone = 'unseen'")
+    renew(a)
+
+    class Cut(MemoryRemote):
+        asked = 0
+
+        def records(self, keys: Any) -> Any:
+            self.asked += 1
+            if self.asked == 3:
+                raise Refused("cut", problem="internal", status=500)
+            return super().records(keys)
+
+    assert isinstance(a.remote, MemoryRemote)
+    a.remote = Cut(server, a.remote.replica)
+    with pytest.raises(Refused):
+        a.pull()
+    assert len(a.outbox()) == 4
+    a.pull()
+    assert len(a.outbox()) == 7
+    assert_equal(a, b)
+    assert {row[2] for row in b.rows("customer")} == {"unseen"}
+
+
+def test_a_row_that_its_own_changes_explain_is_no_suspect(make: MakeReplica) -> None:
+    a, b = make("a"), make("b")
+    a.write("INSERT INTO customer (id, name, phone) VALUES (1, 'x', '1'), (2, 'y', '2')")
+    a.sync()
+    b.sync()
+    a.write("UPDATE customer SET phone = 'waits' WHERE id = 1")
+    a.write("INSERT INTO customer (id, name) VALUES (3, 'waits')")
+    a.app.executescript(REBUILD)
+    renew(a)
+    waiting = len(a.outbox())
+    a.pull()
+    assert len(a.outbox()) == waiting
+    assert_equal(a, b)
