@@ -131,7 +131,7 @@ def digest(connection: Connection, scope: str, now: int, spoken: Speech | None =
         sums[row.table_name] = count + 1, total + hashed
     return Digest(
         tables=[
-            TableDigest(table=name, count=count, fingerprint=fingerprint([total]), kinds=kinds[name])
+            TableDigest(table=name, count=count, fingerprint=fingerprint([total]), kinds={**kinds[name]})
             for name, (count, total) in sums.items()
         ],
         position=position,
