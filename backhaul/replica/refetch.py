@@ -48,8 +48,8 @@ def contested(database: Database, remote: Remote) -> int:
     if not places:
         return 0
     keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
-    there = _ask(remote, keys)
-    there += _absent(keys, there)
+    there = ask(remote, keys)
+    there += never_were(keys, there)
     with database.writing() as connection:
         return conflicts.hear(connection, there)
 
