@@ -46,7 +46,7 @@ class Tagged(Struct, forbid_unknown_fields=True, omit_defaults=True):
     `now` (custom and manual). Or a text in the feed: `text` and `state`, the Yjs document that it is of."""
 
     hex: Hex | UnsetType = UNSET
-    real: Literal["Infinity", "-Infinity"] | UnsetType = UNSET
+    real: Literal["Infinity", "-Infinity", "NaN"] | UnsetType = UNSET
     add: int | str | UnsetType = UNSET
     put: list[Any] | UnsetType = UNSET
     cut: list[Any] | UnsetType = UNSET
@@ -211,7 +211,8 @@ class Problem(Struct, omit_defaults=True):
     due: the number that a `sequence-gap` should have gone on with. cursor, position: of `server-restored`, the last
     place in the feed that both sides know.
     Of a conflict: cause: the op that it is held with. version: of the record as it stands there, 0 when it is not.
-    deleted, theirs: whether it is, and else the fields that the op names (of a delete, all); None when left out.
+    since: when another replica last changed its aggregate. deleted, theirs: whether it is deleted, and else the fields
+    that the op names (of a delete, all); None when left out.
     """
 
     type: str
@@ -227,6 +228,7 @@ class Problem(Struct, omit_defaults=True):
     theirs: dict[str, Value] | None = None
     deleted: bool = False
     version: int = 0
+    since: int = 0
 
 
 class Result(Struct, omit_defaults=True):
@@ -299,9 +301,12 @@ class Blocks(Struct):
 
 
 class TableDigest(Struct):
+    """kinds: of the fields that are compared by what they are, not as they are written: name -> kind (see kinds.py)."""
+
     table: str
     count: int
     fingerprint: str
+    kinds: dict[str, str] = {}
 
 
 class Digest(Struct):
@@ -339,8 +344,8 @@ def from_plain(value: Any) -> Value:
     """A Python value of a database row as it travels."""
     if isinstance(value, bytes | bytearray | memoryview):
         return Tagged(hex=bytes(value).hex())
-    if isinstance(value, float) and math.isinf(value):
-        return Tagged(real="Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, float) and not math.isfinite(value):
+        return Tagged(real="NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity")
     return value  # type: ignore[no-any-return]  # the database's own scalar types are the wire's
 
 

@@ -121,14 +121,17 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
 def digest(connection: Connection, scope: str, now: int, spoken: Speech | None = None) -> Digest:
     """Count and fingerprint of the live records of every table. spoken: what the asking replica calls columns."""
     position = scopes.head(connection, scope).position
-    sums = dict.fromkeys(tables.shapes(connection, scope), (0, 0))
+    shapes, spoken = tables.shapes(connection, scope), spoken or {}
+    kinds = {name: names.under(shape.kinds, spoken.get(name, {})) for name, shape in shapes.items()}
+    sums = dict.fromkeys(shapes, (0, 0))
     for row in records.alive(connection, scope):
         count, total = sums[row.table_name]
-        fields = names.under(_any(row.fields), (spoken or {}).get(row.table_name, {}))
-        sums[row.table_name] = count + 1, total + row_hash(row.table_name, _any(row.key), fields)
+        fields = names.under(_any(row.fields), spoken.get(row.table_name, {}))
+        hashed = row_hash(row.table_name, _any(row.key), fields, kinds[row.table_name])
+        sums[row.table_name] = count + 1, total + hashed
     return Digest(
         tables=[
-            TableDigest(table=name, count=count, fingerprint=fingerprint([total]))
+            TableDigest(table=name, count=count, fingerprint=fingerprint([total]), kinds={**kinds[name]})
             for name, (count, total) in sums.items()
         ],
         position=position,

@@ -10,11 +10,12 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.errors import Misused
+from backhaul.kinds import Kind, joined, kinds_of
 from backhaul.merge import Functions, Strategies, strategies_of
 from backhaul.server import names, records
 from backhaul.server.aggregates import contradiction
 from backhaul.server.problems import refusal
-from backhaul.wire import STRATEGIES, Deletes, KeyKind, Reference, Table, encode, newest_names, strategy_name
+from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Reference, Table, encode, newest_names, strategy_name
 
 LONGEST_NAME = 255
 NONE = Functions()
@@ -26,6 +27,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """A table as ops are held against it."""
 
     columns: frozenset[str]
+    kinds: dict[str, Kind]  # of the fields that are not compared as they are
     key: tuple[str, ...]
     generated: bool
     references: tuple[Reference, ...]
@@ -98,10 +100,9 @@ def _union(old: Table, new: Table) -> Table:
         raise refusal("schema-conflict", f"the primary key of {new.name} is {old.key} here, not {new.key}")
     if old.aggregate and new.aggregate and old.aggregate != new.aggregate:
         raise refusal("schema-conflict", f"{new.name} is part of {old.aggregate} here, not of {new.aggregate}")
-    columns = {column.name for column in old.columns}
     return Table(
         name=old.name,
-        columns=old.columns + [column for column in new.columns if column.name not in columns],
+        columns=_columns(old, new),
         key=old.key,
         keys=max(old.keys, new.keys, key=KEY_KINDS.index),
         references=old.references + [reference for reference in new.references if reference not in old.references],
@@ -110,6 +111,14 @@ def _union(old: Table, new: Table) -> Table:
         aggregate=old.aggregate or new.aggregate,
         renamed=new.renamed,
     )
+
+
+def _columns(old: Table, new: Table) -> list[Column]:
+    """Those of both; a column that the two declare as of different kinds has both types."""
+    said = {column.name: column.type for column in new.columns}
+    known = {column.name for column in old.columns}
+    both = [Column(name=one.name, type=joined(one.type, said.get(one.name, one.type))) for one in old.columns]
+    return both + [column for column in new.columns if column.name not in known]
 
 
 def _agreed(old: Table, new: Table) -> dict[str, str]:
@@ -173,6 +182,7 @@ def _shape(definition: str, functions: Functions) -> Shape:
         deletes=table.deletes,
         aggregate=table.aggregate,
         renamed=newest_names(table.renamed),
+        kinds=dict(kinds_of(table)),
         strategies=strategies_of(table, functions),
     )
 
