@@ -117,6 +117,26 @@ def renew(
     return renewed
 
 
+def renew_if_harmless(database: Database, remote: Remote, *, rules: Mapping[str, Rules] | None = None) -> bool:
+    """The same without a person, where tables have only grown and none has lost its triggers: a column was added.
+
+    Whatever else was done to a table, `init` is to be run by somebody who knows why. Raises what `renew` raises.
+    """
+    with database.reading() as connection:
+        tracked = {one.table.name: one.table for one in tables.all_tracked(connection)}
+        altered = tables.altered(connection, tables.all_tracked(connection))
+        present = set(inspect(connection).get_table_names())
+        if not altered or not present.issuperset(altered):
+            return False
+        if not all(capture.is_installed(connection, name) for name in altered):
+            return False
+        found, _ = find_tables(connection, altered)
+    if not all(upgrades.is_harmless(tracked[table.name], table) for table in found):
+        return False
+    renew(database, remote, rules=rules)
+    return True
+
+
 def _renew(connection: Connection, before: Table | None, table: Table, renewed: Renewed) -> None:
     """Track the table as it is now; before: as it was tracked."""
     if before is None:

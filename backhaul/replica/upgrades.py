@@ -27,6 +27,12 @@ def upgrade(connection: Connection, before: Table, now: Table) -> None:
             outbox.reword(connection, [(one, reworded(fields, renamed)) for one, fields in ids])
 
 
+def is_harmless(before: Table, now: Table) -> bool:
+    """Whether nothing of the table is gone or another: there is only more of it."""
+    types = {column.name: column.type for column in now.columns}
+    return before.key == now.key and all(types.get(column.name) == column.type for column in before.columns)
+
+
 def new_columns(before: Table, now: Table) -> list[str]:
     """The columns that were not there before, under whichever name."""
     names = newest_names(now.renamed)

@@ -229,7 +229,8 @@ async def _busy(_request: Request, _error: Any) -> Response:
 
 
 async def _http(_request: Request, error: Any) -> Response:
-    return exchange.failed(BY_STATUS.get(error.status_code, "malformed"), status=error.status_code)
+    name = BY_STATUS.get(error.status_code, "malformed")
+    return exchange.failed(name, status=error.status_code, headers=error.headers)
 
 
 async def _failed(_request: Request, _error: Any) -> Response:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backhaul.errors import Refused, TableUnfit
+from backhaul.errors import Refused, TableAltered, TableUnfit
 from backhaul.replica import enrol, suspicion
 from backhaul.replica.reconcile import compare
 from backhaul.replica.strategies import Rules
@@ -393,3 +393,64 @@ def test_a_row_that_its_own_changes_explain_is_no_suspect(make: MakeReplica) -> 
     a.pull()
     assert len(a.outbox()) == waiting
     assert_equal(a, b)
+
+
+# ------------------------------------------------------------------------------------------------ without a person
+
+
+@pytest.mark.parametrize(
+    ("statement", "harmless"),
+    [
+        ("ALTER TABLE customer ADD COLUMN email TEXT", True),
+        ("ALTER TABLE customer ADD COLUMN grade TEXT NOT NULL DEFAULT 'new'", True),
+        ("ALTER TABLE customer RENAME COLUMN phone TO mobile", False),
+        ("DROP TRIGGER backhaul_update_customer", False),
+        ("ALTER TABLE customer RENAME TO client", False),
+        (REBUILD, False),
+        ("CREATE INDEX by_name ON customer (name)", False),
+    ],
+)
+def test_a_table_that_has_only_grown_is_renewed_by_whoever_finds_it(
+    make: MakeReplica, statement: str, harmless: bool
+) -> None:
+    a, b = make("a"), make("b")
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
+    a.sync()
+    a.app.executescript(statement)
+    assert enrol.renew_if_harmless(a.database, a.remote) is harmless
+    if harmless:
+        a.write("UPDATE customer SET name = 'Ada L.'")
+        a.sync()
+        b.sync()
+        assert b.rows("customer")[0][1] == "Ada L."
+    elif "INDEX" in statement:
+        a.sync()  # an index is no alteration at all
+    else:
+        with pytest.raises(TableAltered):
+            a.push()
+
+
+def test_another_primary_key_for_a_known_table_changes_nothing_and_says_what_to_do(make: MakeReplica) -> None:
+    make("a")
+    schema = "CREATE TABLE customer (id INTEGER, name TEXT NOT NULL, PRIMARY KEY (id, name));"
+    with pytest.raises(Refused) as caught:
+        make("b", schema=schema)
+    assert caught.value.problem == "schema-conflict"
+    assert "primary key of customer" in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["max", "manual", "server_wins"])
+def test_a_replica_that_knows_nothing_of_a_new_strategy_loses_nothing(make: MakeReplica, strategy: str) -> None:
+    a, b = make("a"), make("b")
+    a.write("INSERT INTO customer (id, name, phone) VALUES (1, 'Ada', '1')")
+    a.sync()
+    b.sync()
+    renew(a, rules={"customer": Rules(merge={"phone": strategy})})
+    b.write("UPDATE customer SET phone = '2'")
+    b.sync()
+    a.sync()
+    assert (a.rows("customer")[0][2], b.states()) == ("2", {})
+    renew(b)
+    b.write("UPDATE customer SET phone = '3'")
+    assert_equal(a, b)
+    assert a.rows("customer")[0][2] == "3"
