@@ -17,62 +17,36 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 
 from backhaul.replica import checkpoint, conflicts, outbox, overlay
 from backhaul.replica import rows as app_rows
-from backhaul.replica.misfit import Misfit
+from backhaul.replica.fitting import Fitting, Refused
 from backhaul.replica.rows import Row, TablePlan
+from backhaul.replica.upgrades import reworded
 from backhaul.statements import as_bytes, members
-from backhaul.wire import Record, Table, Tagged, Value, canonical_key, to_plain
+from backhaul.wire import Record, Table, Tagged, Value, canonical_key, newest_names, to_plain
 
 DELETED = frozenset({"*"})  # in place of field names: the whole record is withheld
 
 
-def apply_records(connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int) -> int:
-    """Apply what the server says of these records, with capture muted; returns how many were touched.
+def apply_what_fits(
+    connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
+) -> tuple[int, list[Refused]]:
+    """Apply what the server says of these records, with capture muted; returns how many were touched, and those that
+    the app's schema refuses, each with the reason.
 
     position: of the feed; what the server took after it may not be in these records.
     """
-    checkpoint.mute(connection)
-    plans = []
-    for table in tables:
-        ours = [record for record in records if record.table == table.name]
-        if ours:
-            plans.append(_planned(connection, table, ours, position))
-    app_rows.write(connection, plans)
-    checkpoint.unmute(connection)
-    return sum(len(one.changed) + len(one.deleted) + sum(map(len, one.whole.values())) for one in plans)
+    fitting = Fitting(connection, lambda some: _plans(connection, tables, some, position))
+    refused = fitting.write(records)
+    return fitting.touched, refused
 
 
-def apply_what_fits(
+def lay_under_what_fits(
     connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
-) -> tuple[int, list[tuple[Record, str]]]:
-    """The same, but for the records that the app's schema refuses: they are returned, each with the reason.
-
-    Together first, as that is the way of every page but a few; then one by one, and those that did not fit again as
-    long as another one made room.
-    """
-    try:
-        with connection.begin_nested():
-            return apply_records(connection, tables, records, position), []
-    except (DBAPIError, Misfit) as error:
-        if app_rows.refusal(error) is None:
-            raise
-        touched, refused = 0, [(record, "") for record in records]
-    while True:
-        before, refused = refused, []
-        for record, _ in before:
-            try:
-                with connection.begin_nested():
-                    touched += apply_records(connection, tables, [record], position)
-            except (DBAPIError, Misfit) as error:
-                reason = app_rows.refusal(error)
-                if reason is None:
-                    raise
-                refused.append((record, reason))
-        if not refused or len(refused) == len(before):
-            return touched, refused
+) -> list[Refused]:
+    """As `lay_under`, but for the records that the app's schema refuses: they are returned, each with the reason."""
+    return Fitting(connection, lambda some: _plans_under(connection, tables, some, position)).write(records)
 
 
 def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int) -> None:
@@ -82,10 +56,28 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
     """
     conflicts.forget_withheld(connection, records)
     checkpoint.mute(connection)
+    app_rows.write(connection, _plans_under(connection, tables, records, position))
+    checkpoint.unmute(connection)
+
+
+def _plans(
+    connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
+) -> list[TablePlan]:
+    plans = []
+    for table in tables:
+        ours = [record for record in records if record.table == table.name]
+        if ours:
+            plans.append(_planned(connection, table, ours, position))
+    return plans
+
+
+def _plans_under(
+    connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
+) -> list[TablePlan]:
     plans = []
     for table in tables:
         ours = {canonical_key(record.key): record for record in records if record.table == table.name}
-        over = _unsettled(connection, table.name, list(ours), position)
+        over = _unsettled(connection, table, list(ours), position)
         plan = TablePlan(table=table)
         kept: list[tuple[Record, frozenset[str]]] = []
         for key, record in ours.items():
@@ -95,8 +87,7 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
                 kept.append((laid, frozenset()))
         plans.append(plan)
         overlay.keep_documents(connection, table, kept)
-    app_rows.write(connection, plans)
-    checkpoint.unmute(connection)
+    return plans
 
 
 def _laid_over(table: Table, record: Record, changes: Sequence[Row]) -> Record | None:
@@ -129,7 +120,7 @@ def _laid_over(table: Table, record: Record, changes: Sequence[Row]) -> Record |
 
 
 def _planned(connection: Connection, table: Table, records: Sequence[Record], position: int) -> TablePlan:
-    over = _unsettled(connection, table.name, [canonical_key(record.key) for record in records], position)
+    over = _unsettled(connection, table, [canonical_key(record.key) for record in records], position)
     if over:
         outbox.told(connection, table.name, list(over), position)
     plan = TablePlan(table=table)
@@ -159,7 +150,7 @@ def _withheld(changes: Sequence[Row]) -> frozenset[str]:
     return withheld
 
 
-def _unsettled(connection: Connection, table: str, keys: Sequence[str], position: int) -> dict[str, list[Row]]:
+def _unsettled(connection: Connection, table: Table, keys: Sequence[str], position: int) -> dict[str, list[Row]]:
     """The changes of these records that the feed does not include at this position: kind and fields (as bytes), by
     key, oldest first."""
     statement = f"""
@@ -168,10 +159,11 @@ def _unsettled(connection: Connection, table: str, keys: Sequence[str], position
           AND (state IN ('pending', 'sent', 'parked', 'conflict') OR state = 'acked' AND version > :position)
         ORDER BY id
     """  # noqa: S608 - the parts are constants
-    values = {"table": table, "keys": msgspec.json.encode(keys).decode(), "position": position}
+    values = {"table": table.name, "keys": msgspec.json.encode(keys).decode(), "position": position}
+    names = newest_names(table.renamed)  # what was sent under an old name is about the column that has the new one
     found: dict[str, list[Row]] = {}
     for key, kind, fields in connection.execute(text(statement), values):
-        found.setdefault(key, []).append((kind, fields))
+        found.setdefault(key, []).append((kind, reworded(fields, names) if names and fields else fields))
     return found
 
 

@@ -29,6 +29,7 @@ class Texts:
 
     def __init__(self, known: Mapping[str, bytes]) -> None:
         self.known = dict(known)
+        self.op = ""  # the change that moves them
         self.moved: dict[str, bytes] = {}
 
     def get(self, column: str) -> bytes | None:
@@ -117,6 +118,7 @@ def _frozen(connection: Connection, table: Table, change: Change, known: dict[tu
             texts.forget(connection, table.name, [place[1]])
             known[place] = Texts({})
         held = known[place]
+        held.op = change.op_id
     if change.fields is None:
         return change
     return change._replace(fields=wire_fields(table, change.kind, change.fields, held))
@@ -126,7 +128,7 @@ def _hold(strategy: str, value: Any) -> None:
     """Raises ValueError for what the strategy cannot use."""
     if strategy in ("custom", "manual") or (type(value) is dict and not _is_captured(value) and "hex" not in value):
         return  # as it is, or frozen before
-    was, now = (value["was"], value["now"]) if _is_captured(value) else (None, value)
+    was, now = (plain(value["was"]), plain(value["now"])) if _is_captured(value) else (None, value)
     if strategy == "counter":
         delta.added(was, now)
     elif strategy == "set":
@@ -146,6 +148,11 @@ def _is_captured(value: Any) -> bool:
     return type(value) is dict and value.keys() == {"was", "now"}
 
 
+def plain(value: Any) -> Any:
+    """A text may come as the server has told it, with its document."""
+    return value["text"] if type(value) is dict and "text" in value else value
+
+
 def _travelling(strategy: str, value: dict[str, Any]) -> Any:
     if strategy == "counter":
         return {"add": delta.added(value["was"], value["now"])}
@@ -156,11 +163,13 @@ def _text(kind: str, value: Any, column: str, known: Texts) -> Any:
     """None: it travels as it is."""
     state = known.get(column)
     if _is_captured(value):
-        update, known.moved[column] = delta.edited(state, value["was"], value["now"])
+        update, known.moved[column] = delta.edited(
+            state, plain(value["was"]), plain(value["now"]), op=f"{known.op} {column}"
+        )
         return {"update": update.hex()}
     if kind == "update" or state is None or type(value) is not str:
         return None
-    _, known.moved[column] = delta.edited(state, documents.text_of(state), value)
+    _, known.moved[column] = delta.edited(state, documents.text_of(state), value, op=f"{known.op} {column}")
     return {"update": known.moved[column].hex()}
 
 

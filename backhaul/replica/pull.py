@@ -31,15 +31,17 @@ from backhaul.replica import (
     refetch,
     refill,
     stage,
+    suspicion,
     sweep,
     tables,
 )
 from backhaul.replica.apart import apart
 from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.catchup import catch_up
 from backhaul.replica.context import Context
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import Page, Record, canonical_key
+from backhaul.wire import Page, Record
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
 MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite: the app waits for about a second
@@ -60,6 +62,7 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
     refetch.contested(database, remote)
     while backfill.advance(database, now=clock.now(), made_up=True):
         context.check()
+    arrived: set[str] = set()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
@@ -70,8 +73,12 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         refill.make_room(database, remote, page.records, now=clock.now())
         records += _take(database, remote, since, page, asked_at=asked_at, now=clock.now())
         context.progress({"done": page.position, "total": page.head})
+        arrived |= {record.table for record in page.records}
         if not page.more and not _recovering(database):
+            records += refetch.try_again(database, remote, arrived, now=clock.now())
             refill.refill(database, remote, now=clock.now())
+            suspicion.settle(database, remote, clock=clock, context=context)
+            records += catch_up(database, remote, clock=clock, context=context, limit=limit)
             return Received(records=records, position=page.position)
 
 
@@ -125,8 +132,7 @@ def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_a
             return 0
         shapes = [one.table for one in tracked]
         touched, refused = _apply(connection, tracked, page, staged=bool(known.staged_cursor), now=now)
-        for record, reason in refused:
-            aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
+        aside.keep_all(connection, refused, now=now)
         blocks.turn(connection, shapes, now=now)
         outbox.forget_passed(connection, page.position)
         checkpoint.pulled(connection, page, since=known.cursor, now=now)

@@ -19,7 +19,7 @@ STEPS = 60
 
 def simulate(folder: Path, seed: int, steps: int = STEPS) -> None:
     clock, random = MovedClock(BEGINNING), Random(seed)
-    with pytest.MonkeyPatch.context() as patch, store_server(folder, clock) as running:
+    with pytest.MonkeyPatch.context() as patch, store_server(f"sqlite:///{folder / 'server.sqlite'}", clock) as running:
         patch.setattr("secrets.token_hex", lambda size: random.randbytes(size).hex())  # replicas' ids break ties
         world = World(running, clock, folder, random)
         try:
@@ -32,6 +32,7 @@ def simulate(folder: Path, seed: int, steps: int = STEPS) -> None:
             world.check_nothing_is_lost_or_doubled()
             world.check_all_are_equal_to_the_server()
             world.check_every_value_was_written()
+            world.check_what_is_merged()
         finally:
             world.close()
 
