@@ -25,6 +25,7 @@ from backhaul.errors import (
     AlreadyInitialised,
     ConfigurationInvalid,
     Misused,
+    Refused,
     SignInRequired,
     TableUnfit,
     TableUnknown,
@@ -126,7 +127,11 @@ def _join(settings: Settings, wanted: Wanted, remote: HttpRemote, clock: Clock) 
     with _looking(settings.database_url) as connection:
         found, _ = wanted_tables(connection, wanted.tables, _rules(settings))
     remote.belong(None, keeper(settings.state))
-    remote.register(wanted.code, found, wanted.name, nonce=nonce_of(settings.state, wanted.code))
+    try:
+        remote.register(wanted.code, found, wanted.name, nonce=nonce_of(settings.state, wanted.code))
+    except Refused:
+        forget_nonce(settings.state)  # an answer, and no replica: nothing of this try is left
+        raise
     written = _write_settings(settings.home, wanted)
     database = open_database(settings.database_url)
     try:

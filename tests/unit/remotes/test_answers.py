@@ -65,7 +65,7 @@ def test_a_problem_is_refused_with_its_name_and_status() -> None:
 def test_a_sign_in_is_asked_for_when_the_token_is_not_valid() -> None:
     error = failed(reply(401))
     assert isinstance(error, SignInRequired)
-    assert "token" in str(error.hint)
+    assert "backhaul init --code" in str(error.hint)
 
 
 def test_a_replica_that_was_revoked_keeps_what_it_has() -> None:
