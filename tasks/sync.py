@@ -47,12 +47,18 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
 
 @named("backhaul.pull")
 def pull_changes(task: Task, work_id: str, generation: int) -> str:
+    offered = 0
+
     def body(context: Context) -> dict[str, Any]:
+        nonlocal offered
         received = pull.pull(context.database, process.remote(settings_of(task)), clock=context.clock, context=context)
+        offered = received.offered
         return {"records": received.records, "position": received.position}
 
     settled = run_work(task, work_id, generation, body)
     ring_what_is_left(task, settled)
+    if offered:
+        _wake_and_ring(task, "push")
     return told(settled)
 
 

@@ -25,7 +25,7 @@ from backhaul.errors import Busy, Refused, SignInRequired, TryLater
 from backhaul.remotes import endpoint
 from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
-from backhaul.replica import backfill, checkpoint, dependents, outbox, pull, recover, refill, tables
+from backhaul.replica import backfill, checkpoint, clock_guard, dependents, outbox, pull, recover, refill, tables
 from backhaul.replica.context import Context
 from backhaul.replica.outbox import Change
 from backhaul.replica.tables import Tracked
@@ -158,7 +158,7 @@ def _settle(
     wait = 0
     with database.writing() as connection:
         checkpoint.hold(connection)
-        checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
+        clock_guard.measure(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
         undecided = outbox.settle(connection, changes, results, now=now)
         if undecided:
             drifted = all(_has_drifted(results.get(change.op_id)) for change in undecided)

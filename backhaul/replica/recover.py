@@ -12,9 +12,8 @@
 
     late       pulling from the beginning, noting which records come; then
     sweep      deleting what did not come
-    restored   pulling what was written since the server's backup, up to the head; then
-    compare    fetching everything, to find what the server has lost; then
-    offer      putting that into the outbox
+    restored   fetching all that a server has that was put back; then
+    offer      putting what it has lost into the outbox
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import checkpoint, renumbering, stage, tables
+from backhaul.replica import blocks, checkpoint, renumbering, stage, tables
 from backhaul.telemetry import emit
 from backhaul.wire import Page, Registered
 
@@ -70,7 +69,7 @@ def begin_anew(database: Database) -> None:
 
 def note(connection: Connection, known: checkpoint.Checkpoint, page: Page) -> None:
     """The page is applied, with what was staged, in this same transaction: how far that brings a recovery."""
-    if not known.recovering:
+    if known.recovering not in ("late", "sweep"):
         if known.staged_cursor:
             stage.clear(connection)
         return
@@ -78,6 +77,25 @@ def note(connection: Connection, known: checkpoint.Checkpoint, page: Page) -> No
     stage.note(connection, page.records)
     if known.recovering == "late" and not page.more:
         checkpoint.recover(connection, "sweep")
+
+
+def begin_restored(database: Database, refusal: Refused, *, since: str) -> None:
+    """The server was put back: go on from the last place that both know. since: the cursor that it does not know."""
+    with database.writing() as connection:
+        checkpoint.hold(connection)
+        known = checkpoint.read(connection)
+        if known.fetched != since:
+            return
+        renumbering.forget_base(connection)
+        renumbering.take_back(connection)
+        blocks.abandon(connection)
+        stage.clear(connection)
+        checkpoint.server_restored(connection, cursor=refusal.cursor, position=refusal.position)
+        if known.recovering in ("late", "sweep"):  # what is gone there is not known yet: nothing can be offered
+            _pull_anew(connection)
+        else:
+            checkpoint.recover(connection, "restored")
+    emit("replica.recovering", because="server-restored")
 
 
 def sign_in(database: Database, registered: Registered, *, was: str) -> None:
@@ -89,6 +107,7 @@ def sign_in(database: Database, registered: Registered, *, was: str) -> None:
         checkpoint.hold(connection)
         if checkpoint.read(connection).replica != was:
             raise TryLater("another process has signed this replica in meanwhile", hint="try again")
+        blocks.abandon(connection)
         if registered.succeeds:
             renumbering.sign_in(connection, registered)
             _pull_anew(connection)

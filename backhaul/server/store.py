@@ -150,7 +150,8 @@ class Store:
                 page, heard = feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now)
         except feed.ServerRestored as restored:
             with self.database.writing() as connection:
-                scopes.leap(connection, replica.scope, over=restored.seen, now=now)
+                if scopes.leap(connection, replica.scope, over=restored.seen, now=now):
+                    blocks.leap(connection, replica.scope)
             raise
         self._note_heard(replica.id, heard, now)
         return page

@@ -32,6 +32,8 @@ FILES = {
     "doctor": "doctor",
     "serve": "server",
     "enroll": "server",
+    "replicas": "replicas",
+    "revoke": "replicas",
     "demo": "demo",
     "version": "version",
 }

@@ -66,11 +66,16 @@ def enroll(
     as_json: AsJson = False,
 ) -> None:
     """Print a fresh one-time code, alone on a line: what `backhaul init` needs. It is good for an hour."""
-    code = make_code(_settings(home, data or _of_up(home), database), scope)
+    code = make_code(server_settings(home, data, database), scope)
     if as_json:
         say_json({"code": code, "scope": scope})
     else:
         print(code)
+
+
+def server_settings(home: Path | None, data: Path | None, database: str | None) -> Settings:
+    """The server whose folder is on this machine."""
+    return _settings(home, data or _of_up(home), database)
 
 
 def _of_up(home: Path | None) -> Path | None:
