@@ -40,8 +40,9 @@ SETTINGS = "backhaul.toml"
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far this replica is. Times: milliseconds since 1970. clock_offset_ms: the server's clock minus ours. work: how many are in each state.
+    """How far this replica is. Times: milliseconds since 1970. work: how many are in each state.
 
+    clock_offset_ms: the server's clock minus this machine's.
     aside: how many records of the server the app's own schema refuses for now.
     held_until, held_because: the server asked to be left alone until then; None when it has not.
     """

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, NullPool, Pool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from backhaul.errors import ConfigurationInvalid, DatabaseBusy, Refused
@@ -71,6 +71,29 @@ def sqlite_file(url: str | URL) -> Path | None:
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         return None
     return Path(parsed.database)
+
+
+def on_server(url: str | URL) -> bool:
+    """Whether it is a database of PostgreSQL."""
+    return _parsed(url).get_backend_name() == "postgresql"
+
+
+@contextmanager
+def looking(url: str | URL) -> Iterator[Connection]:
+    """A connection to a database of PostgreSQL that cannot change it. Raises ConfigurationInvalid when it cannot be
+    reached, or not with this URL."""
+    engine = _engine(_parsed(url), NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            yield connection
+    except OperationalError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        raise ConfigurationInvalid(
+            f"the database cannot be opened: {reason}", hint="postgresql://USER@HOST/NAME of a database that is there"
+        ) from error
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Each table has one owner, the only file that writes it:
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
     backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
     backhaul_stage      replica/stage.py          backhaul_block      replica/blocks.py
+    backhaul_text       replica/texts.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
@@ -183,6 +184,17 @@ aside = Table(
     Column("since", BigInteger, nullable=False),
     Column("tried_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("table_name", "key"),
+)
+
+# The Yjs documents of the columns that are merged as `text`, where there is more to them than the text alone.
+texts = Table(
+    "backhaul_text",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # canonical JSON array
+    Column("column_name", Text, nullable=False),
+    Column("state", LargeBinary, nullable=False),  # a Yjs update that is the whole document
+    PrimaryKeyConstraint("table_name", "key", "column_name"),
 )
 
 # What was fetched of a round of pages, until all of it is applied together; in a recovery, also which records the
@@ -439,6 +451,9 @@ server_record = Table(
     Column("writer", Text, nullable=False),  # the same, the replica
     Column("fields", Text, nullable=False),  # JSON object
     Column("stamps", Text, nullable=False),  # JSON: {field: [hlc, writer, version]}, where not the record's
+    Column(
+        "states", Text, nullable=False, server_default="{}"
+    ),  # JSON: {field: what its strategy keeps}, where it does
     PrimaryKeyConstraint("scope", "table_name", "key"),
 )
 Index("ix_server_record_feed", server_record.c.scope, server_record.c.version)

@@ -45,7 +45,7 @@ class Tagged(Struct, forbid_unknown_fields=True, omit_defaults=True):
     `now` (custom and manual). Or a text in the feed: `text` and `state`, the Yjs document that it is of."""
 
     hex: Hex | UnsetType = UNSET
-    real: Literal["Infinity", "-Infinity"] | UnsetType = UNSET
+    real: Literal["Infinity", "-Infinity", "NaN"] | UnsetType = UNSET
     add: int | str | UnsetType = UNSET
     put: list[Any] | UnsetType = UNSET
     cut: list[Any] | UnsetType = UNSET
@@ -286,9 +286,12 @@ class Blocks(Struct):
 
 
 class TableDigest(Struct):
+    """kinds: of the fields that are compared by what they are, not as they are written: name -> kind (see kinds.py)."""
+
     table: str
     count: int
     fingerprint: str
+    kinds: dict[str, str] = {}
 
 
 class Digest(Struct):
@@ -326,8 +329,8 @@ def from_plain(value: Any) -> Value:
     """A Python value of a database row as it travels."""
     if isinstance(value, bytes | bytearray | memoryview):
         return Tagged(hex=bytes(value).hex())
-    if isinstance(value, float) and math.isinf(value):
-        return Tagged(real="Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, float) and not math.isfinite(value):
+        return Tagged(real="NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity")
     return value  # type: ignore[no-any-return]  # the database's own scalar types are the wire's
 
 

@@ -54,6 +54,9 @@ def examine(patient: Patient) -> Iterator[Finding]:
 def _database(patient: Patient) -> Finding:
     with patient.database.reading() as connection:
         known = checkpoint.read(connection)
+        if not patient.database.sqlite:
+            version = connection.exec_driver_sql("SHOW server_version").scalar_one()
+            return Finding("database", "ok", f"replica {known.replica} of scope {known.scope!r}; PostgreSQL {version}")
         mode = str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
     if mode != "wal":
         hint = "readers and writers wait for each other: take away what sets another journal mode"

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DatabaseError
 
 from backhaul.clock import Clock
-from backhaul.database import open_database, sqlite_file, translated
+from backhaul.database import looking, on_server, open_database, sqlite_file, translated
 from backhaul.errors import (
     AlreadyInitialised,
     ConfigurationInvalid,
@@ -175,11 +175,9 @@ def _names_a_replica(file: Path) -> bool:
 def _check_database(settings: Settings, tables: Sequence[str]) -> None:
     url = settings.database_url
     file = sqlite_file(url)
-    if file is None:
-        raise ConfigurationInvalid(
-            "the database of a replica is a SQLite file, for now", hint="--database sqlite:///FILE"
-        )
-    if not file.is_file():
+    if file is None and not on_server(url):
+        raise ConfigurationInvalid("the database of a replica is kept", hint="--database sqlite:///FILE")
+    if file is not None and not file.is_file():
         raise ConfigurationInvalid(
             f"there is no database {file}",
             hint="--database sqlite:///FILE, from the folder, or sqlite:////ABSOLUTE/FILE",
@@ -205,9 +203,12 @@ def _check_server(remote: HttpRemote) -> None:
 
 @contextmanager
 def _looking(url: str) -> Iterator[Connection]:
-    """A connection that changes nothing: a database that is opened as ours gets another journal mode."""
+    """A connection that changes nothing: a file that is opened as ours gets another journal mode."""
     file = sqlite_file(url)
-    assert file is not None
+    if file is None:
+        with looking(url) as connection:
+            yield connection
+        return
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True)

@@ -1,7 +1,8 @@
 """The watcher: notices what was written without our hook (plain sqlite3, another language), and rings for the push.
 
 SQLite counts the commits of others for every connection (`PRAGMA data_version`); asking costs microseconds. Only when
-the number has moved does it look into the outbox. Elsewhere the outbox is looked at each time.
+the number has moved does it look into the outbox. On PostgreSQL the triggers ring (listener.py); because they ring but
+a few times a second, and a bell can be missed, the outbox is looked at every half second all the same.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from celery import Celery, bootsteps
 from celery.worker.consumer import Consumer
 
 from backhaul.clock import SystemClock
-from backhaul.database import Database
+from backhaul.database import Database, sqlite_file
 from backhaul.errors import DatabaseBusy
 from backhaul.replica import refill
 from backhaul.telemetry import emit
 from backhaul.work.ledger import Work
+from workers.listener import Listener
 from workers.replica import replica_of
 from workers.ringing import ring_and_mark
 from workers.waking import wake_push
 
 LOOK_SECONDS = 0.5
+LEAST_SECONDS = 0.05  # between two looks, however often the bell rings
 
 
 class Watcher(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
@@ -51,6 +54,7 @@ class Watch:
         self._clock = SystemClock()
         self._seen: int | None = None
         self._ended = threading.Event()
+        self._listener = None if sqlite_file(self._replica.settings.database_url) else self._listen()
         self._thread = threading.Thread(target=self._watch_for_ever, name="backhaul-watch", daemon=True)
 
     def start(self) -> None:
@@ -58,9 +62,20 @@ class Watch:
 
     def end(self) -> None:
         self._ended.set()
+        if self._listener is not None:
+            self._listener.close()
+
+    def _listen(self) -> Listener:
+        return Listener(self._replica.settings.database_url)
+
+    def _wait(self) -> bool:
+        """Until it is time to look; whether this is the end."""
+        if self._listener is None or not self._listener.wait(LOOK_SECONDS):
+            return self._ended.wait(LOOK_SECONDS)
+        return self._ended.wait(LEAST_SECONDS)
 
     def _watch_for_ever(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
+        while not self._wait():
             try:
                 self._ring(self._look())
             except DatabaseBusy:

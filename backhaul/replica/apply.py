@@ -19,12 +19,12 @@ import msgspec
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from backhaul.replica import checkpoint, outbox
+from backhaul.replica import checkpoint, outbox, overlay
 from backhaul.replica import rows as app_rows
 from backhaul.replica.misfit import Misfit
 from backhaul.replica.rows import Row, TablePlan
 from backhaul.statements import as_bytes, members
-from backhaul.wire import Record, Table, Value, canonical_key, to_plain
+from backhaul.wire import Record, Table, Tagged, Value, canonical_key, to_plain
 
 DELETED = frozenset({"*"})  # in place of field names: the whole record is withheld
 
@@ -86,24 +86,30 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
         ours = {canonical_key(record.key): record for record in records if record.table == table.name}
         over = _unsettled(connection, table.name, list(ours), position)
         plan = TablePlan(table=table)
+        kept: list[tuple[Record, frozenset[str]]] = []
         for key, record in ours.items():
-            laid = _laid_over(record, over.get(key, []))
+            laid = _laid_over(table, record, over.get(key, []))
             if laid is not None:
                 _plan(plan, laid, frozenset())
+                kept.append((laid, frozenset()))
         plans.append(plan)
+        overlay.keep_documents(connection, table, kept)
     app_rows.write(connection, plans)
     checkpoint.unmute(connection)
 
 
-def _laid_over(record: Record, changes: Sequence[Row]) -> Record | None:
+def _laid_over(table: Table, record: Record, changes: Sequence[Row]) -> Record | None:
     """changes: kind and fields (JSON, as bytes: an app can store text that is no UTF-8), oldest first.
 
     None: an update waits on a record that is deleted there; the row stays until the server has spoken of the update.
     Of a record that never was there (version 0) it will not speak, and nothing stays.
     """
     deleted, fields = record.deleted, dict(record.fields)
+    documents = overlay.Documents(record)
     for kind, said in changes:
         names = msgspec.json.decode(said.decode(errors="replace"), type=dict[str, Value]) if said else {}
+        if table.merge and said:
+            names = overlay.plain(table, kind, msgspec.to_builtins(names), fields, documents)
         if kind == "delete":
             deleted, fields = True, {}
         elif kind == "insert":
@@ -114,6 +120,8 @@ def _laid_over(record: Record, changes: Sequence[Row]) -> Record | None:
             fields |= names
         elif kind == "update" and record.version:
             return None
+    for name, state in documents.kept.items():
+        fields[name] = Tagged(text=str(to_plain(fields.get(name)) or ""), state=state.hex())
     return Record(
         table=record.table, key=record.key, version=record.version, whole=not deleted, deleted=deleted, fields=fields
     )
@@ -124,11 +132,17 @@ def _planned(connection: Connection, table: Table, records: Sequence[Record], po
     if over:
         outbox.told(connection, table.name, list(over), position)
     plan = TablePlan(table=table)
+    kept: list[tuple[Record, frozenset[str]]] = []
     for record in records:
         changes = over.get(canonical_key(record.key), []) if over else []
-        _plan(plan, record, _withheld(changes))
+        withheld = _withheld(changes)
         if changes and record.whole:
-            _plan_missing(plan, _laid_over(record, changes))
+            _plan_missing(plan, _laid_over(table, record, changes))
+        if changes and table.merge:
+            record, withheld = overlay.shown(table, record, changes, withheld)
+        _plan(plan, record, withheld)
+        kept.append((record, withheld))
+    overlay.keep_documents(connection, table, kept)
     return plan
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from backhaul.database import Database
-from backhaul.replica import tables
+from backhaul.replica import checkpoint, tables
 from backhaul.replica.capture import row_expressions
 from backhaul.replica.names import OUTBOX_COLUMNS, column_types
 from backhaul.replica.rows import key_values
@@ -34,6 +34,7 @@ def advance(database: Database, *, now: int, batch: int = BATCH, made_up: bool =
     """
     while True:
         with database.writing() as connection:
+            checkpoint.hold(connection)
             waiting = [one for one in tables.checked(connection) if one.backfill == "pending"]
             waiting = [one for one in waiting if not made_up or (one.fresh and one.table.keys != "natural")]
             if not waiting:

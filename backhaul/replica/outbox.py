@@ -16,7 +16,7 @@ was fetched (see pull.py). While it is `sent`, its version is how far the feed h
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -160,16 +160,26 @@ def _change(connection: Connection) -> str:
     """  # noqa: S608 - the parts are constants
 
 
-def claim(connection: Connection, *, now: int, limit: int, lease_ms: int, most_bytes: int = MOST_BYTES) -> list[Change]:
+def claim(
+    connection: Connection,
+    *,
+    now: int,
+    limit: int,
+    lease_ms: int,
+    most_bytes: int = MOST_BYTES,
+    freeze: Callable[[list[Change]], list[Change]] | None = None,
+) -> list[Change]:
     """The next changes to send, frozen and leased; none while others are on their way or wait for their next try.
 
-    Raises GroupTooLarge.
+    freeze: makes of what was captured what travels (deltas.py). Raises GroupTooLarge.
     """
     again = _sent(connection, _narrowed(connection, limit), most_bytes)
     if any(_lies_ahead(row.lease_until, now) or _lies_ahead(row.next_at, now) for row in again):
         return []
     changes = [Change(*row[: len(Change._fields)]) for row in again]
-    changes = changes or _freeze(connection, next_pending(connection, limit, most_bytes), now=now)
+    if not changes:
+        changes = _freeze(connection, next_pending(connection, limit, most_bytes), now=now)
+        changes = freeze(changes) if freeze is not None else changes
     if changes:
         _lease(connection, changes, until=now + lease_ms)
     return changes
@@ -278,6 +288,13 @@ def _op_id(origin: str, *said: object) -> str:
 
 def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int) -> int:
     return max(stamp(min(captured_at, now) + offset), seen_hlc + 1, last + 1)
+
+
+def freeze_fields(connection: Connection, rows: Sequence[tuple[bytes, int]]) -> None:
+    """What these changes say from now on, as they are frozen. rows: fields, id."""
+    if rows:
+        statement = "UPDATE backhaul_outbox SET fields = :fields WHERE id = :id AND state = 'pending'"
+        connection.execute(text(statement), [{"fields": fields.decode(), "id": number} for fields, number in rows])
 
 
 def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> None:
@@ -485,6 +502,21 @@ def park_group(connection: Connection, first: int, *, reason: str, detail: str, 
           AND (id = :first OR id > :first AND group_id = (SELECT group_id FROM backhaul_outbox WHERE id = :first))
     """  # noqa: S608 - one of two constants
     connection.execute(text(statement), {"first": first, "reason": reason, "detail": detail, "now": now})
+
+
+def park_pending(connection: Connection, found: Mapping[int, str], *, reason: str, now: int) -> None:
+    """pending -> parked, for what cannot be sent. found: id -> detail."""
+    statement = """
+        UPDATE backhaul_outbox
+        SET state = 'parked', op_id = :op_id, reason = :reason, detail = :detail, settled_at = :now
+        WHERE id = :id AND state = 'pending'
+    """
+    rows = [
+        {"id": one, "op_id": token_hex(16), "reason": reason, "detail": detail[:500], "now": now}
+        for one, detail in found.items()
+    ]
+    if rows:
+        connection.execute(text(statement), rows)
 
 
 def park_dependents(connection: Connection, causes: dict[int, str], *, now: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from msgspec import UNSET, Raw
@@ -25,7 +26,18 @@ from backhaul.errors import Busy, Refused, SignInRequired, TryLater
 from backhaul.remotes import endpoint
 from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
-from backhaul.replica import backfill, checkpoint, clock_guard, dependents, outbox, pull, recover, refill, tables
+from backhaul.replica import (
+    backfill,
+    checkpoint,
+    clock_guard,
+    deltas,
+    dependents,
+    outbox,
+    pull,
+    recover,
+    refill,
+    tables,
+)
 from backhaul.replica.context import Context
 from backhaul.replica.outbox import Change
 from backhaul.replica.tables import Tracked
@@ -104,10 +116,21 @@ def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
         checkpoint.clear_stale_mark(connection)
         learned = endpoint.sizes(connection)
         limit, most_bytes = min(limit, learned.ops or limit), learned.size or endpoint.MOST_BYTES
+        merged = deltas.tables_with_deltas(one.table for one in tracked)
         while True:
             try:
+                if merged:
+                    rows = outbox.next_pending(connection, limit, most_bytes)
+                    deltas.park_unusable(connection, merged, rows, now=now)
                 _park_dependents(connection, tracked, now=now, limit=limit, most_bytes=most_bytes)
-                return outbox.claim(connection, now=now, limit=limit, lease_ms=LEASE_MS, most_bytes=most_bytes)
+                return outbox.claim(
+                    connection,
+                    now=now,
+                    limit=limit,
+                    lease_ms=LEASE_MS,
+                    most_bytes=most_bytes,
+                    freeze=partial(deltas.freeze, connection, merged) if merged else None,
+                )
             except outbox.GroupTooLarge as found:
                 outbox.park_group(connection, found.first, reason="group-too-large", detail=str(found), now=now)
 

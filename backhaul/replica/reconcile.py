@@ -78,7 +78,7 @@ def compare(database: Database, remote: Remote, *, context: Context) -> Comparis
     with database.reading() as connection:
         tracked = [one.table for one in tables.checked(connection)]
         moving = _moving(connection, digest.position)
-        here = {table.name: _digest(connection, table) for table in tracked}
+        here = {table.name: _digest(connection, table, there.get(table.name)) for table in tracked}
     compared = [Compared(table=name, here=_pair(here[name]), there=_pair(there.get(name))) for name in sorted(here)]
     return Comparison(tables=compared, moving=moving)
 
@@ -95,10 +95,12 @@ def _moving(connection: Connection, position: int) -> str | None:
     return None
 
 
-def _digest(connection: Connection, table: Table) -> TableDigest:
+def _digest(connection: Connection, table: Table, there: TableDigest | None) -> TableDigest:
+    """Reckoned as the other side has reckoned its own: by the kinds that the scope has agreed on."""
+    kinds = there.kinds if there else {}
     count, total = 0, 0
     for key, fields in _rows(connection, table):
-        total += row_hash(table.name, key, fields)
+        total += row_hash(table.name, key, fields, kinds)
         count += 1
     return TableDigest(table=table.name, count=count, fingerprint=fingerprint([total]))
 

@@ -16,7 +16,8 @@ import msgspec
 from msgspec import UNSET
 
 from backhaul.clock import BACKFILL_STAMP, stamp_from_text
-from backhaul.merge import Change, State
+from backhaul.merge import Change, State, unusable
+from backhaul.server import preview
 from backhaul.server.problems import is_conflict, problem
 from backhaul.server.records import Place
 from backhaul.server.tables import Shape
@@ -47,14 +48,22 @@ def read(op: Op, shapes: Mapping[str, Shape], replica: str) -> Item:
     shape = shapes.get(op.table)
     item.problem = _told(op, shape)
     if item.problem is None and shape is not None:
+        said = _without_key(op, shape)
+        fields = _plain(said)
+        if fields is not said or shape.strategies.columns:
+            wrong = unusable(op.kind, fields, shape.strategies)
+            if wrong is not None:
+                item.problem = problem(wrong.problem, wrong.detail, op=op.op)
+                return item
         hlc = BACKFILL_STAMP if op.kind == "backfill" else stamp_from_text(op.hlc)
-        item.change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=_plain(_without_key(op, shape)))
+        item.change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=fields, base=op.base)
     return item
 
 
 def refuse(items: Sequence[Item], states: Mapping[Place, State], shapes: Mapping[str, Shape], replica: str) -> None:
     """Give a problem to each op whose key is taken, and then to all that depends on a refused one."""
     _refuse_taken_keys(items, states, shapes, replica)
+    preview.object_to(items, states, shapes)
     reached = [index for index, item in enumerate(items) if item.problem and not is_conflict(item.problem)]
     if reached:
         spread(items, reached, shapes, _because_refused)
@@ -81,8 +90,6 @@ def _told(op: Op, shape: Shape | None) -> Problem | None:
             return problem("key-invalid", f"the field {name} is not what the key says", op=op.op)
     if op.fields and op.kind == "delete":
         return problem("fields-invalid", "a delete has no fields", op=op.op)
-    if any(type(value) is Tagged and not _says_one_thing(value) for value in op.fields.values()):
-        return problem("value-invalid", "an object as a value holds either hex or real", op=op.op)
     if any(map(_is_too_large, op.fields.values())):
         return problem(
             "value-too-large", f"a value may have {MOST_VALUE} characters or bytes", op=op.op, limit=MOST_VALUE
@@ -92,7 +99,7 @@ def _told(op: Op, shape: Shape | None) -> Problem | None:
 
 def _can_be_key(part: Value) -> bool:
     if type(part) is Tagged:
-        return part.real is UNSET and part.hex is not UNSET
+        return part == Tagged(hex=part.hex) and part.hex is not UNSET
     return part is not None and type(part) is not float
 
 
@@ -100,10 +107,6 @@ def _is_too_large(value: Value) -> bool:
     if type(value) is str:
         return len(value) > MOST_VALUE
     return type(value) is Tagged and value.hex is not UNSET and len(value.hex) > 2 * MOST_VALUE
-
-
-def _says_one_thing(value: Tagged) -> bool:
-    return (value.hex is UNSET) is not (value.real is UNSET)
 
 
 def _without_key(op: Op, shape: Shape) -> dict[str, Value]:

@@ -57,7 +57,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Starlette:
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = ServerDatabase(open_database(settings.url))
     prepare(database, clock.now())
-    api = Api(Store(database, Functions(settings.merge_modules)), clock)
+    api = Api(Store(database, Functions(settings.merge_modules), horizon_ms=settings.horizon_ms), clock)
     media = Media(Intake(settings, database, clock), settings.most_upload, api.replica)
 
     @asynccontextmanager

@@ -49,7 +49,7 @@ def enrol(connection: Connection, scope: str, now: int) -> str:
 
 
 def register(
-    connection: Connection, registration: Registration, now: int, functions: Functions | None = None
+    connection: Connection, registration: Registration, now: int, functions: Functions = tables.NONE
 ) -> Registered:
     """Spend the code, make the scope if it is new, and the replica. Raises Refused: `code-invalid`, `table-invalid`,
     `schema-conflict`; the code is not spent then."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec import structs
 
-from backhaul.merge import Functions, MergeFailed, State
+from backhaul.merge import State, contested
 from backhaul.merge.aggregate import Aggregates, Place
 from backhaul.server.admission import Item, spread
 from backhaul.server.aggregates import Mark
@@ -52,13 +52,12 @@ def hold(
     aggregates: Aggregates,
     marks: Mapping[Place, Mark],
     replica: str,
-    functions: Functions,
 ) -> None:
     """Give a problem to each op that conflicts, and then to all that is held with it."""
     for item in items:
         if item.problem is None and item.change is not None and item.change.kind != "backfill":
             said = _met(item, states, shapes, aggregates, marks, replica)
-            failed = "" if said else _failed(item, states, shapes, replica, functions)
+            failed = "" if said else _failed(item, states, shapes)
             if said or failed:
                 item.problem = problem("conflict" if said else "merge-failed", said or failed, op=item.op.op)
     reached = [index for index, item in enumerate(items) if is_conflict(item.problem)]
@@ -105,26 +104,13 @@ def _met(
     return ""
 
 
-def _failed(
-    item: Item, states: Mapping[Place, State], shapes: Mapping[str, Shape], replica: str, functions: Functions
-) -> str:
+def _failed(item: Item, states: Mapping[Place, State], shapes: Mapping[str, Shape]) -> str:
     """Why a function of the host's cannot decide about a field of the op; empty when none is asked, or it can."""
-    state = states.get(item.place) if item.place is not None else None
-    if state is None or state.deleted or state.version <= item.op.base or item.change is None:
+    strategies = shapes[item.op.table].strategies
+    if item.change is None or item.place is None or not strategies.columns:
         return ""
-    for name, said in shapes[item.op.table].merge.items():
-        if strategy_name(said) != "custom" or name not in item.change.fields or name not in state.fields:
-            continue
-        _, writer, version = state.stamp(name)
-        if writer == replica or version <= item.op.base or _same(item, name, state.fields[name]):
-            continue
-        mine = item.change.fields[name]
-        was, now = (mine.get("was"), mine["now"]) if isinstance(mine, dict) and "now" in mine else (None, mine)
-        try:
-            functions.decide(said, was, now, state.fields[name])
-        except MergeFailed as error:
-            return f"{name}: {error}"
-    return ""
+    told = contested(states.get(item.place), item.change, strategies)
+    return told.detail if told is not None and told.problem == "merge-failed" else ""
 
 
 def _same(item: Item, name: str, there: Any) -> bool:

@@ -93,7 +93,7 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
     """The records as they are now. Raises Refused `answer-too-large` when they are too much for one answer."""
     found, size = [], 0
     for row in records.rows(connection, scope, {(table, canonical_key(key)) for table, key in keys}):
-        size += len(row.fields)
+        size += len(row.fields) + len(row.states)
         if size > MOST_PAGE_BYTES:
             raise refusal("answer-too-large", f"the records are larger than {MOST_PAGE_BYTES} bytes; ask for fewer")
         if row.deleted or row.born:
@@ -104,13 +104,16 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
 def digest(connection: Connection, scope: str, now: int) -> Digest:
     """Count and fingerprint of the live records of every table."""
     position = scopes.head(connection, scope).position
-    sums = dict.fromkeys(tables.shapes(connection, scope), (0, 0))
+    shapes = tables.shapes(connection, scope)
+    sums = dict.fromkeys(shapes, (0, 0))
     for row in records.alive(connection, scope):
         count, total = sums[row.table_name]
-        sums[row.table_name] = count + 1, total + row_hash(row.table_name, _any(row.key), _any(row.fields))
+        kinds = shapes[row.table_name].kinds
+        hashed = row_hash(row.table_name, _any(row.key), _any(row.fields), kinds)
+        sums[row.table_name] = count + 1, total + hashed
     return Digest(
         tables=[
-            TableDigest(table=name, count=count, fingerprint=fingerprint([total]))
+            TableDigest(table=name, count=count, fingerprint=fingerprint([total]), kinds=dict(shapes[name].kinds))
             for name, (count, total) in sums.items()
         ],
         position=position,
@@ -137,7 +140,7 @@ class _Page:
             if size >= MOST_PAGE_BYTES or count >= limit + MOST_OPS:
                 return last
             version, last = row.version, (row.version, row.table_name, row.key)
-            count, size = count + 1, size + len(row.fields)
+            count, size = count + 1, size + len(row.fields) + len(row.states)
             self._take(row)
         return None
 
@@ -149,11 +152,14 @@ class _Page:
 
 
 def _is_own(row: Row[Any], replica: str, floor: int) -> bool:
-    """Whether all that is new in the record was written by the replica that asks, and stands."""
-    stamps = records.stamps_of(row).values()
+    """Whether all that is new in the record was written by the replica that asks, and stands as it has written it."""
+    stamps = records.stamps_of(row)
+    kept = records.states_of(row)
     if row.deleted or row.born > floor:
-        return bool(row.writer == replica) and all(writer == replica for _, writer, _ in stamps)
-    return all(writer == replica for _, writer, version in stamps if version > floor)
+        merged = any(name for name in kept)
+        return bool(row.writer == replica) and not merged and all(stamp[1] == replica for stamp in stamps.values())
+    new = {name: stamp[1] for name, stamp in stamps.items() if stamp[2] > floor}
+    return all(writer == replica and name not in kept for name, writer in new.items())
 
 
 def _outgoing(row: Row[Any], floor: int) -> OutgoingRecord:
@@ -161,11 +167,28 @@ def _outgoing(row: Row[Any], floor: int) -> OutgoingRecord:
     if row.deleted:
         record.deleted = True
     elif row.born > floor:
-        record.whole, record.fields = True, Raw(row.fields.encode())
+        record.whole, record.fields = True, _with_documents(row, Raw(row.fields.encode()))
     else:
         newer = {name for name, stamp in records.stamps_of(row).items() if stamp[2] > floor}
-        record.fields = {name: value for name, value in _raw_fields(row.fields).items() if name in newer}
+        told = {name: value for name, value in _raw_fields(row.fields).items() if name in newer}
+        record.fields = _with_documents(row, told)
     return record
+
+
+def _with_documents(row: Row[Any], told: Raw | dict[str, Raw]) -> Raw | dict[str, Raw]:
+    """The fields, where a text that was edited comes with its document."""
+    documents = {name: kept["yjs"] for name, kept in records.states_of(row).items() if name and "yjs" in _dict(kept)}
+    if not documents:
+        return told
+    fields = _raw_fields(told) if isinstance(told, Raw) else told
+    for name, state in documents.items():
+        if name in fields:
+            fields[name] = Raw(b'{"text":%b,"state":"%b"}' % (bytes(fields[name]), state.encode()))
+    return fields
+
+
+def _dict(kept: Any) -> dict[str, Any]:
+    return kept if type(kept) is dict else {}
 
 
 def _reached(start: tuple[int, str, str] | None, head: int) -> int:

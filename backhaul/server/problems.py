@@ -37,6 +37,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "column-unknown": (422, "The column is not synced in this scope"),
     "key-invalid": (422, "The key is not a key of the table"),
     "value-invalid": (422, "A value is none that can travel"),
+    "immutable": (409, "The field has a value, and cannot be changed"),
     "value-too-large": (413, "A value is larger than a value may be"),
     "record-too-large": (413, "The record would be larger than a record may be"),
     "op-failed": (500, "The server fails on this op"),

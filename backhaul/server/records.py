@@ -45,7 +45,7 @@ def forget_tombstones(connection: Connection, scope: str, upto: int) -> tuple[in
 def everything(connection: Connection, scope: str) -> dict[Place, State]:
     """Every record of a small scope, tombstones and what is not whole included."""
     statement = """
-        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM server_record
         WHERE scope = :scope
         ORDER BY table_name, key
@@ -56,7 +56,7 @@ def everything(connection: Connection, scope: str) -> dict[Place, State]:
 def since(connection: Connection, scope: str, start: tuple[int, str, str], most: int) -> Rows:
     """The records that a feed lists after (version, table, key), in this order, not more than `most`, streamed."""
     statement = """
-        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM server_record
         WHERE scope = :scope
           AND version >= :version
@@ -86,17 +86,22 @@ def alive(connection: Connection, scope: str) -> Iterator[Row[Any]]:
 def keep(connection: Connection, scope: str, states: Mapping[Place, State]) -> None:
     statement = """
         INSERT INTO server_record
-               (scope, table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+               (scope, table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (scope, table_name, key) DO UPDATE
         SET version = excluded.version, born = excluded.born, creator = excluded.creator, deleted = excluded.deleted,
-            hlc = excluded.hlc, writer = excluded.writer, fields = excluded.fields, stamps = excluded.stamps
+            hlc = excluded.hlc, writer = excluded.writer, fields = excluded.fields, stamps = excluded.stamps,
+            states = excluded.states
     """
     write_rows(connection, statement, [_row(scope, place, state) for place, state in states.items()])
 
 
 def stamps_of(row: Row[Any]) -> dict[str, Stamp]:
     return {} if row.stamps == "{}" else _stamps(row.stamps)
+
+
+def states_of(row: Row[Any]) -> dict[str, Any]:
+    return {} if row.states == "{}" else _fields(row.states)
 
 
 def _row(scope: str, place: Place, state: State) -> tuple[Any, ...]:
@@ -111,6 +116,7 @@ def _row(scope: str, place: Place, state: State) -> tuple[Any, ...]:
         state.writer,
         encode(state.fields).decode(),
         encode(state.stamps).decode() if state.stamps else "{}",
+        encode(state.states).decode() if state.states else "{}",
     )
 
 
@@ -124,12 +130,13 @@ def _state(row: Row[Any]) -> State:
         writer=row.writer,
         fields=_fields(row.fields),
         stamps=stamps_of(row),
+        states=states_of(row),
     )
 
 
 def _rows_sqlite(connection: Connection, scope: str, places: list[Place]) -> Iterator[Row[Any]]:
     statement = """
-        SELECT table_name, record.key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, record.key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM json_each(:places) AS place
         CROSS JOIN server_record AS record
           ON scope = :scope
@@ -142,7 +149,7 @@ def _rows_sqlite(connection: Connection, scope: str, places: list[Place]) -> Ite
 
 def _rows_postgresql(connection: Connection, scope: str, places: list[Place]) -> Iterator[Row[Any]]:
     statement = """
-        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM unnest(CAST(:tables AS text[]), CAST(:keys AS text[])) AS place (in_table, by_key)
         JOIN server_record ON scope = :scope AND table_name = in_table AND key = by_key
     """

@@ -43,6 +43,7 @@ from backhaul.server.gone import refuse_gone
 from backhaul.server.horizon import Standing
 from backhaul.server.problems import is_conflict, problem, refusal
 from backhaul.server.records import Place
+from backhaul.server.tables import Shape
 from backhaul.wire import Blocks, Digest, Op, Pushed, Result, Status, Table, Wanted, canonical_key
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
@@ -252,7 +253,7 @@ def _apply(
     now: int,
 ) -> tuple[list[Result], int]:
     """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
-    shapes = tables.shapes(connection, replica.scope)
+    shapes = tables.shapes(connection, replica.scope, functions)
     items = [read(_modest(op, position), shapes, replica.id) for op in ops]
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)
@@ -264,15 +265,15 @@ def _apply(
         refuse(before + items, states, shapes, replica.id)
         conflicts.find_roots(before + items, states, whole)
         marks = aggregates.find(connection, replica.scope, {root: None for item in items for root in item.roots})
-        conflicts.hold(before + items, states, shapes, whole, marks, replica.id, functions)
+        conflicts.hold(before + items, states, shapes, whole, marks, replica.id)
         versions, reached = _versions(items, position)
         try:
-            merged = _merged(items, states, versions, whole)
+            merged = _merged(items, states, versions, shapes, whole)
         except Exception:
-            if not trial.blame(items, states):
+            if not trial.blame(items, states, shapes):
                 raise
             continue
-        if not trial.refuse_too_large(items, states, merged):
+        if not trial.refuse_too_large(items, states, merged, shapes):
             break
     records.keep(connection, replica.scope, merged)
     aggregates.keep(connection, replica.scope, conflicts.changed_roots(items, merged), replica.id)
@@ -304,14 +305,18 @@ def _versions(items: Sequence[Item], position: int) -> tuple[list[int], int]:
 
 
 def _merged(
-    items: Sequence[Item], states: Mapping[Place, State], versions: Sequence[int], whole: Aggregates
+    items: Sequence[Item],
+    states: Mapping[Place, State],
+    versions: Sequence[int],
+    shapes: Mapping[str, Shape],
+    whole: Aggregates,
 ) -> dict[Place, State]:
     """The records that are not as they were, by group: versions only grow."""
     changed: dict[Place, State] = {}
     for version, item in sorted(zip(versions, items, strict=True), key=lambda pair: pair[0]):
         if version and item.change is not None and item.place is not None:
             before = changed.get(item.place) or states.get(item.place)
-            after = merge(before, item.change, version)
+            after = merge(before, item.change, version, shapes[item.op.table].strategies)
             if after is not before:
                 changed[item.place] = conflicts.remembering_root(before, after, whole.columns(item.op.table))
     return changed

@@ -10,12 +10,14 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.errors import Misused
-from backhaul.merge import Functions
+from backhaul.kinds import Kind, joined, kinds_of
+from backhaul.merge import Functions, Strategies, strategies_of
 from backhaul.server.aggregates import contradiction
 from backhaul.server.problems import refusal
-from backhaul.wire import STRATEGIES, Deletes, KeyKind, Reference, Table, encode, strategy_name
+from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Reference, Table, encode, strategy_name
 
 LONGEST_NAME = 255
+NONE = Functions()
 KEY_KINDS: tuple[KeyKind, ...] = ("natural", "generated", "blocks")  # the later one merges less by accident
 STATEFUL = ("counter", "set", "text")  # what they keep cannot be made of what another strategy has kept
 
@@ -24,28 +26,29 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """A table as ops are held against it."""
 
     columns: frozenset[str]
+    kinds: dict[str, Kind]  # of the fields that are not compared as they are
     key: tuple[str, ...]
     generated: bool
     references: tuple[Reference, ...]
     merge: dict[str, str]
     deletes: Deletes
     aggregate: str
+    strategies: Strategies
 
 
-def shapes(connection: Connection, scope: str) -> dict[str, Shape]:
-    return {name: _shape(definition) for name, definition in _definitions(connection, scope)}
+def shapes(connection: Connection, scope: str, functions: Functions = NONE) -> dict[str, Shape]:
+    """functions: what `custom` columns may name."""
+    return {name: _shape(definition, functions) for name, definition in _definitions(connection, scope)}
 
 
-def declare(
-    connection: Connection, scope: str, tables: Sequence[Table], functions: Functions | None = None
-) -> list[Table]:
+def declare(connection: Connection, scope: str, tables: Sequence[Table], functions: Functions = NONE) -> list[Table]:
     """Add tables, columns and strategies to the scope; nothing is ever taken away. Returns all of the scope's tables,
     as they are agreed now. The caller holds the scope's row. functions: what `custom` columns may name.
 
     Raises Refused: `table-invalid`; `schema-conflict` when what is said cannot be joined with what is agreed.
     """
     for table in tables:
-        _check(table, functions or Functions())
+        _check(table, functions)
     known = {name: _table(definition) for name, definition in _definitions(connection, scope)}
     for table in tables:
         known[table.name] = _union(known[table.name], table) if table.name in known else table
@@ -63,10 +66,9 @@ def _union(old: Table, new: Table) -> Table:
         raise refusal("schema-conflict", f"the primary key of {new.name} is {old.key} here, not {new.key}")
     if old.aggregate and new.aggregate and old.aggregate != new.aggregate:
         raise refusal("schema-conflict", f"{new.name} is part of {old.aggregate} here, not of {new.aggregate}")
-    names = {column.name for column in old.columns}
     return Table(
         name=old.name,
-        columns=old.columns + [column for column in new.columns if column.name not in names],
+        columns=_columns(old, new),
         key=old.key,
         keys=max(old.keys, new.keys, key=KEY_KINDS.index),
         references=old.references + [reference for reference in new.references if reference not in old.references],
@@ -75,6 +77,14 @@ def _union(old: Table, new: Table) -> Table:
         aggregate=old.aggregate or new.aggregate,
         renamed=old.renamed | new.renamed,
     )
+
+
+def _columns(old: Table, new: Table) -> list[Column]:
+    """Those of both; a column that the two declare as of different kinds has both types."""
+    said = {column.name: column.type for column in new.columns}
+    known = {column.name for column in old.columns}
+    both = [Column(name=one.name, type=joined(one.type, said.get(one.name, one.type))) for one in old.columns]
+    return both + [column for column in new.columns if column.name not in known]
 
 
 def _agreed(old: Table, new: Table) -> dict[str, str]:
@@ -124,7 +134,7 @@ def _check_strategy(table: Table, column: str, said: str, functions: Functions) 
 
 
 @lru_cache(maxsize=4096)
-def _shape(definition: str) -> Shape:
+def _shape(definition: str, functions: Functions) -> Shape:
     table = _table(definition)
     return Shape(
         columns=frozenset(column.name for column in table.columns),
@@ -134,6 +144,8 @@ def _shape(definition: str) -> Shape:
         merge=table.merge,
         deletes=table.deletes,
         aggregate=table.aggregate,
+        kinds=dict(kinds_of(table)),
+        strategies=strategies_of(table, functions),
     )
 
 

@@ -14,11 +14,12 @@ from backhaul.merge import State, merge
 from backhaul.server.admission import Item
 from backhaul.server.problems import problem
 from backhaul.server.records import Place
+from backhaul.server.tables import Shape
 from backhaul.telemetry import emit
 from backhaul.wire import MOST_RECORD, encode
 
 
-def blame(items: Sequence[Item], states: Mapping[Place, State]) -> bool:
+def blame(items: Sequence[Item], states: Mapping[Place, State], shapes: Mapping[str, Shape]) -> bool:
     """Refuse the ops whose merge raises, each tried by itself on its record; whether there are any."""
     failing = []
     for place in {item.place for item in items if item.place is not None}:
@@ -26,7 +27,7 @@ def blame(items: Sequence[Item], states: Mapping[Place, State]) -> bool:
         for item in _applied(items, place):
             assert item.change is not None
             try:
-                state = merge(state, item.change, 1)
+                state = merge(state, item.change, 1, shapes[place[0]].strategies)
             except Exception as error:  # whatever it is: the op is told apart from the others by it
                 failing.append(item)
                 emit("server.op_failed", op=item.op.op, error=type(error).__name__, place=_place_of(error))
@@ -35,7 +36,9 @@ def blame(items: Sequence[Item], states: Mapping[Place, State]) -> bool:
     return bool(failing)
 
 
-def refuse_too_large(items: Sequence[Item], states: Mapping[Place, State], merged: Mapping[Place, State]) -> bool:
+def refuse_too_large(
+    items: Sequence[Item], states: Mapping[Place, State], merged: Mapping[Place, State], shapes: Mapping[str, Shape]
+) -> bool:
     """Refuse the ops that make a record larger than it may be; whether there are any. One that is larger already may
     become smaller."""
     found = False
@@ -43,7 +46,7 @@ def refuse_too_large(items: Sequence[Item], states: Mapping[Place, State], merge
         state = states.get(place)
         for item in _applied(items, place):
             assert item.change is not None
-            after = merge(state, item.change, 1)
+            after = merge(state, item.change, 1, shapes[place[0]].strategies)
             if _size(after) > max(MOST_RECORD, _size(state)):
                 detail = f"{place[0]} {place[1]:.80} would have more than {MOST_RECORD} bytes"
                 item.problem = problem("record-too-large", detail, op=item.op.op, limit=MOST_RECORD)
@@ -64,4 +67,4 @@ def _applied(items: Sequence[Item], place: Place) -> Iterator[Item]:
 
 
 def _size(state: State | None) -> int:
-    return 0 if state is None else len(encode(state.fields))
+    return 0 if state is None else len(encode(state.fields)) + len(encode(state.states))

@@ -99,7 +99,8 @@ def _insert(
         "due_at": now + request.initial_delay_ms + _first_window(request),
     }
     made = _one(
-        connection, insert(connection, table).values(values).on_conflict_do_nothing([table.c.id]).returning(table)
+        connection,
+        insert(connection, table).values(values).on_conflict_do_nothing(index_elements=[table.c.id]).returning(table),
     )
     return made or _existing(connection, str(request.id))
 

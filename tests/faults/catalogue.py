@@ -249,6 +249,50 @@ def serve_limited(room: int, *given: Any) -> None:
     processes.serve_on(*given)
 
 
+# ------------------------------------------------------------------------------------------------ put back
+
+
+def _server_is_put_back(stage: Stage) -> None:
+    """To a state from before all that both have pushed since, and were told was taken."""
+    put_back = stage.back_up_server()
+    for replica in (stage.a, stage.b, stage.a, stage.b):
+        replica.sync()
+    put_back()
+
+
+def _server_is_put_back_and_goes_on(stage: Stage) -> None:
+    """The same, and before b hears of it, others have got the places in the feed that b had seen."""
+    put_back = stage.back_up_server()
+    stage.b.sync()
+    put_back()
+    for _ in range(3):
+        stage.pull(stage.a)
+        stage.push(stage.a)
+    for number in range(20):
+        stage.a.write("UPDATE customer SET name = ? WHERE id = ?", f"name {number}", stage.first + 2)
+        stage.push(stage.a)
+
+
+def _replica_is_put_back(stage: Stage) -> None:
+    """To a state from before its push: it says the same once more, as other changes under the same numbers."""
+    put_back = stage.back_up_b()
+    stage.b.sync()
+    put_back()
+
+
+def _replica_is_put_back_and_goes_on(stage: Stage) -> None:
+    """The same, and the app writes something else before it pushes; what it had written after the backup is there."""
+    stage.b.sync()
+    put_back = stage.back_up_b()
+    stage.b.write("UPDATE customer SET name = 'forgotten here' WHERE id = ?", stage.first + 1)
+    stage.b.sync()
+    put_back()
+    stage.b.write("UPDATE customer SET name = 'after' WHERE id = ?", stage.first + 2)
+    for number in range(5):
+        stage.b.write("UPDATE customer SET photo = ? WHERE id = ?", bytes([number]), stage.first + 1)
+    stage.push(stage.b)
+
+
 # ------------------------------------------------------------------------------------------------ the list
 
 FAULTS: Sequence[Fault] = [
@@ -269,5 +313,9 @@ FAULTS: Sequence[Fault] = [
     Fault(name="a pull dies as it waits", strikes=_journey_dies("pull")),
     Fault(name="the replica's database is full", strikes=_replica_is_full, sqlite=True),
     Fault(name="the replica meets its quota", strikes=_replica_meets_its_quota, sqlite=True, known=True),
+    Fault(name="the server is put back", strikes=_server_is_put_back, known=True),
+    Fault(name="the server is put back and goes on", strikes=_server_is_put_back_and_goes_on, known=True),
+    Fault(name="the replica is put back", strikes=_replica_is_put_back),
+    Fault(name="the replica is put back and goes on", strikes=_replica_is_put_back_and_goes_on),
     Fault(name="the server meets its quota", strikes=_server_meets_its_quota, sqlite=True),
 ]

@@ -10,15 +10,22 @@ A stage is as good as new after a scene that ended well, and serves for the next
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from sqlalchemy import make_url
+
 from backhaul.backoff import Backoff
 from backhaul.clock import SystemClock
-from backhaul.database import open_database
+from backhaul.database import open_database, sqlite_file
 from backhaul.errors import BackhaulError
 from backhaul.remotes.http import HttpRemote
 from backhaul.replica.reconcile import Comparison, compare
@@ -95,7 +102,54 @@ class Stage:
             remote.close()
         return True
 
+    def back_up_server(self) -> Callable[[], None]:
+        """What puts the server's database back to as it is now."""
+        self.kill_server()
+        if self.server_url is not None:
+            put_back = _back_up_postgresql(self.server_url)
+        else:
+            copy = Path(shutil.copytree(self.data, self.folder / f"backup {self.first}"))
+            put_back = partial(_put_folder_back, copy, self.data)
+        self.serve()
+
+        def put_server_back() -> None:
+            self.kill_server()
+            put_back()
+            self.serve()
+
+        return put_server_back
+
     # ---------------------------------------------------------------------------------------------- the replicas
+
+    def back_up_b(self) -> Callable[[], None]:
+        """What puts b's database back to as it is now; nobody uses it meanwhile."""
+        self._close_b()
+        file = sqlite_file(self.b.database.engine.url)
+        if file is None:
+            put_back = _back_up_postgresql(_url(self.b))
+        else:
+            put_back = partial(shutil.copyfile, shutil.copyfile(file, f"{file}.backup"), file)
+        self._open_b()
+
+        def put_b_back() -> None:
+            self._close_b()
+            put_back()
+            self._open_b()
+
+        return put_b_back
+
+    def _close_b(self) -> None:
+        if self.b.database.sqlite:
+            self.b.app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.b.app.close()
+        self.b.database.close()
+
+    def _open_b(self) -> None:
+        self.b.database = open_database(_url(self.b))
+        if self.b.database.sqlite:
+            self.b.app = sqlite3.connect(str(self.b.database.engine.url.database))
+        else:
+            self.b.app = psycopg.connect(_libpq(_url(self.b)), autocommit=True)  # type: ignore[assignment]
 
     def _replica(self, name: str, url: str, database_url: str | None, stack: ExitStack) -> Replica:
         database = open_database(Settings(data=self.data, database_url=self.server_url).url)
@@ -191,6 +245,34 @@ class Stage:
 
     def compared(self, replica: Replica) -> Comparison:
         return compare(replica.database, replica.remote, context=replica.context)
+
+
+def _url(replica: Replica) -> str:
+    return replica.database.engine.url.render_as_string(hide_password=False)
+
+
+def _libpq(url: str, database: str | None = None) -> str:
+    parsed = make_url(url).set(drivername="postgresql")
+    return (parsed.set(database=database) if database else parsed).render_as_string(hide_password=False)
+
+
+def _back_up_postgresql(url: str) -> Callable[[], None]:
+    name = make_url(url).database
+
+    def copy(old: str, new: str) -> None:
+        with psycopg.connect(_libpq(url, "postgres"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {new} WITH (FORCE)")  # type: ignore[arg-type]
+            ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            connection.execute(ending, (old,))
+            connection.execute(f"CREATE DATABASE {new} TEMPLATE {old}")  # type: ignore[arg-type]
+
+    copy(f"{name}", f"{name}_backup")
+    return partial(copy, f"{name}_backup", f"{name}")
+
+
+def _put_folder_back(backup: Path, folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
 
 
 def _raised(journey: Any) -> Exception | None:

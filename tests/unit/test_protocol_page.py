@@ -48,14 +48,14 @@ def read(text: str) -> Any:
 
 
 def members(message: Any) -> Iterator[str]:
-    """The names of all members; those of fields are the app's."""
+    """The names of all members; those of fields and of kinds are the app's."""
     if isinstance(message, list):
         for one in message:
             yield from members(one)
     elif isinstance(message, dict):
         for name, value in message.items():
             yield name
-            yield from members(value if name != "fields" else None)
+            yield from members(value if name not in ("fields", "kinds") else None)
 
 
 @pytest.mark.parametrize("text", messages())

@@ -29,7 +29,10 @@ def init(
     *,
     home: Home = None,
     database: Annotated[
-        str | None, typer.Option("--database", metavar="URL", help="The app's database: sqlite:///FILE.")
+        str | None,
+        typer.Option(
+            "--database", metavar="URL", help="The app's database: sqlite:///FILE or postgresql://USER@HOST/NAME."
+        ),
     ] = None,
     remote: Annotated[str | None, typer.Option("--remote", metavar="URL", help="The sync server.")] = None,
     code: Annotated[str | None, typer.Option("--code", help="A one-time code from `backhaul enroll`.")] = None,

@@ -104,6 +104,7 @@ def _settings(
         tls_certificate=tls_cert,
         tls_key=tls_key,
         merge_modules=known.merge_modules,
+        horizon_ms=known.horizon,
     )
 
 

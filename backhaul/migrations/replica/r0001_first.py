@@ -19,6 +19,7 @@ def upgrade() -> None:
     _backhaul_table()
     _backhaul_outbox()
     _backhaul_aside()
+    _backhaul_text()
     _backhaul_stage()
     _backhaul_block()
     _backhaul_endpoint()
@@ -149,6 +150,17 @@ def _backhaul_aside() -> None:
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("tried_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("table_name", "key", name="pk_backhaul_aside"),
+    )
+
+
+def _backhaul_text() -> None:
+    op.create_table(
+        "backhaul_text",
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("column_name", sa.Text, nullable=False),
+        sa.Column("state", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("table_name", "key", "column_name", name="pk_backhaul_text"),
     )
 
 

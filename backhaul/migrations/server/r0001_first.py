@@ -134,6 +134,7 @@ def _server_record() -> None:
         sa.Column("writer", sa.Text, nullable=False),
         sa.Column("fields", sa.Text, nullable=False),
         sa.Column("stamps", sa.Text, nullable=False),
+        sa.Column("states", sa.Text, nullable=False, server_default="{}"),
         sa.PrimaryKeyConstraint("scope", "table_name", "key", name="pk_server_record"),
     )
     op.create_index("ix_server_record_feed", "server_record", ["scope", "version"])

@@ -1,0 +1,95 @@
+"""`text`: a Yjs document (pycrdt) in which the edits of all replicas are woven into each other.
+
+A text that was inserted is a document that everyone makes alike: its one writer is named after the text itself. So an
+insert or a backfill travels as plain text, and two that say the same are one. What an edit adds is a Yjs update.
+
+An update is read here, strictly, before the library sees it: of a garbled one it may ask for endless work.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import pycrdt
+
+from backhaul.merge.register import Change, Register, lost, written
+from backhaul.merge.updates import end_of_state, ends
+from backhaul.wire import Kind
+
+ROOT = "t"  # the name of the text within its document
+MOST_UPDATE = 2**20  # bytes
+MOST_STATE = 2 * 2**20
+MOST_TEXT = 2**20  # bytes of UTF-8
+
+
+class Documents:
+    def write(self, held: Register | None, change: Change, said: Any, version: int) -> Register:
+        if type(said) is dict:
+            update = bytes.fromhex(said["update"])
+        elif held is None:
+            return written(change, said, version)
+        elif said is None or said == held.value:
+            return held if said == held.value else lost(held, change, version)
+        else:
+            update = seed(said)
+        state = joined(document_of(held.value, held.kept) if held else b"", update)
+        hlc, writer = (change.hlc, change.writer) if held is None else max(held.stamp[:2], (change.hlc, change.writer))
+        return Register((hlc, writer, version), text_of(state), {"yjs": state.hex()})
+
+    def unusable(self, kind: Kind, said: Any) -> str | None:
+        if kind != "update" and type(said) is not dict:
+            if said is None or (type(said) is str and len(said.encode()) <= MOST_TEXT):
+                return None
+            return f"a text is text, of {MOST_TEXT} bytes at most"
+        if type(said) is not dict or said.keys() != {"update"}:
+            return 'a text is changed by {"update": ...}'
+        update = bytes.fromhex(said["update"])
+        if len(update) > MOST_UPDATE:
+            return f"an update of a text has {MOST_UPDATE} bytes at most"
+        try:
+            ends(update, ROOT)
+        except ValueError as error:
+            return f"this is no update of a text: {error}"
+        return None
+
+
+def fits(register: Register) -> bool:
+    return type(register.kept) is not dict or len(register.kept.get("yjs", "")) <= 2 * MOST_STATE
+
+
+def seed(text: str) -> bytes:
+    """The document of a text that nobody has edited yet, as everyone makes it."""
+    if not text:
+        return b""
+    writer = int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big") + 1
+    made = pycrdt.Doc[Any](client_id=writer)
+    made.get(ROOT, type=pycrdt.Text).insert(0, text)
+    return made.get_update()
+
+
+def document_of(value: str | None, kept: Any) -> bytes:
+    """The state of a field's document."""
+    return bytes.fromhex(kept["yjs"]) if type(kept) is dict else seed(value or "")
+
+
+def joined(state: bytes, update: bytes) -> bytes:
+    """The state with the update. What builds on something that is not there yet waits in it."""
+    both = pycrdt.merge_updates(state, update) if state and update else state or update
+    if not both:
+        return b""
+    made = _open(both)
+    known = end_of_state(made.get_state())
+    waits = any(end > known.get(writer, 0) for writer, end in ends(both, ROOT, skips=True).items())
+    return both if waits else made.get_update()
+
+
+def text_of(state: bytes) -> str:
+    return str(_open(state).get(ROOT, type=pycrdt.Text))
+
+
+def _open(state: bytes) -> pycrdt.Doc[Any]:
+    made = pycrdt.Doc[Any]()
+    if state:
+        made.apply_update(state)
+    return made

@@ -1,0 +1,48 @@
+"""Ledger of backhaul_text: the Yjs documents of texts that were edited, by record and column.
+
+A text that nobody has edited has no row: everybody makes the same document of it. A row is the document as it is here:
+what the server has told, and what was frozen of our own since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import Connection, bindparam, text
+
+Place = tuple[str, str, str]  # table, canonical key, column
+
+
+def of_record(connection: Connection, table: str, key: str) -> dict[str, bytes]:
+    """The documents of one record, by column."""
+    statement = "SELECT column_name, state FROM backhaul_text WHERE table_name = :table AND key = :key"
+    rows = connection.execute(text(statement), {"table": table, "key": key})
+    return {row.column_name: bytes(row.state) for row in rows}
+
+
+def keep(connection: Connection, states: Mapping[Place, bytes]) -> None:
+    statement = """
+        INSERT INTO backhaul_text (table_name, key, column_name, state) VALUES (:table, :key, :column, :state)
+        ON CONFLICT (table_name, key, column_name) DO UPDATE SET state = excluded.state
+    """
+    rows = [
+        {"table": table, "key": key, "column": column, "state": state} for (table, key, column), state in states.items()
+    ]
+    if rows:
+        connection.execute(text(statement), rows)
+
+
+def forget(connection: Connection, table: str, keys: Sequence[str]) -> None:
+    """The records are gone, or came anew."""
+    statement = text("DELETE FROM backhaul_text WHERE table_name = :table AND key IN :keys")
+    for at in range(0, len(keys), 500):
+        values = {"table": table, "keys": list(keys[at : at + 500])}
+        connection.execute(statement.bindparams(bindparam("keys", expanding=True)), values)
+
+
+def forget_texts(connection: Connection, places: Iterable[Place]) -> None:
+    """Nobody has edited these texts."""
+    statement = "DELETE FROM backhaul_text WHERE table_name = :table AND key = :key AND column_name = :column"
+    rows = [{"table": table, "key": key, "column": column} for table, key, column in places]
+    if rows:
+        connection.execute(text(statement), rows)

@@ -1,0 +1,233 @@
+"""Columns that are merged by what was done to them, from one replica's app to another's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from backhaul.errors import Unreachable
+from backhaul.replica import enrol, parked, reconcile, texts
+from backhaul.replica.strategies import Rules
+from backhaul.server.memory import MemoryRemote, MemoryServer
+from tests.replicas import Replica, make_replica
+
+SCHEMA = "CREATE TABLE article (id INTEGER PRIMARY KEY, stock INTEGER, tags TEXT, notes TEXT, name TEXT);"
+RULES = {"article": Rules(merge={"stock": "counter", "tags": "set", "notes": "text"})}
+Make = Callable[..., Replica]
+
+
+@pytest.fixture
+def server() -> Iterator[MemoryServer]:
+    server = MemoryServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make(tmp_path, server) -> Iterator[Make]:
+    made: list[Replica] = []
+
+    def make(before: str = "", rules: Any = RULES) -> Replica:
+        path = tmp_path / f"{len(made)}.db"
+        remote = MemoryRemote(server)
+        made.append(make_replica(path, remote, schema=SCHEMA, code=server.enrol(), before=before, rules=rules))
+        return made[-1]
+
+    yield make
+    for replica in made:
+        replica.close()
+
+
+@pytest.fixture
+def ann(make) -> Replica:
+    """With article 1: 10 in stock, two tags, a note; as everybody has it."""
+    ann = make()
+    ann.write("INSERT INTO article VALUES (1, 10, '[\"a\",\"b\"]', 'a green box', 'box')")
+    ann.sync()
+    return ann
+
+
+@pytest.fixture
+def bob(make, ann) -> Replica:
+    bob = make()
+    bob.sync()
+    return bob
+
+
+def article(replica: Replica) -> tuple[Any, ...]:
+    (row,) = replica.app.execute("SELECT stock, tags, notes FROM article WHERE id = 1").fetchall()
+    return row
+
+
+def fields(replica: Replica) -> list[Any]:
+    return [json.loads(row["fields"]) for row in replica.outbox() if row["fields"]]
+
+
+def equal(*replicas: Replica) -> None:
+    for replica in replicas * 2:
+        replica.sync()
+    rows = [replica.rows("article") for replica in replicas]
+    assert rows.count(rows[0]) == len(rows)
+    for replica in replicas:
+        assert replica.states() == {}
+        assert reconcile.compare(replica.database, replica.remote, context=replica.context).equal
+
+
+def test_what_two_replicas_have_done_is_all_done(ann, bob):
+    ann.write("UPDATE article SET stock = stock - 3, tags = '[\"a\",\"c\"]', notes = 'a big green box'")
+    bob.write('UPDATE article SET stock = stock + 5, tags = \'["a","b","d"]\', notes = \'a green box, open\'')
+    equal(ann, bob)
+    assert article(ann) == (12, '["a","c","d"]', "a big green box, open")
+
+
+def test_a_change_is_frozen_as_what_was_done_and_never_again(ann):
+    ann.write("UPDATE article SET stock = 7, tags = '[\"c\", \"b\"]', name = 'crate'")
+    before = fields(ann)
+    assert before == [
+        {"stock": {"was": 10, "now": 7}, "tags": {"was": '["a","b"]', "now": '["c", "b"]'}, "name": "crate"}
+    ]
+    ann.push()
+    assert fields(ann) == [{"stock": {"add": -3}, "tags": {"put": ["c"], "cut": ["a"]}, "name": "crate"}]
+
+
+def test_while_ours_is_unsettled_a_counter_and_a_set_show_both_and_others_show_ours(ann, bob):
+    ann.write("UPDATE article SET stock = stock + 1, tags = '[\"a\",\"b\",\"x\"]', notes = 'a red box', name = 'ours'")
+    bob.write("UPDATE article SET stock = stock + 100, tags = '[\"b\"]', notes = 'a green bag', name = 'theirs'")
+    bob.push()
+    ann.pull()
+    assert article(ann) == (111, '["b","x"]', "a red box")
+    assert ann.rows("article")[0][4] == "ours"
+    equal(ann, bob)
+    assert article(ann) == (111, '["b","x"]', "a red bag")
+
+
+def test_edits_of_a_text_chain_while_they_wait(ann, bob):
+    for said in ("a green box!", "a green box! It is", "one green box! It is full"):
+        ann.write("UPDATE article SET notes = ?", said)
+    bob.write("UPDATE article SET notes = 'a dark green box'")
+    bob.push()
+    ann.push()
+    ann.write("UPDATE article SET notes = 'one green box! It is half full'")
+    equal(ann, bob)
+    assert article(bob)[2] == "one dark green box! It is half full"
+
+
+def test_null_counts_as_nothing_and_becomes_empty(ann, bob):
+    ann.write("UPDATE article SET stock = NULL, tags = NULL, notes = NULL")
+    bob.write("UPDATE article SET stock = stock + 2")
+    equal(ann, bob)
+    assert article(bob) == (2, "[]", "")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("stock", 1.5),
+        ("stock", "many"),
+        ("stock", b"\x00"),
+        ("tags", "not an array"),
+        ("tags", '{"a": 1}'),
+        ("tags", b"\xff"),
+        ("tags", "[1e999]"),
+        ("notes", b"\xff"),
+    ],
+)
+def test_what_a_strategy_cannot_use_is_parked_and_the_rest_flows(ann, bob, column, value):
+    ann.write(f"UPDATE article SET {column} = ?", value)
+    ann.write("INSERT INTO article (id, stock) VALUES (2, 1)")
+    ann.push()
+    assert [row["reason"] for row in ann.parked()] == ["value-invalid"]
+    bob.pull()
+    assert [row[0] for row in bob.rows("article")] == [1, 2]
+    assert ann.app.execute(f"SELECT {column} FROM article WHERE id = 1").fetchone()[0] == value
+    parked.discard(ann.database, ann.remote, [])
+    assert ann.rows("article") == bob.rows("article")
+
+
+@pytest.mark.parametrize(("column", "value"), [("stock", "many"), ("tags", "none"), ("notes", b"\x00")])
+def test_an_insert_that_a_strategy_cannot_use_is_parked_too(ann, column, value):
+    ann.write(f"INSERT INTO article (id, {column}) VALUES (2, ?)", value)
+    ann.push()
+    assert [(row["kind"], row["reason"]) for row in ann.parked()] == [("insert", "value-invalid")]
+
+
+def test_giving_up_a_parked_addition_gives_it_back(ann, bob):
+    ann.write("UPDATE article SET stock = stock + 1")
+    ann.sync()
+    ann.write("UPDATE article SET tags = 'garbage', stock = stock + 50, notes = 'a box'")
+    ann.push()
+    assert article(ann) == (61, "garbage", "a box")
+    bob.write("UPDATE article SET stock = stock + 7, notes = 'the green box'")
+    bob.sync()
+    ann.pull()
+    parked.discard(ann.database, ann.remote, [])
+    assert article(ann) == (18, '["a","b"]', "the green box")
+    ann.write("UPDATE article SET stock = stock + 2, notes = 'the green box, shut'")
+    equal(ann, bob)
+    assert article(bob) == (20, '["a","b"]', "the green box, shut")
+
+
+def test_an_addition_whose_answer_was_lost_counts_once(ann, bob):
+    class Lossy:
+        """Every push arrives; no first answer does."""
+
+        def __init__(self, remote):
+            self._remote, self._lost = remote, set()
+
+        def push(self, ops):
+            answer = self._remote.push(ops)
+            if ops[0].op not in self._lost:
+                self._lost.add(ops[0].op)
+                raise Unreachable("the answer was lost")
+            return answer
+
+        def __getattr__(self, name):
+            return getattr(self._remote, name)
+
+    ann.remote = Lossy(ann.remote)
+    for _ in range(5):
+        ann.write("UPDATE article SET stock = stock + 1")
+        with pytest.raises(Unreachable):
+            ann.push()
+        ann.pull()
+        ann.app.execute("UPDATE backhaul_outbox SET next_at = 0")
+        ann.app.commit()
+        ann.push()
+    equal(ann, bob)
+    assert article(bob)[0] == 15
+
+
+def test_rows_from_before_are_one_record_however_often_they_are_sent(make):
+    before = "INSERT INTO article VALUES (1, 10, '[\"a\"]', 'a box', 'box');"
+    ann, bob = make(before), make(before)
+    ann.write("UPDATE article SET stock = stock + 1, notes = 'a big box', tags = '[\"a\",\"b\"]'")
+    bob.write("UPDATE article SET stock = stock + 2, notes = 'a box, open', tags = '[]'")
+    equal(ann, bob)
+    assert article(ann) == (13, '["b"]', "a big box, open")
+    ann.write("UPDATE article SET stock = stock + 4, notes = 'a very big box, open'")
+    ann.app.execute("ALTER TABLE article ADD COLUMN colour TEXT")
+    bob.app.execute("ALTER TABLE article ADD COLUMN colour TEXT")
+    for replica in (ann, bob):
+        enrol.renew(replica.database, replica.remote)
+    equal(ann, bob)
+    assert article(bob) == (17, '["b"]', "a very big box, open")
+
+
+def test_a_record_that_is_made_again_starts_anew(ann, bob):
+    ann.write("UPDATE article SET stock = stock + 5, notes = 'a blue box'")
+    ann.sync()
+    ann.write("DELETE FROM article")
+    ann.write("INSERT INTO article VALUES (1, 1, '[\"z\"]', 'new', 'box')")
+    ann.write("UPDATE article SET notes = 'newer'")
+    equal(ann, bob)
+    assert article(bob) == (1, '["z"]', "newer")
+    with ann.database.reading() as connection:
+        assert list(texts.of_record(connection, "article", "[1]")) == ["notes"]
+    bob.write("DELETE FROM article")
+    equal(ann, bob)
+    for replica in (ann, bob):
+        with replica.database.reading() as connection:
+            assert texts.of_record(connection, "article", "[1]") == {}
