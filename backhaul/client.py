@@ -21,12 +21,13 @@ from sqlalchemy import Connection, Engine
 
 from backhaul.bell import Bell, Ring, open_bell
 from backhaul.clock import Clock, SystemClock
+from backhaul.conflicts import Conflicts
 from backhaul.database import Database, open_database, sqlite_file
 from backhaul.errors import BackhaulError, Misused
 from backhaul.media import put, uploads
 from backhaul.media.uploads import Upload
 from backhaul.remotes import endpoint
-from backhaul.replica import aside, checkpoint, mending, outbox, parked, refill, remap
+from backhaul.replica import aside, checkpoint, conflicts, mending, outbox, parked, refill, remap
 from backhaul.replica.hook import Hook
 from backhaul.replica.remap import Remapped
 from backhaul.replica.why import why_record
@@ -78,6 +79,7 @@ class Backhaul:
             known = checkpoint.read(connection)
         self._bell = bell or open_bell(_home(engine, Path(known.home)))
         self.media = Media(self._database, self._bell, self._clock)
+        self.conflicts = Conflicts(self._database, self._bell, self._clock)
         self.parked = Parked(self._database, self._bell, self._clock)
         self._hook = Hook(engine, self._wrote)
 
@@ -226,7 +228,7 @@ def read_status(database: Database, now: int) -> Status:
             remote=known.remote,
             pending=counts.pending,
             parked=counts.parked,
-            conflicts=counts.conflicts,
+            conflicts=conflicts.count(connection),
             aside=aside.count(connection),
             oldest_pending_seconds=None if oldest is None else max(0.0, (now - oldest) / 1000),
             last_push_at=known.last_push_at,

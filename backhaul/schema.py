@@ -7,8 +7,8 @@ Each table has one owner, the only file that writes it:
     backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
     backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
-    backhaul_stage      replica/stage.py          backhaul_block      replica/blocks.py
-    backhaul_text       replica/texts.py
+    backhaul_block      replica/blocks.py         backhaul_conflict   replica/conflicts.py
+    backhaul_stage      replica/stage.py          backhaul_text       replica/texts.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
@@ -112,7 +112,7 @@ tracked = Table(
 # sent      numbered, stamped and sent at least once: what it says can no longer change. By a claim.
 # acked     the server has it, as `version`. By its result; deleted when the pull has passed that version.
 # parked    refused for good, with the reason. By its result, or because it depends on a parked one. A person ends it.
-# conflict  waits for a person to choose. By its result.
+# conflict  waits for a person to choose. By its result, or because it depends on one that is; gone by the choice.
 outbox = Table(
     "backhaul_outbox",
     replica_metadata,
@@ -137,10 +137,11 @@ outbox = Table(
     Column("reason", Text),  # the problem's name, once parked; the last error, before
     Column("detail", Text),
     Column("settled_at", BigInteger),
+    Column("conflict_id", BigInteger),  # of a conflict: backhaul_conflict.number
     # The likeliest first, and no IN: SQLite would build a table for its list with every change of the app.
     CheckConstraint(
-        "state = 'pending' OR state = 'parked'"
-        " OR (send_seq IS NOT NULL AND (state = 'sent' OR state = 'acked' OR state = 'conflict'))",
+        "state = 'pending' OR state = 'parked' OR state = 'conflict'"
+        " OR (send_seq IS NOT NULL AND (state = 'sent' OR state = 'acked'))",
         name="state",
     ),
     CheckConstraint(
@@ -173,6 +174,52 @@ Index(
     sqlite_where=text("state = 'parked' OR state = 'conflict'"),
     postgresql_where=text("state = 'parked' OR state = 'conflict'"),
 )
+# Conflicts that wait for a person, and what became of them (replica/conflicts.py). A row is one record of a conflict;
+# those with the same number are resolved together.
+#
+# withheld  in no conflict yet: what the feed said of a part of an aggregate that a change of ours touches
+# open      waits for a person. By the outcome of a change, or because it depends on one that is a conflict.
+# resolved  a person chose, and `choice` says what; undone: what stood before was put back, as a new change.
+conflict = Table(
+    "backhaul_conflict",
+    replica_metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("number", BigInteger),  # of the conflict: the id of its first row
+    Column("state", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # canonical JSON array
+    Column("root", Text),  # of its aggregate: JSON, table and key
+    Column("ops", Text, nullable=False, server_default="[]"),  # JSON: the op ids of our changes
+    Column("kind", Text),  # of our changes together; NULL: none of them is of this record
+    Column("base", BigInteger),  # the feed position that the first of them had seen
+    Column("was", Text, nullable=False, server_default="{}"),  # JSON: what our changes found, as far as it is known
+    Column("mine", Text, nullable=False, server_default="{}"),  # JSON: what they wrote
+    Column("there", Text),  # whole, changed, deleted, absent: what `theirs` is; unknown: ask
+    Column("theirs", Text, nullable=False, server_default="{}"),  # JSON
+    Column("version", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "since", BigInteger, nullable=False, server_default="0"
+    ),  # when another replica changed it, or its aggregate
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("detail", Text, nullable=False, server_default=""),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("choice", Text),  # mine, theirs, values
+    Column("resolved_at", BigInteger),
+    Column("before", Text),  # JSON: the fields that the choice did away with; null: there was no record
+    CheckConstraint("state IN ('withheld', 'open', 'resolved', 'undone')", name="state"),
+    CheckConstraint("(state = 'withheld') = (number IS NULL)", name="numbered"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "ix_backhaul_conflict_record",
+    conflict.c.table_name,
+    conflict.c.key,
+    unique=True,
+    sqlite_where=text("state = 'withheld' OR state = 'open'"),
+    postgresql_where=text("state = 'withheld' OR state = 'open'"),
+)
+Index("ix_backhaul_conflict_number", conflict.c.number)
+
 # Records of the server that the app's own schema refuses (a UNIQUE, a CHECK, a trigger of the app's). They are fetched
 # and tried again with later pulls, and are gone from here once they fit.
 aside = Table(

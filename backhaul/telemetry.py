@@ -39,6 +39,11 @@ CATALOGUE = {
     "push.sent": Event(DEBUG, "push: {ops} changes sent", "backhaul_push_batches_total"),
     "push.settled": Event(INFO, "push: {acked} acknowledged, {refused} refused", "backhaul_push_settled_total"),
     "push.parked": Event(WARNING, "push: {ops} changes are parked: {reason}", "backhaul_push_parked_total"),
+    "conflict.opened": Event(
+        WARNING, "conflict {conflict}: {table}: {reason}; it waits for a person", "backhaul_conflicts_opened_total"
+    ),
+    "conflict.resolved": Event(INFO, "conflict {conflict}: resolved: {choice}", "backhaul_conflicts_resolved_total"),
+    "conflict.undone": Event(INFO, "conflict {conflict}: its resolution is undone", "backhaul_conflicts_undone_total"),
     "pull.applied": Event(INFO, "pull: {records} records applied", "backhaul_pull_pages_total"),
     "pull.set_aside": Event(
         WARNING, "pull: the app's own schema refuses {records} records; they are set aside", "backhaul_pull_aside_total"

@@ -198,7 +198,8 @@ class Problem(Struct, omit_defaults=True):
     due: the number that a `sequence-gap` should have gone on with. cursor, position: of `server-restored`, the last
     place in the feed that both sides know.
     Of a conflict: cause: the op that it is held with. version: of the record as it stands there, 0 when it is not.
-    deleted, theirs: whether it is, and else the fields that the op names (of a delete, all); None when left out.
+    since: when another replica last changed its aggregate. deleted, theirs: whether it is deleted, and else the fields
+    that the op names (of a delete, all); None when left out.
     """
 
     type: str
@@ -214,6 +215,7 @@ class Problem(Struct, omit_defaults=True):
     theirs: dict[str, Value] | None = None
     deleted: bool = False
     version: int = 0
+    since: int = 0
 
 
 class Result(Struct, omit_defaults=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from sqlalchemy import make_url
@@ -65,6 +66,14 @@ class Replica:
         with self.app:
             self.app.execute(statement, values)
 
+    def write_together(self, *statements: str) -> None:
+        """One transaction, as an app makes it whose engine is hooked."""
+        with self.app:
+            self.app.execute("UPDATE backhaul_replica SET group_id = ?", (token_hex(8),))
+            for statement in statements:
+                self.app.execute(statement)
+            self.app.execute("UPDATE backhaul_replica SET group_id = NULL")
+
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         return sorted(self.app.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
 
@@ -109,6 +118,11 @@ class PostgreSQLReplica(Replica):
         with self.app.transaction():
             self.app.execute(statement.replace("?", "%s"), values or None)
 
+    def write_together(self, *statements: str) -> None:
+        with self.app.transaction():
+            for statement in statements:
+                self.app.execute(statement)
+
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         return sorted(self.asked(f"SELECT * FROM {table}"), key=repr)
 
@@ -142,7 +156,15 @@ def make_replica(
 
 
 def make_postgresql_replica(
-    url: str, remote: Remote, *, schema: str, code: str, home: Path, before: str = "", name: str = "pg"
+    url: str,
+    remote: Remote,
+    *,
+    schema: str,
+    code: str,
+    home: Path,
+    before: str = "",
+    name: str = "pg",
+    rules: Any = None,
 ) -> PostgreSQLReplica:
     """url: of an empty database."""
     import psycopg
@@ -150,5 +172,15 @@ def make_postgresql_replica(
     app: Any = psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(False), autocommit=True)
     app.execute(schema + before)
     database = open_database(url)
-    enrol.enrol(database, remote, code=code, url="memory:", home=str(home), name=name, names=[], clock=SystemClock())
+    enrol.enrol(
+        database,
+        remote,
+        code=code,
+        url="memory:",
+        home=str(home),
+        name=name,
+        names=[],
+        clock=SystemClock(),
+        rules=rules,
+    )
     return PostgreSQLReplica(database=database, remote=remote, path=home, app=app)

@@ -15,7 +15,7 @@ from backhaul.clock import Clock, offset_said
 from backhaul.database import Database
 from backhaul.errors import BackhaulError
 from backhaul.remotes.base import Remote
-from backhaul.replica import aside, checkpoint, inspection, tables
+from backhaul.replica import aside, checkpoint, conflicts, inspection, tables
 from backhaul.work.roster import Worker
 from config.broker import EmbeddedBroker
 from config.settings import Settings
@@ -44,7 +44,18 @@ class Patient:
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
-    for check in (_database, _capture, _app_triggers, _aside, _left_out, _token, _server, _broker, _workers):
+    for check in (
+        _database,
+        _capture,
+        _app_triggers,
+        _aside,
+        _conflicts,
+        _left_out,
+        _token,
+        _server,
+        _broker,
+        _workers,
+    ):
         try:
             yield check(patient)
         except BackhaulError as error:
@@ -93,6 +104,15 @@ def _aside(patient: Patient) -> Finding:
         hint = "backhaul why TABLE KEY says what each one offends"
         return Finding("aside", "warn", f"{number} records of the server do not fit this database's schema", hint)
     return Finding("aside", "ok", "every record of the server fits")
+
+
+def _conflicts(patient: Patient) -> Finding:
+    with patient.database.reading() as connection:
+        number = conflicts.count(connection)
+    if number:
+        hint = "backhaul conflicts list shows them; what each one holds does not go out before"
+        return Finding("conflicts", "warn", f"{number} wait for a person to decide", hint)
+    return Finding("conflicts", "ok", "none waits")
 
 
 def _left_out(patient: Patient) -> Finding:

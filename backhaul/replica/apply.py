@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from backhaul.replica import checkpoint, outbox, overlay
+from backhaul.replica import checkpoint, conflicts, outbox, overlay
 from backhaul.replica import rows as app_rows
 from backhaul.replica.misfit import Misfit
 from backhaul.replica.rows import Row, TablePlan
@@ -80,6 +80,7 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
 
     Unlike a page of the feed, this takes away what a change has left here that was given up.
     """
+    conflicts.forget_withheld(connection, records)
     checkpoint.mute(connection)
     plans = []
     for table in tables:

@@ -26,7 +26,7 @@ from hashlib import blake2b
 from sqlalchemy import Connection, text
 
 from backhaul.replica import capture_postgresql
-from backhaul.replica.names import OUTBOX_COLUMNS, field_names
+from backhaul.replica.names import OUTBOX_COLUMNS, field_names, root_columns
 from backhaul.statements import literal, on_postgresql, quoted
 from backhaul.wire import Column, Table
 
@@ -78,7 +78,8 @@ def trigger_statements(table: Table) -> list[str]:
     changed = " OR ".join(differs[c] for c in rest) or "0"
     insert = _write(table, "insert", "NEW", fields_expression(rest, "NEW"))
     update = _write(table, "update", "NEW", _changed_fields_expression({c: differs[c] for c in rest}, table.deltas()))
-    delete = _write(table, "delete", "OLD", "NULL")
+    root = root_columns(table)
+    delete = _write(table, "delete", "OLD", fields_expression(root, "OLD") if root else "NULL")
     bodies = {
         "insert": (f"AFTER INSERT ON {name}", insert),
         "update": (f"AFTER UPDATE ON {name} WHEN ({same_key}) AND ({changed})", update),

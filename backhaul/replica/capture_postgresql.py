@@ -22,7 +22,7 @@ from hashlib import blake2b
 
 from sqlalchemy import Connection, text
 
-from backhaul.replica.names import OUTBOX_COLUMNS, column_types, field_names
+from backhaul.replica.names import OUTBOX_COLUMNS, column_types, field_names, root_columns
 from backhaul.replica.rows_postgresql import INTEGERS, cast_type
 from backhaul.statements import literal, quoted, run
 from backhaul.wire import Table
@@ -98,18 +98,19 @@ def function_statement(table: Table, schema: str) -> str:
     checkpoint = f"FROM {schema}.backhaul_replica"
     body = f"""
 DECLARE
-    gone text; here text; said text; trouble text; change text := lower(TG_OP);
+    gone text; root text; here text; said text; trouble text; change text := lower(TG_OP);
     at bigint := {NOW}; bucket text := CAST(at >> 8 AS text);
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         {outbox})
-        SELECT CAST(pg_current_xact_id() AS text), {name}, {key_expression(table, "lost")}, 'delete', NULL, at,
-               mark.seen_hlc, mark.position
+        SELECT CAST(pg_current_xact_id() AS text), {name}, {key_expression(table, "lost")}, 'delete',
+               {_root(table, "lost")}, at, mark.seen_hlc, mark.position
         FROM {schema}.{quoted(table.name)} AS lost, {schema}.backhaul_replica AS mark;
     ELSE
         BEGIN
             IF TG_OP <> 'INSERT' THEN
                 gone := {key_old};
+                root := {_root(table, "OLD")};
             END IF;
             IF TG_OP <> 'DELETE' THEN
                 here := {key_new};
@@ -132,7 +133,7 @@ BEGIN
         ELSE
             IF gone IS NOT NULL THEN
                 {outbox})
-                SELECT CAST(pg_current_xact_id() AS text), {name}, gone, 'delete', NULL, at, seen_hlc, position
+                SELECT CAST(pg_current_xact_id() AS text), {name}, gone, 'delete', root, at, seen_hlc, position
                 {checkpoint};
             END IF;
             IF here IS NOT NULL AND (change = 'insert' OR said <> '{{}}') THEN
@@ -162,12 +163,18 @@ def key_expression(table: Table, row: str) -> str:
     return "'[' || " + " || ',' || ".join(parts) + " || ']'"
 
 
-def fields_expression(table: Table, row: str) -> str:
-    """SQL for the JSON object of a row's fields."""
+def _root(table: Table, row: str) -> str:
+    """SQL for what a delete says of the row's aggregate."""
+    columns = root_columns(table)
+    return fields_expression(table, row, columns) if columns else "NULL"
+
+
+def fields_expression(table: Table, row: str, columns: Sequence[str] | None = None) -> str:
+    """SQL for the JSON object of a row's fields, or of some of them."""
     types = column_types(table)
     members = [
         f"{literal((',' if number else '{') + _member(c))} || {_json_expression(f'{row}.{quoted(c)}', types[c])}"
-        for number, c in enumerate(field_names(table))
+        for number, c in enumerate(field_names(table) if columns is None else columns)
     ]
     return " || ".join(members) + " || '}'" if members else "'{}'"
 

@@ -102,6 +102,13 @@ def _say_muted(connection: Connection, muted: int) -> None:
         connection.execute(text("UPDATE backhaul_replica SET muted = :muted"), {"muted": muted})
 
 
+def mark_group(connection: Connection, group: str | None) -> None:
+    """The changes that are captured from here on, in this transaction, are of this group. (PostgreSQL's triggers take
+    the transaction for it.)"""
+    if not on_postgresql(connection):
+        connection.execute(text("UPDATE backhaul_replica SET group_id = :group"), {"group": group})
+
+
 def clear_stale_mark(connection: Connection) -> None:
     """Take away the group of a transaction that ended past the hook (a raw COMMIT): we write, so nobody else does."""
     connection.execute(text("UPDATE backhaul_replica SET group_id = NULL WHERE group_id IS NOT NULL"))

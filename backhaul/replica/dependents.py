@@ -1,10 +1,10 @@
-"""What depends on a parked change: later changes of the same record, its group, and records that refer to one which
-the parked change was to create. They would be refused, or worse: land on somebody else's record."""
+"""What depends on a parked change, or on a conflict: later changes of the same record, its group, and records that
+refer to one which it was to create. They would be refused, or worse: land on somebody else's record."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
@@ -17,45 +17,52 @@ from backhaul.wire import Reference, Table
 SAME_RECORD = """
     SELECT later.id, refused.op_id
     FROM (SELECT table_name, key, min(id) AS id, {op_id} FROM backhaul_outbox
-          WHERE state = 'parked' GROUP BY table_name, key) AS refused
+          WHERE state = '{of}' GROUP BY table_name, key) AS refused
     JOIN backhaul_outbox AS later ON later.table_name = refused.table_name AND later.key = refused.key
     WHERE later.state = ? AND later.id > refused.id AND later.id BETWEEN ? AND ?
 """
 SAME_GROUP = """
     SELECT other.id, refused.op_id
     FROM (SELECT group_id, min(op_id) AS op_id FROM backhaul_outbox
-          WHERE state = 'parked' AND group_id IS NOT NULL GROUP BY group_id) AS refused
+          WHERE state = '{of}' AND group_id IS NOT NULL GROUP BY group_id) AS refused
     JOIN backhaul_outbox AS other ON other.group_id = refused.group_id
     WHERE other.state = ? AND other.id BETWEEN ? AND ?
 """
 
 
 def find(
-    connection: Connection, tracked: Sequence[Tracked], *, state: str = "pending", first: int = 0, last: int = 2**63 - 1
+    connection: Connection,
+    tracked: Sequence[Tracked],
+    *,
+    of: Literal["parked", "conflict"] = "parked",
+    state: str = "pending",
+    first: int = 0,
+    last: int = 2**63 - 1,
 ) -> dict[int, str]:
-    """The changes in this state, between two outbox ids, that depend directly on a parked one: id -> its op id."""
+    """The changes in this state, between two outbox ids, that depend directly on one in the state `of`: id -> the op id
+    of that one."""
     found: dict[int, str] = {}
-    for statement, values in _statements(connection, tracked):
+    for statement, values in _statements(connection, tracked, of):
         rows: Iterator[Any] = iter(run(connection, statement, (*values, state, first, last)))
         for row in rows:
             found.setdefault(row[0], row[1])
     return found
 
 
-def _statements(connection: Connection, tracked: Sequence[Tracked]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _statements(connection: Connection, tracked: Sequence[Tracked], of: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     first = "(array_agg(op_id ORDER BY id))[1] AS op_id" if on_postgresql(connection) else "op_id"
-    yield SAME_RECORD.format(op_id=first), ()
-    yield SAME_GROUP, ()
+    yield SAME_RECORD.format(op_id=first, of=of), ()
+    yield SAME_GROUP.format(of=of), ()
     tables = {one.table.name: one.table for one in tracked}
     for child in tables.values():
         for reference in child.references:
             parent = tables.get(reference.table)
             if parent is not None and set(reference.target) <= set(parent.key):
-                yield _refers_to(connection, parent, child, reference), (parent.name, child.name)
+                yield _refers_to(connection, parent, child, reference, of), (parent.name, child.name)
 
 
-def _refers_to(connection: Connection, parent: Table, child: Table, reference: Reference) -> str:
-    """Children whose foreign key names a record that a parked insert was to create."""
+def _refers_to(connection: Connection, parent: Table, child: Table, reference: Reference, of: str) -> str:
+    """Children whose foreign key names a record that a parked insert, or a conflict, was to create."""
     parts = [member(connection, "key", parent.key.index(target)) for target in reference.target]
     named = ", ".join(f"{part} AS part{number}" for number, part in enumerate(parts))
     matches = " AND ".join(
@@ -65,7 +72,7 @@ def _refers_to(connection: Connection, parent: Table, child: Table, reference: R
         SELECT child.id, refused.op_id
         FROM backhaul_outbox AS child
         JOIN (SELECT {named}, min(op_id) AS op_id FROM backhaul_outbox
-              WHERE state = 'parked' AND kind = 'insert' AND table_name = ?
+              WHERE state = '{of}' AND kind = 'insert' AND table_name = ?
               GROUP BY {", ".join(parts)}) AS refused
           ON {matches}
         WHERE child.table_name = ? AND child.state = ? AND child.id BETWEEN ? AND ?

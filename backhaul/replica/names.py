@@ -14,3 +14,9 @@ def field_names(table: Table) -> list[str]:
 
 def column_types(table: Table) -> dict[str, str]:
     return {column.name: column.type for column in table.columns}
+
+
+def root_columns(table: Table) -> list[str]:
+    """The fields by which a part of an aggregate names its root: a captured delete says them, for the row is gone."""
+    named = next((one.columns for one in table.references if table.aggregate and one.table == table.aggregate), [])
+    return [column for column in named if column not in table.key]

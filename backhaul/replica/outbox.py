@@ -62,11 +62,26 @@ class GroupTooLarge(Exception):
         self.first = first
 
 
+class Conflicting(NamedTuple):
+    """A change that is a conflict, or may become one. key: JSON; fields: JSON, as bytes."""
+
+    id: int
+    op_id: str | None
+    group_id: str | None
+    table: str
+    key: str
+    kind: str
+    fields: bytes | None
+    base: int
+    reason: str | None
+    detail: str | None
+    number: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counts:
     pending: int
     parked: int
-    conflicts: int
     oldest_pending_at: int | None
 
 
@@ -103,7 +118,6 @@ def any_parked(connection: Connection) -> bool:
 def counts(connection: Connection) -> Counts:
     statement = f"""
         SELECT (SELECT count(*) FROM backhaul_outbox WHERE state = 'parked') AS parked,
-               (SELECT count(*) FROM backhaul_outbox WHERE state = 'conflict') AS conflicts,
                (SELECT min(captured_at) FROM (
                    SELECT captured_at FROM (
                        SELECT captured_at FROM backhaul_outbox WHERE {PENDING} ORDER BY id LIMIT 1) AS unsent
@@ -118,7 +132,8 @@ def counts(connection: Connection) -> Counts:
 def of_record(connection: Connection, table: str, key: str) -> list[RowMapping]:
     """Every change of one record that is still here, oldest first. key: canonical JSON."""
     statement = """
-        SELECT id, op_id, kind, state, captured_at, attempts, next_at, lease_until, version, reason, detail, settled_at
+        SELECT id, op_id, kind, state, captured_at, attempts, next_at, lease_until, version, reason, detail, settled_at,
+               conflict_id
         FROM backhaul_outbox WHERE table_name = :table AND key = :key ORDER BY id
     """
     return list(connection.execute(text(statement), {"table": table, "key": key}).mappings())
@@ -464,9 +479,11 @@ def park_sent_dependents(connection: Connection, causes: dict[int, str], *, now:
     _park_and_fill(connection, rows, now=now)
 
 
-def _park_and_fill(connection: Connection, rows: Sequence[tuple[int, int | None, str, str]], *, now: int) -> None:
-    """sent -> parked, for what the server has not accepted; their numbers are filled with nothing, for later numbers
-    are accepted only after them. rows: id, fence (None: whichever), reason, detail.
+def _park_and_fill(
+    connection: Connection, rows: Sequence[tuple[int, int | None, str, str]], *, now: int, state: str = "parked"
+) -> None:
+    """sent -> parked (or conflict), for what the server has not accepted; their numbers are filled with nothing, for
+    later numbers are accepted only after them. rows: id, fence (None: whichever), reason, detail.
 
     What fills a number has the id of the op whose number it is: should the server have refused that op in a message
     whose answer was lost, this is that op to it, and no other one under the same number.
@@ -478,7 +495,7 @@ def _park_and_fill(connection: Connection, rows: Sequence[tuple[int, int | None,
     """
     park = """
         UPDATE backhaul_outbox
-        SET state = 'parked', reason = :reason, detail = :detail, settled_at = :now, lease_until = 0, send_seq = NULL,
+        SET state = :state, reason = :reason, detail = :detail, settled_at = :now, lease_until = 0, send_seq = NULL,
             hlc = NULL, version = NULL
         WHERE id = :id AND fence = coalesce(:fence, fence) AND state = 'sent'
     """
@@ -487,7 +504,7 @@ def _park_and_fill(connection: Connection, rows: Sequence[tuple[int, int | None,
         for number, fence, reason, detail in rows
     ]
     connection.execute(text(fill), values)
-    connection.execute(text(park), values)
+    connection.execute(text(park), [{**one, "state": state} for one in values])
 
 
 def park_group(connection: Connection, first: int, *, reason: str, detail: str, now: int) -> None:
@@ -589,3 +606,125 @@ def discard(connection: Connection, ids: Sequence[int]) -> int:
     """parked -> gone."""
     statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = 'parked'"
     return connection.execute(text(statement), [{"id": one} for one in ids]).rowcount if ids else 0
+
+
+# ------------------------------------------------------------------------------------------------ -> conflict -> ...
+
+
+def any_conflict(connection: Connection) -> bool:
+    statement = "SELECT EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'conflict')"
+    return bool(connection.execute(text(statement)).scalar_one())
+
+
+def unnumbered(connection: Connection) -> list[Conflicting]:
+    """The changes that became conflicts, or are held with one, and are not entered in the ledger of conflicts yet."""
+    return _conflicting(connection, "conflict_id IS NULL", {})
+
+
+def conflicting(connection: Connection, numbers: Sequence[int]) -> list[Conflicting]:
+    """The changes that are in these conflicts."""
+    return _conflicting(
+        connection,
+        f"conflict_id IN ({members(connection, 'numbers', 'bigint')})",
+        {"numbers": json.dumps(list(numbers))},
+    )
+
+
+def conflicting_near(connection: Connection, op_ids: Sequence[str], groups: Sequence[str]) -> list[Conflicting]:
+    """The changes that are in a conflict, and are one of these ops or of one of these groups."""
+    where = f"op_id IN ({members(connection, 'ops')}) OR group_id IN ({members(connection, 'groups')})"
+    values = {"ops": json.dumps(list(op_ids)), "groups": json.dumps(list(groups))}
+    return _conflicting(connection, f"conflict_id IS NOT NULL AND ({where})", values)
+
+
+def _conflicting(connection: Connection, where: str, values: dict[str, str]) -> list[Conflicting]:
+    statement = f"""
+        SELECT id, op_id, group_id, table_name, key, kind, {as_bytes(connection, "fields")} AS fields, base, reason,
+               detail, conflict_id
+        FROM backhaul_outbox WHERE state = 'conflict' AND {where} ORDER BY id
+    """  # noqa: S608 - the parts are constants
+    return [Conflicting(*row) for row in connection.execute(text(statement), values)]
+
+
+UNSETTLED = ("pending", "sent", "parked", "conflict")
+
+
+def unsettled_of(connection: Connection, table: str, states: Sequence[str] = UNSETTLED) -> list[Conflicting]:
+    """The changes of a table that the server has not taken, but for the backfill."""
+    statement = f"""
+        SELECT id, op_id, group_id, table_name, key, kind, {as_bytes(connection, "fields")} AS fields, base, reason,
+               detail, conflict_id
+        FROM backhaul_outbox
+        WHERE table_name = :table AND kind <> 'backfill' AND state IN ({members(connection, "states")}) ORDER BY id
+    """  # noqa: S608 - the parts are constants
+    values = {"table": table, "states": json.dumps(list(states))}
+    return [Conflicting(*row) for row in connection.execute(text(statement), values)]
+
+
+def hold(connection: Connection, causes: dict[int, str], *, now: int) -> None:
+    """pending -> conflict, because of a conflict. causes: id of the dependent -> op id of what it is held with."""
+    statement = """
+        UPDATE backhaul_outbox
+        SET state = 'conflict', op_id = :op_id, reason = 'depends-on-conflict', detail = :detail, settled_at = :now
+        WHERE id = :id AND state = 'pending'
+    """
+    rows = [
+        {"id": one, "op_id": token_hex(16), "detail": f"is held with the conflict of {cause}", "now": now}
+        for one, cause in causes.items()
+    ]
+    connection.execute(text(statement), rows)
+
+
+def hold_sent(connection: Connection, causes: dict[int, str], *, now: int) -> None:
+    """sent -> conflict, as `park_sent_dependents`: the server has put it back, or never had it."""
+    details = {one: f"is held with the conflict of {cause}" for one, cause in causes.items()}
+    rows = [(one, None, "depends-on-conflict", detail) for one, detail in details.items()]
+    _park_and_fill(connection, rows, now=now, state="conflict")
+
+
+def number(connection: Connection, numbers: Mapping[int, int]) -> None:
+    """Say which conflict these changes are in. numbers: id -> number of the conflict."""
+    statement = "UPDATE backhaul_outbox SET conflict_id = :number WHERE id = :id AND state = 'conflict'"
+    connection.execute(text(statement), [{"id": one, "number": to} for one, to in numbers.items()])
+
+
+def join_conflicts(connection: Connection, number: int, others: Sequence[int]) -> None:
+    """Conflicts that turned out to be one."""
+    statement = f"""
+        UPDATE backhaul_outbox SET conflict_id = :number
+        WHERE state = 'conflict' AND conflict_id IN ({members(connection, "others", "bigint")})
+    """  # noqa: S608 - the parts are constants
+    connection.execute(text(statement), {"number": number, "others": json.dumps(list(others))})
+
+
+def insist(connection: Connection, ids: Sequence[int], group: str, *, now: int) -> int:
+    """conflict -> pending, as new ops of one group, decided now: a person has seen what stands there."""
+    statement = f"""
+        INSERT INTO backhaul_outbox (group_id, table_name, key, kind, fields, captured_at, seen_hlc, base)
+        SELECT :group, mine.table_name, mine.key, mine.kind, mine.fields, :now, replica.seen_hlc, replica.position
+        FROM backhaul_outbox AS mine, backhaul_replica AS replica
+        WHERE mine.state = 'conflict' AND mine.id IN ({members(connection, "ids", "bigint")})
+        ORDER BY mine.id
+    """  # noqa: S608 - the parts are constants
+    connection.execute(text(statement), {"ids": json.dumps(list(ids)), "group": group, "now": now})
+    return give_in(connection, ids)
+
+
+def give_in(connection: Connection, ids: Sequence[int]) -> int:
+    """conflict -> gone."""
+    statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = 'conflict'"
+    return connection.execute(text(statement), [{"id": one} for one in ids]).rowcount if ids else 0
+
+
+def write(connection: Connection, changes: Sequence[tuple[str, str, str, str | None]], group: str, *, now: int) -> None:
+    """New changes of our own making. changes: table, key, kind and fields, as JSON."""
+    statement = """
+        INSERT INTO backhaul_outbox (group_id, table_name, key, kind, fields, captured_at, seen_hlc, base)
+        SELECT :group, :table, :key, :kind, :fields, :now, seen_hlc, position FROM backhaul_replica
+    """
+    rows = [
+        {"group": group, "table": table, "key": key, "kind": kind, "fields": fields, "now": now}
+        for table, key, kind, fields in changes
+    ]
+    if rows:
+        connection.execute(text(statement), rows)

@@ -36,10 +36,12 @@ from backhaul.replica import (
     sweep,
     tables,
 )
+from backhaul.replica.apart import apart
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.context import Context
+from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import Page, Record, Table, canonical_key
+from backhaul.wire import Page, Record, canonical_key
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
 MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite: the app waits for about a second
@@ -59,6 +61,7 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
     recover.be_oneself(database, remote)
     _check_hold(database, clock.now())
+    refetch.contested(database, remote)
     while backfill.advance(database, now=clock.now(), made_up=True):
         context.check()
     offered = 0
@@ -136,7 +139,7 @@ def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_a
             checkpoint.staged(connection, page, since=since)
             return 0
         shapes = [one.table for one in tracked]
-        touched, refused = _apply(connection, shapes, page, staged=bool(known.staged_cursor))
+        touched, refused = _apply(connection, tracked, page, staged=bool(known.staged_cursor), now=now)
         for record, reason in refused:
             aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
         blocks.turn(connection, shapes, now=now)
@@ -160,13 +163,24 @@ def _fits(connection: Connection, known: checkpoint.Checkpoint, page: Page, *, m
 
 
 def _apply(
-    connection: Connection, shapes: Sequence[Table], page: Page, *, staged: bool
+    connection: Connection, tracked: Sequence[Tracked], page: Page, *, staged: bool, now: int
 ) -> tuple[int, list[tuple[Record, str]]]:
     if not staged:
-        return apply_what_fits(connection, shapes, page.records, page.position)
+        return _lay(connection, tracked, page.records, page.position, now=now)
     stage.keep(connection, page.records)  # a record that came before comes as it is now
     touched, refused = 0, list[tuple[Record, str]]()
     for records in stage.waiting(connection):
-        some, others = apply_what_fits(connection, shapes, records, page.position)
+        some, others = _lay(connection, tracked, records, page.position, now=now)
         touched, refused = touched + some, refused + others
     return touched, refused
+
+
+def _lay(
+    connection: Connection, tracked: Sequence[Tracked], records: Sequence[Record], position: int, *, now: int
+) -> tuple[int, list[tuple[Record, str]]]:
+    """Into the app's tables, but for what is withheld; a record that was withheld until now may be among them, too."""
+    shapes = [one.table for one in tracked]
+    parts = apart(connection, tracked, records, now=now)
+    before, others = apply_what_fits(connection, shapes, parts.released, position) if parts.released else (0, [])
+    touched, refused = apply_what_fits(connection, shapes, parts.records, position)
+    return before + touched, others + refused

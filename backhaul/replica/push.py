@@ -32,6 +32,7 @@ from backhaul.replica import (
     clock_guard,
     deltas,
     dependents,
+    holding,
     outbox,
     pull,
     recover,
@@ -138,13 +139,18 @@ def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
 def _park_dependents(
     connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int, most_bytes: int
 ) -> None:
-    """Look at what the claim would take until it takes nothing that depends on a parked change."""
-    while outbox.any_parked(connection) and (rows := outbox.next_pending(connection, limit, most_bytes)):
+    """Look at what the claim would take until it takes nothing that depends on a parked change or on a conflict."""
+    while _any_held_back(connection) and (rows := outbox.next_pending(connection, limit, most_bytes)):
         ids = [row.id for row in rows]
         causes = dependents.find(connection, tracked, first=min(ids), last=max(ids))
-        if not causes:
+        if causes:
+            outbox.park_dependents(connection, causes, now=now)
+        elif not holding.hold_pending(connection, tracked, now=now, first=min(ids), last=max(ids)):
             return
-        outbox.park_dependents(connection, causes, now=now)
+
+
+def _any_held_back(connection: Connection) -> bool:
+    return outbox.any_parked(connection) or outbox.any_conflict(connection)
 
 
 def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, clock: Clock, retry: Backoff) -> Pushed:
@@ -192,6 +198,7 @@ def _settle(
         refused = len(changes) - len(undecided) - accepted
         if refused:
             _park_what_was_cut_off(connection, now=now)
+            holding.settled(connection, tables.all_tracked(connection), results.values(), now=now)
         checkpoint.pushed(connection, now)
         if accepted:
             endpoint.went_through(connection, most_ops=BATCH, most_bytes=endpoint.MOST_BYTES)
@@ -250,7 +257,7 @@ def _outgoing(change: Change, *, former: bool, early: bool) -> OutgoingOp:
         hlc=stamp_to_text(change.hlc),
         base=change.base,
         group=change.group_id,
-        fields=UNSET if change.fields is None else Raw(change.fields),
+        fields=UNSET if change.fields is None or change.kind == "delete" else Raw(change.fields),
         former=former,
         early=early and change.kind == "update",
     )

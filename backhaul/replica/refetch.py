@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import apply, aside, blocks, checkpoint, outbox, refill, rows, tables
+from backhaul.replica import apply, aside, blocks, checkpoint, conflicts, outbox, refill, rows, tables
 from backhaul.replica.misfit import Misfit
 from backhaul.wire import Record, Table, Value, canonical_key
 
@@ -39,6 +39,19 @@ def overtaken(database: Database, remote: Remote) -> int:
         forget = partial(outbox.forget_overtaken, ids=[row["id"] for row in passed])
         lay_under(database, remote, places, forget, absent="leave")
         done += len(passed)
+
+
+def contested(database: Database, remote: Remote) -> int:
+    """Ask what stands on the server of records in conflicts of which it is not known; returns of how many."""
+    with database.reading() as connection:
+        places = conflicts.to_ask_for(connection)
+    if not places:
+        return 0
+    keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
+    there = _ask(remote, keys)
+    there += _absent(keys, there)
+    with database.writing() as connection:
+        return conflicts.hear(connection, there)
 
 
 def set_aside(database: Database, remote: Remote, *, now: int) -> int:

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, RowMapping
 
 from backhaul.clock import iso
 from backhaul.errors import TableUnknown, Unknown
-from backhaul.replica import aside, backfill, checkpoint, outbox, tables
+from backhaul.replica import aside, backfill, checkpoint, conflicts, outbox, tables
+from backhaul.replica.contested import Entry
 from backhaul.replica.rows import is_the_key, key_values
 from backhaul.statements import quoted, run
 from backhaul.wire import Table, canonical_key
@@ -30,6 +31,9 @@ def why_record(connection: Connection, table_name: str, key: list[Any], *, now: 
     waiting = [row for row in outbox.of_record(connection, table_name, canonical_key(key)) if row["kind"] != "void"]
     if waiting:
         return _of_change(_most_telling(waiting), more=len(waiting) - 1, now=now)
+    contested = conflicts.of_record(connection, table_name, canonical_key(key))
+    if contested is not None:
+        return _of_withheld(contested)
     if not _exists(connection, table, key):
         raise Unknown(f"there is no record {canonical_key(key)} in {table_name}, and no change of it waits")
     if table_name in backfill.remaining(connection):
@@ -42,6 +46,14 @@ def _table(connection: Connection, name: str) -> Table:
     if name not in known:
         raise TableUnknown(f"table {name!r} is not synced", hint=f"synced tables: {', '.join(known)}")
     return known[name]
+
+
+def _of_withheld(entry: Entry) -> str:
+    """Nothing of ours waits of this record itself, but of what it is a part of."""
+    said = f"what the server has of it, version {entry.version}, is not laid in here"
+    if entry.number is None:
+        return f"withheld: {said}: a change of ours to its aggregate is on its way"
+    return f"conflict: {said}: its aggregate waits for you: backhaul conflicts show {entry.number}"
 
 
 def _most_telling(rows: list[RowMapping]) -> RowMapping:
@@ -61,7 +73,8 @@ def _state_line(row: RowMapping, now: int) -> str:
             said = f"parked: {row['reason']}: {row['detail']}; {captured}"
             return f"{said}; retry or give up: backhaul parked retry|discard {row['op_id']}"
         case "conflict":
-            return f"conflict: {row['reason']}: {row['detail']}; {captured}; waits for a person"
+            said = f"conflict: {row['reason']}: {row['detail']}; {captured}"
+            return f"{said}; it waits for you: backhaul conflicts show {row['conflict_id']}"
         case "acked" if row["version"] is None:
             return f"acked: {captured}; the server has it; the next pull fetches what became of the record"
         case "acked":

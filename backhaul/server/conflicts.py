@@ -63,7 +63,7 @@ def hold(
     reached = [index for index, item in enumerate(items) if is_conflict(item.problem)]
     if reached:
         spread(items, reached, shapes, _held_with)
-        _tell_theirs(items, states)
+        _tell_theirs(items, states, marks, replica)
 
 
 def _held_with(op: Op, cause: Op) -> Problem:
@@ -120,7 +120,9 @@ def _same(item: Item, name: str, there: Any) -> bool:
     return encode(now) == encode(there)
 
 
-def _tell_theirs(items: Sequence[Item], states: Mapping[Place, State]) -> None:
+def _tell_theirs(
+    items: Sequence[Item], states: Mapping[Place, State], marks: Mapping[Place, Mark], replica: str
+) -> None:
     """Say with each conflict what stands there: the fields that the op names, or all that a delete would take away."""
     room = MOST_THEIRS
     for item in items:
@@ -128,6 +130,7 @@ def _tell_theirs(items: Sequence[Item], states: Mapping[Place, State]) -> None:
         if told is None or item.change is None or not is_conflict(told):
             continue
         state = states.get(item.place) if item.place is not None else None
+        told.since = max((marks[root].by_another(replica) for root in item.roots if root in marks), default=0)
         if state is None:
             continue
         told.version, told.deleted = state.version, state.deleted

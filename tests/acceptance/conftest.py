@@ -126,11 +126,15 @@ def joined(home: Path, server: Server, *, scope: str) -> Path:
     """What `backhaul init` and `backhaul sync --wait` do, without starting Python for each."""
     wanted = Wanted(database="sqlite:///shop.db", remote=server.url, code=server.code(scope[-90:]), name="test")
     join(home, wanted, SystemClock())
-    with opened(home) as here:
-        assert [ask(here, name, wait_seconds=0, watch=lambda _: None).state for name in ("push", "pull")] == [
-            "done"
-        ] * 2
+    synced(home, "push", "pull")
     return home
+
+
+def synced(home: Path, *journeys: str) -> None:
+    """What `backhaul sync --wait` does, without starting Python for it."""
+    with opened(home) as here:
+        for name in journeys or ("pull", "push", "pull"):
+            assert ask(here, name, wait_seconds=0, watch=lambda _: None).state == "done"
 
 
 def execute(home: Path, script: str) -> None:

@@ -20,6 +20,7 @@ from tests.acceptance.conftest import (
     make_home,
     rows,
     started,
+    synced,
 )
 from tests.services import free_port
 
@@ -375,6 +376,40 @@ def test_two_new_rows_under_one_generated_key_are_never_merged(replica: Path, se
     assert rows(other, "SELECT name FROM customer WHERE id = 9") == [("Here",)]
     assert backhaul("sync", "--wait", home=other).status == 0
     assert backhaul("verify", home=other).status == 0
+
+
+def test_a_conflict_is_shown_resolved_and_undone(tmp_path: Path, server: Server) -> None:
+    here, there = make_home(tmp_path / "here"), make_home(tmp_path / "there")
+    for one in (here, there):
+        (one / "backhaul.toml").write_text('[tables.customer]\nmerge = {phone = "manual"}\n')
+        joined(one, server, scope=str(tmp_path))
+    synced(here)
+    execute(here, "UPDATE customer SET phone = 'of here' WHERE id = 1")
+    execute(there, "UPDATE customer SET phone = 'of there' WHERE id = 1")
+    synced(there)
+    synced(here)
+
+    (one,) = backhaul("conflicts", "list", "--json", home=here).json["conflicts"]
+    (record,) = one["records"]
+    assert (record["table"], record["key"]) == ("customer", [1])
+    assert (record["mine"], record["theirs"]) == ({"phone": "of here"}, {"phone": "of there"})
+    number = str(one["id"])
+    assert f"backhaul conflicts show {number}" in backhaul("why", "customer", "1", home=here).out
+    shown = backhaul("conflicts", "show", number, home=here).out
+    assert "of here" in shown
+    assert "of there" in shown
+
+    wrong = backhaul("conflicts", "resolve", number, "ours", home=here)
+    assert wrong.status == 2
+    assert "hint: choose mine or theirs" in wrong.err
+    assert backhaul("conflicts", "resolve", number, "--set", "phone=of both", home=here).status == 0
+    assert backhaul("status", "--json", home=here).json["conflicts"] == 0
+    for home in (here, there):
+        synced(home)
+        assert rows(home, "SELECT phone FROM customer WHERE id = 1") == [("of both",)]
+    assert backhaul("conflicts", "undo", number, "--json", home=here).json == {"undone": one["id"]}
+    synced(here)
+    assert rows(here, "SELECT phone FROM customer WHERE id = 1") == [("of there",)]
 
 
 def test_a_server_that_is_away_costs_patience_and_nothing_else(home: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ FILES = {
     "status": "status",
     "why": "why",
     "parked": "parked",
+    "conflicts": "conflicts",
     "condition": "condition",
     "media": "media",
     "verify": "verify",

@@ -18,6 +18,7 @@ def upgrade() -> None:
     _backhaul_replica()
     _backhaul_table()
     _backhaul_outbox()
+    _backhaul_conflict()
     _backhaul_aside()
     _backhaul_text()
     _backhaul_stage()
@@ -103,13 +104,14 @@ def _backhaul_outbox() -> None:
         sa.Column("reason", sa.Text),
         sa.Column("detail", sa.Text),
         sa.Column("settled_at", sa.BigInteger),
+        sa.Column("conflict_id", sa.BigInteger),
         sa.PrimaryKeyConstraint("id", name="pk_backhaul_outbox"),
         sa.CheckConstraint(
             "kind = 'update' OR kind = 'insert' OR kind = 'delete' OR kind = 'backfill' OR kind = 'void'",
             name="ck_backhaul_outbox_kind",
         ),
         sa.CheckConstraint(
-            "state = 'pending' OR state = 'parked' OR (send_seq IS NOT NULL AND (state = 'sent' OR state = 'acked' OR state = 'conflict'))",
+            "state = 'pending' OR state = 'parked' OR state = 'conflict' OR (send_seq IS NOT NULL AND (state = 'sent' OR state = 'acked'))",
             name="ck_backhaul_outbox_state",
         ),
         sqlite_autoincrement=True,
@@ -138,6 +140,46 @@ def _backhaul_outbox() -> None:
         ["send_seq"],
         sqlite_where=sa.text("state = 'sent'"),
         postgresql_where=sa.text("state = 'sent'"),
+    )
+
+
+def _backhaul_conflict() -> None:
+    op.create_table(
+        "backhaul_conflict",
+        sa.Column("id", BigId, autoincrement=True, nullable=False),
+        sa.Column("number", sa.BigInteger),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("root", sa.Text),
+        sa.Column("ops", sa.Text, nullable=False, server_default="[]"),
+        sa.Column("kind", sa.Text),
+        sa.Column("base", sa.BigInteger),
+        sa.Column("was", sa.Text, nullable=False, server_default="{}"),
+        sa.Column("mine", sa.Text, nullable=False, server_default="{}"),
+        sa.Column("there", sa.Text),
+        sa.Column("theirs", sa.Text, nullable=False, server_default="{}"),
+        sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("since", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("reason", sa.Text, nullable=False, server_default=""),
+        sa.Column("detail", sa.Text, nullable=False, server_default=""),
+        sa.Column("opened_at", sa.BigInteger, nullable=False),
+        sa.Column("choice", sa.Text),
+        sa.Column("resolved_at", sa.BigInteger),
+        sa.Column("before", sa.Text),
+        sa.PrimaryKeyConstraint("id", name="pk_backhaul_conflict"),
+        sa.CheckConstraint("(state = 'withheld') = (number IS NULL)", name="ck_backhaul_conflict_numbered"),
+        sa.CheckConstraint("state IN ('withheld', 'open', 'resolved', 'undone')", name="ck_backhaul_conflict_state"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_backhaul_conflict_number", "backhaul_conflict", ["number"])
+    op.create_index(
+        "ix_backhaul_conflict_record",
+        "backhaul_conflict",
+        ["table_name", "key"],
+        unique=True,
+        sqlite_where=sa.text("state = 'withheld' OR state = 'open'"),
+        postgresql_where=sa.text("state = 'withheld' OR state = 'open'"),
     )
 
 

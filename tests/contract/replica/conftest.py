@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,15 +40,16 @@ def make_on(server: MemoryServer, tmp_path: Path, request: pytest.FixtureRequest
     """make_on("sqlite"), make_on("postgresql", schema=..., before=...)"""
     made: list[Replica] = []
 
-    def make_one(kind: str, *, schema: str = SHOP, before: str = "") -> Replica:
+    def make_one(kind: str, *, schema: str = SHOP, before: str = "", rules: Any = None) -> Replica:
         remote, code, said = MemoryRemote(server), server.enrol(), schema.format(**WORDS[kind])
         if kind == "sqlite":
             path = tmp_path / f"{len(made)}.sqlite"
-            made.append(make_replica(path, remote, schema=said, code=code, before=before))
+            made.append(make_replica(path, remote, schema=said, code=code, before=before, rules=rules))
         else:
             cluster: PostgreSQL = request.getfixturevalue("cluster")
             url = cluster.database()
-            made.append(make_postgresql_replica(url, remote, schema=said, code=code, before=before, home=tmp_path))
+            options: Any = {"schema": said, "code": code, "before": before, "home": tmp_path, "rules": rules}
+            made.append(make_postgresql_replica(url, remote, **options))
         return made[-1]
 
     yield make_one
@@ -62,7 +64,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(make_on: MakeReplica, kind: str) -> MakeReplica:
-    def make_one(**options: str) -> Replica:
+    def make_one(**options: Any) -> Replica:
         return make_on(kind, **options)
 
     return make_one

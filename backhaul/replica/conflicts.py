@@ -1,0 +1,265 @@
+"""Ledger of backhaul_conflict: what two replicas wrote at the same time and a person is to choose from.
+
+Each row is one record of a conflict: what our changes found (was), what they wrote (mine), and what stands on the
+server (theirs), which is brought up to date whenever the feed tells of the record. Conflicts that share a transaction,
+a record or an aggregate are one, with one number, and are resolved together (resolution.py).
+
+Of an aggregate that a change of ours touches nothing of the others is laid into the app's tables: it would be half
+theirs and half ours. What the feed says of it is withheld here, and let go when our changes are done with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, bindparam, delete, exists, func, insert, or_, select, update
+
+from backhaul.merge.aggregate import Place
+from backhaul.replica.contested import Entry
+from backhaul.schema import conflict as ledger
+from backhaul.wire import Record, Value, canonical_key, encode
+
+AT_ONCE = 500  # records that one statement asks for
+KEPT_MS = 30 * 86_400_000  # what became of a conflict is kept so long
+LIVE = or_(ledger.c.state == "withheld", ledger.c.state == "open")
+
+_fields = msgspec.json.Decoder(dict[str, Value]).decode
+_names = msgspec.json.Decoder(list[str]).decode
+
+
+# ------------------------------------------------------------------------------------------------ asking
+
+
+def count(connection: Connection) -> int:
+    """How many conflicts wait for a person."""
+    statement = select(func.count(ledger.c.number.distinct())).where(ledger.c.state == "open")
+    return int(connection.execute(statement).scalar_one())
+
+
+def any_live(connection: Connection) -> bool:
+    return bool(connection.execute(select(exists().where(LIVE))).scalar_one())
+
+
+def numbers(connection: Connection, *, open_only: bool = True) -> list[int]:
+    """Of the conflicts, the newest last."""
+    wanted = ledger.c.state == "open" if open_only else ledger.c.state != "withheld"
+    statement = select(ledger.c.number).where(wanted).distinct().order_by(ledger.c.number)
+    return [int(number) for (number,) in connection.execute(statement)]
+
+
+def of_number(connection: Connection, number: int) -> list[Entry]:
+    """The records of a conflict, whatever its state; none if there is no such conflict."""
+    statement = select(ledger).where(ledger.c.number == number).order_by(ledger.c.id)
+    return [_entry(row) for row in connection.execute(statement).mappings()]
+
+
+def of_record(connection: Connection, table: str, key: str) -> Entry | None:
+    """The conflict that the record is in now, or what is withheld of it. key: canonical JSON."""
+    statement = select(ledger).where(LIVE, ledger.c.table_name == table, ledger.c.key == key)
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else _entry(row)
+
+
+def live(connection: Connection, places: Iterable[Place]) -> dict[Place, Entry]:
+    """What is open or withheld of these records."""
+    by_table: dict[str, list[str]] = {}
+    for table, key in places:
+        by_table.setdefault(table, []).append(key)
+    found: dict[Place, Entry] = {}
+    for table, keys in by_table.items():
+        for at in range(0, len(keys), AT_ONCE):
+            of_these = (LIVE, ledger.c.table_name == table, ledger.c.key.in_(keys[at : at + AT_ONCE]))
+            for row in connection.execute(select(ledger).where(*of_these)).mappings():
+                found[row["table_name"], row["key"]] = _entry(row)
+    return found
+
+
+def of_roots(connection: Connection, roots: Iterable[Place]) -> list[Entry]:
+    """What is open or withheld of these aggregates."""
+    wanted, found = [_root(root) for root in roots], list[Entry]()
+    for at in range(0, len(wanted), AT_ONCE):
+        statement = select(ledger).where(LIVE, ledger.c.root.in_(wanted[at : at + AT_ONCE]))
+        found += [_entry(row) for row in connection.execute(statement).mappings()]
+    return found
+
+
+def open_roots(connection: Connection) -> dict[Place, str]:
+    """The aggregates that are in conflicts, each with the op id of a change of ours."""
+    statement = select(ledger).where(ledger.c.state == "open", ledger.c.root.is_not(None)).order_by(ledger.c.id.desc())
+    found: dict[Place, str] = {}
+    for row in connection.execute(statement).mappings():
+        entry = _entry(row)
+        if entry.root is not None and (entry.ops or entry.root not in found):
+            found[entry.root] = entry.ops[0] if entry.ops else ""
+    return found
+
+
+def to_ask_for(connection: Connection) -> list[Place]:
+    """The records of which it is not known what stands there, or not all that giving in would need; AT_ONCE of them."""
+    unknown = or_(ledger.c.there.is_(None), ledger.c.there == "unknown")
+    statement = select(ledger.c.table_name, ledger.c.key).where(ledger.c.state == "open", unknown).limit(AT_ONCE)
+    return [(row.table_name, row.key) for row in connection.execute(statement)]
+
+
+# ------------------------------------------------------------------------------------------------ open, withheld
+
+
+def keep(connection: Connection, entries: Sequence[Entry]) -> None:
+    """New rows, and old ones as they are now."""
+    rows = [_row(entry) for entry in entries]
+    new = [row for entry, row in zip(entries, rows, strict=True) if entry.id is None]
+    old = [row | {"row": entry.id} for entry, row in zip(entries, rows, strict=True) if entry.id is not None]
+    if new:
+        connection.execute(insert(ledger), new)
+    if old:
+        connection.execute(update(ledger).where(ledger.c.id == bindparam("row"), LIVE), old)
+
+
+def begin(connection: Connection, entry: Entry) -> int:
+    """A new conflict, with this record; returns its number."""
+    if entry.id is None:
+        statement = insert(ledger).values(_row(entry)).returning(ledger.c.id)
+        entry.id = int(connection.execute(statement).scalar_one())
+    entry.number, entry.state = entry.id, "open"
+    keep(connection, [entry])
+    return entry.number
+
+
+def join(connection: Connection, number: int, others: Iterable[int]) -> None:
+    """Conflicts that turned out to be one."""
+    statement = update(ledger).where(ledger.c.number.in_(list(others)), ledger.c.state == "open")
+    connection.execute(statement.values(number=number))
+
+
+def hear(connection: Connection, records: Sequence[Record]) -> int:
+    """The feed tells of these records: the conflicts that they are in show it. Returns how many those are."""
+    if not any_live(connection):
+        return 0
+    told = {(record.table, canonical_key(record.key)): record for record in records}
+    entries = [entry for entry in live(connection, told).values() if entry.state == "open"]
+    for entry in entries:
+        entry.hear(told[entry.place])
+    keep(connection, entries)
+    return len(entries)
+
+
+def withhold(connection: Connection, records: Mapping[Place, Sequence[Record]], *, now: int) -> None:
+    """Keep what the feed says of these records. records: by the root of their aggregate."""
+    of_record = {(one.table, canonical_key(one.key)): (root, one) for root, some in records.items() for one in some}
+    entries = live(connection, of_record)
+    open_numbers = {entry.root: entry.number for entry in of_roots(connection, records) if entry.number is not None}
+    for place, (root, record) in of_record.items():
+        number = open_numbers.get(root)
+        made = Entry(
+            table=place[0],
+            key=place[1],
+            root=root,
+            number=number,
+            state="withheld" if number is None else "open",
+            opened_at=now,
+        )
+        entries.setdefault(place, made).hear(record)
+    keep(connection, list(entries.values()))
+
+
+def release(connection: Connection, busy: Iterable[Place]) -> list[Record]:
+    """What was withheld of aggregates to which no change of ours is on its way any more: the caller applies it."""
+    held = set(busy)
+    statement = select(ledger).where(ledger.c.state == "withheld").order_by(ledger.c.version, ledger.c.id)
+    free = [entry for row in connection.execute(statement).mappings() if (entry := _entry(row)).root not in held]
+    _forget(connection, [entry.id for entry in free])
+    return [entry.theirs_as_record() for entry in free]
+
+
+def forget_withheld(connection: Connection, records: Sequence[Record]) -> None:
+    """These records were fetched, and are newer than what was withheld of them."""
+    if any_live(connection):
+        places = [(record.table, canonical_key(record.key)) for record in records]
+        _forget(connection, [entry.id for entry in live(connection, places).values() if entry.state == "withheld"])
+
+
+def _forget(connection: Connection, ids: Sequence[int | None]) -> None:
+    for at in range(0, len(ids), AT_ONCE):
+        gone = (ledger.c.id.in_(ids[at : at + AT_ONCE]), ledger.c.state == "withheld")
+        connection.execute(delete(ledger).where(*gone))
+
+
+# ------------------------------------------------------------------------------------------------ open -> resolved
+
+
+def resolved(
+    connection: Connection, number: int, choice: str, before: Mapping[Place, dict[str, Value] | None], *, now: int
+) -> None:
+    """A person chose. before: what that did away with, by record. What is long over is forgotten."""
+    statement = (
+        update(ledger)
+        .where(
+            ledger.c.number == number,
+            ledger.c.state == "open",
+            ledger.c.table_name == bindparam("table"),
+            ledger.c.key == bindparam("of_key"),
+        )
+        .values(state="resolved", choice=choice, resolved_at=now, before=bindparam("fields"))
+    )
+    rows = [
+        {"table": table, "of_key": key, "fields": encode(fields).decode()} for (table, key), fields in before.items()
+    ]
+    connection.execute(statement, rows)
+    over = ledger.c.state.in_(("resolved", "undone")), ledger.c.resolved_at < now - KEPT_MS
+    connection.execute(delete(ledger).where(*over))
+
+
+def undone(connection: Connection, number: int) -> None:
+    """resolved -> undone."""
+    statement = update(ledger).where(ledger.c.number == number, ledger.c.state == "resolved")
+    connection.execute(statement.values(state="undone"))
+
+
+# ------------------------------------------------------------------------------------------------ rows
+
+
+def _entry(row: RowMapping) -> Entry:
+    root = msgspec.json.decode(row["root"], type=tuple[str, str]) if row["root"] else None
+    before = msgspec.json.decode(row["before"], type=dict[str, Value] | None) if row["before"] else None
+    plain = (
+        "id",
+        "number",
+        "state",
+        "key",
+        "kind",
+        "base",
+        "there",
+        "version",
+        "since",
+        "reason",
+        "detail",
+        "opened_at",
+    )
+    return Entry(
+        **{name: row[name] for name in (*plain, "choice", "resolved_at")},
+        table=row["table_name"],
+        root=root,
+        ops=_names(row["ops"]),
+        was=_fields(row["was"]),
+        mine=_fields(row["mine"]),
+        theirs=_fields(row["theirs"]),
+        before=before,
+    )
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    plain = ("number", "state", "key", "kind", "base", "there", "version", "since", "reason", "detail", "opened_at")
+    return {name: getattr(entry, name) for name in plain} | {
+        "table_name": entry.table,
+        "root": _root(entry.root) if entry.root else None,
+        "ops": encode(entry.ops).decode(),
+        "was": encode(entry.was).decode(),
+        "mine": encode(entry.mine).decode(),
+        "theirs": encode(entry.theirs).decode(),
+    }
+
+
+def _root(root: Place) -> str:
+    return encode(root).decode()

@@ -1,0 +1,189 @@
+"""What becomes of our changes around a conflict: which are one conflict, and which are held with it.
+
+A change is held with a conflict when it comes later on one of its records, is of one of its transactions, refers to a
+record that it would have made, or changes an aggregate that it changes. Held, it goes wherever the conflict goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from backhaul.merge.aggregate import Place
+from backhaul.replica import conflicts, dependents, outbox
+from backhaul.replica.contested import Entry
+from backhaul.replica.outbox import Conflicting
+from backhaul.replica.roots import Roots, fields_of
+from backhaul.replica.tables import Tracked
+from backhaul.telemetry import emit
+from backhaul.wire import Problem, Result
+
+Node = tuple[str, object]
+
+
+def settled(connection: Connection, tracked: Sequence[Tracked], results: Iterable[Result], *, now: int) -> None:
+    """Enter the changes that have just been answered as conflicts, and hold what was sent beside them in vain."""
+    problems = {one.op: one.problem for one in results if one.status == "conflict" and one.problem is not None}
+    enter(connection, tracked, problems, now=now)
+    while causes := held_with(connection, tracked, state="sent"):
+        outbox.hold_sent(connection, causes, now=now)
+        enter(connection, tracked, {}, now=now, causes=_by_op(connection, causes))
+
+
+def hold_pending(
+    connection: Connection, tracked: Sequence[Tracked], *, now: int, first: int = 0, last: int = 2**63 - 1
+) -> bool:
+    """Hold what waits between these outbox ids and depends on a conflict; returns whether there was something."""
+    causes = held_with(connection, tracked, state="pending", first=first, last=last)
+    if causes:
+        outbox.hold(connection, causes, now=now)
+        enter(connection, tracked, {}, now=now, causes=_by_op(connection, causes))
+    return bool(causes)
+
+
+def held_with(
+    connection: Connection,
+    tracked: Sequence[Tracked],
+    *,
+    state: Literal["pending", "sent"],
+    first: int = 0,
+    last: int = 2**63 - 1,
+) -> dict[int, str]:
+    """The changes in this state that depend directly on a conflict: id -> the op id of that one."""
+    if not outbox.any_conflict(connection):
+        return {}
+    causes = dependents.find(connection, tracked, of="conflict", state=state, first=first, last=last)
+    roots = Roots(connection, [one.table for one in tracked])
+    contested = conflicts.open_roots(connection) if roots.tables else {}
+    if contested:
+        changes = [
+            change
+            for table in sorted(roots.tables)
+            for change in outbox.unsettled_of(connection, table, [state])
+            if first <= change.id <= last
+        ]
+        for change, root in zip(changes, _roots(roots, changes), strict=True):
+            if root in contested:
+                causes.setdefault(change.id, contested[root])
+    return causes
+
+
+def enter(
+    connection: Connection,
+    tracked: Sequence[Tracked],
+    problems: Mapping[str, Problem],
+    *,
+    now: int,
+    causes: Mapping[str, str] | None = None,
+) -> None:
+    """Enter all changes that are conflicts and in none of the ledger's yet. problems, causes: by op id; what the server
+    has said of each, and what each is held with."""
+    changes = outbox.unnumbered(connection)
+    if not changes:
+        return
+    causes = dict(causes or {}) | {op: problem.cause for op, problem in problems.items() if problem.cause}
+    roots = _roots(Roots(connection, [one.table for one in tracked]), changes)
+    known = {change.id: root for change, root in zip(changes, roots, strict=True)}
+    places = {(change.table, change.key) for change in changes}
+    found = conflicts.live(connection, places)
+    found |= {entry.place: entry for entry in conflicts.of_roots(connection, {root for root in known.values() if root})}
+    knots = _Knots()
+    for entry in found.values():
+        knots.tie(("record", entry.place), *_existing(entry))
+    groups = sorted({change.group_id for change in changes if change.group_id is not None})
+    for near in outbox.conflicting_near(connection, sorted(causes.values()), groups):
+        knots.tie(("op", near.op_id), ("number", near.number), *([("group", near.group_id)] if near.group_id else []))
+    for change in changes:
+        nodes: list[Node] = [("op", change.op_id), ("record", (change.table, change.key))]
+        nodes += [("group", change.group_id)] if change.group_id is not None else []
+        root = known[change.id]
+        nodes += [("root", root)] if root is not None else []
+        cause = causes.get(change.op_id or "")
+        knots.tie(*nodes, *([("op", cause)] if cause else []))
+    for tied in knots.all():
+        ours = [change for change in changes if ("op", change.op_id) in tied]
+        if ours:
+            entries = [entry for place, entry in found.items() if ("record", place) in tied]
+            _enter_one(connection, tied, ours, entries, known, problems, now=now)
+
+
+def _enter_one(
+    connection: Connection,
+    nodes: set[Node],
+    changes: Sequence[Conflicting],
+    entries: Sequence[Entry],
+    roots: Mapping[int, Place | None],
+    problems: Mapping[str, Problem],
+    *,
+    now: int,
+) -> None:
+    """One conflict: a new one, or more of one that is open, or several that turn out to be one."""
+    numbers = sorted(int(str(name)) for kind, name in nodes if kind == "number")
+    by_place = {entry.place: entry for entry in entries}
+    for change in changes:
+        made = Entry(table=change.table, key=change.key, root=roots[change.id], opened_at=now)
+        _add(by_place.setdefault((change.table, change.key), made), change, problems.get(change.op_id or ""))
+    first = by_place[changes[0].table, changes[0].key]
+    number = numbers[0] if numbers else conflicts.begin(connection, first)
+    if not numbers:
+        emit("conflict.opened", conflict=number, table=first.table, reason=first.reason)
+    if numbers[1:]:
+        conflicts.join(connection, number, numbers[1:])
+        outbox.join_conflicts(connection, number, numbers[1:])
+    for entry in by_place.values():
+        entry.number, entry.state = number, "open"
+    conflicts.keep(connection, list(by_place.values()))
+    outbox.number(connection, {change.id: number for change in changes})
+
+
+def _add(entry: Entry, change: Conflicting, problem: Problem | None) -> None:
+    """One more change of ours to the record."""
+    entry.ops.append(change.op_id or "")
+    entry.base = change.base if entry.base is None else min(entry.base, change.base)
+    entry.wrote(change.kind, fields_of(change.fields))
+    if not entry.reason or (change.reason != "depends-on-conflict" and entry.reason == "depends-on-conflict"):
+        entry.reason, entry.detail = change.reason or "", change.detail or ""
+    if problem is not None:
+        entry.told(problem)
+
+
+def _existing(entry: Entry) -> list[Node]:
+    nodes: list[Node] = [("root", entry.root)] if entry.root is not None else []
+    return nodes + ([("number", entry.number)] if entry.number is not None else [])
+
+
+def _roots(roots: Roots, changes: Sequence[Conflicting]) -> list[Place | None]:
+    return roots.of([(change.table, change.key, fields_of(change.fields)) for change in changes])
+
+
+def _by_op(connection: Connection, causes: Mapping[int, str]) -> dict[str, str]:
+    return {change.op_id or "": causes[change.id] for change in outbox.unnumbered(connection) if change.id in causes}
+
+
+class _Knots:
+    """What is tied together is one: sets that grow into each other (union-find)."""
+
+    def __init__(self) -> None:
+        self._above: dict[Node, Node] = {}
+
+    def tie(self, first: Node, *others: Node) -> None:
+        for other in others:
+            self._above[self._top(other)] = self._top(first)
+        self._top(first)
+
+    def all(self) -> list[set[Node]]:
+        found: dict[Node, set[Node]] = {}
+        for node in list(self._above):
+            found.setdefault(self._top(node), set()).add(node)
+        return list(found.values())
+
+    def _top(self, node: Node) -> Node:
+        path = []
+        while (above := self._above.setdefault(node, node)) != node:
+            path.append(node)
+            node = above
+        for one in path:
+            self._above[one] = node
+        return node
