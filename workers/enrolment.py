@@ -1,17 +1,20 @@
-"""A fresh code for a server whose folder is on this machine, its replicas, and shutting one out."""
+"""What is done to a server whose folder is on this machine: a fresh code, its replicas, shutting one out, a record that it
+writes itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
 from backhaul.clock import SystemClock
 from backhaul.database import open_database
+from backhaul.merge import Functions
 from backhaul.server import auth
 from backhaul.server.settings import Settings
-from backhaul.server.store import prepare
+from backhaul.server.store import Store, prepare
 
 
 def make_code(settings: Settings, scope: str) -> str:
@@ -41,5 +44,16 @@ def _opened(settings: Settings) -> Iterator[tuple[Connection, int]]:
         prepare(database, now)
         with database.writing() as connection:
             yield connection, now
+    finally:
+        database.close()
+
+
+def write_record(settings: Settings, scope: str, place: tuple[str, Sequence[Any]], fields: Mapping[str, Any]) -> int:
+    """Beside a running server. Returns the version. Raises Refused, Unknown, ConfigurationInvalid, DatabaseBusy."""
+    database = open_database(settings.url)
+    now = SystemClock().now()
+    try:
+        prepare(database, now)
+        return Store(database, Functions(settings.merge_modules)).write(scope, *place, fields, now)
     finally:
         database.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation, localcontext
 from difflib import SequenceMatcher
+from hashlib import blake2b
 from secrets import randbits
 from typing import Any
 
@@ -61,8 +62,11 @@ def put_and_cut(was: Any, now: Any) -> dict[str, list[Raw]]:
     }
 
 
-def edited(state: bytes | None, was: Any, now: Any) -> tuple[bytes, bytes]:
+def edited(state: bytes | None, was: Any, now: Any, *, op: str = "") -> tuple[bytes, bytes]:
     """The Yjs update that makes the edit, and the document with it. state: the document; None: `was` is all of it.
+
+    op: the id of the op that it is for, of which the edit gets its writer's number: each edit has one of its own, and a
+    database that is put back to an older state, and makes the same op again, makes the same edit. Without one: random.
 
     Where the document has another text than `was` (what others wrote has come in between), the edit is made at the
     places that are the same.
@@ -75,7 +79,8 @@ def edited(state: bytes | None, was: Any, now: Any) -> tuple[bytes, bytes]:
     was, now = was or "", now or ""
     if state is None:
         state = documents.seed(was)
-    made = pycrdt.Doc[Any](client_id=randbits(52) + 1)  # never used twice: a database may be put back to an older state
+    number = int.from_bytes(blake2b(op.encode(), digest_size=6).digest(), "big") if op else randbits(48)
+    made = pycrdt.Doc[Any](client_id=number + 1)
     if state:
         made.apply_update(state)
     before = made.get_state()

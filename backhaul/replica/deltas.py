@@ -29,6 +29,7 @@ class Texts:
 
     def __init__(self, known: Mapping[str, bytes]) -> None:
         self.known = dict(known)
+        self.op = ""  # the change that moves them
         self.moved: dict[str, bytes] = {}
 
     def get(self, column: str) -> bytes | None:
@@ -117,6 +118,7 @@ def _frozen(connection: Connection, table: Table, change: Change, known: dict[tu
             texts.forget(connection, table.name, [place[1]])
             known[place] = Texts({})
         held = known[place]
+        held.op = change.op_id
     if change.fields is None:
         return change
     return change._replace(fields=wire_fields(table, change.kind, change.fields, held))
@@ -156,11 +158,11 @@ def _text(kind: str, value: Any, column: str, known: Texts) -> Any:
     """None: it travels as it is."""
     state = known.get(column)
     if _is_captured(value):
-        update, known.moved[column] = delta.edited(state, value["was"], value["now"])
+        update, known.moved[column] = delta.edited(state, value["was"], value["now"], op=f"{known.op} {column}")
         return {"update": update.hex()}
     if kind == "update" or state is None or type(value) is not str:
         return None
-    _, known.moved[column] = delta.edited(state, documents.text_of(state), value)
+    _, known.moved[column] = delta.edited(state, documents.text_of(state), value, op=f"{known.op} {column}")
     return {"update": known.moved[column].hex()}
 
 

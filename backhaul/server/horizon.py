@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from backhaul.errors import Unknown
 from backhaul.server import records, scopes
 from backhaul.server.auth import Replica
 from backhaul.server.problems import refusal
@@ -24,6 +25,15 @@ class Standing:
 
     hlc: int
     collected: int
+
+
+def of_scope(connection: Connection, scope: str) -> Standing:
+    """What the server's own writes are held against. Raises Unknown."""
+    statement = "SELECT hlc, collected FROM server_scope WHERE name = :scope"
+    row = connection.execute(text(statement), {"scope": scope}).one_or_none()
+    if row is None:
+        raise Unknown(f"there is no scope {scope!r}", hint="a scope is made by its first replica")
+    return Standing(hlc=row.hlc, collected=row.collected)
 
 
 def standing(connection: Connection, replica: Replica) -> Standing:

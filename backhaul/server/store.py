@@ -23,6 +23,7 @@ from backhaul.database import Database
 from backhaul.errors import DatabaseBusy
 from backhaul.merge import Functions, State, merge
 from backhaul.merge.aggregate import Aggregates
+from backhaul.merge.plain import SERVER
 from backhaul.migrations import upgrade_server
 from backhaul.server import (
     aggregates,
@@ -36,6 +37,7 @@ from backhaul.server import (
     scopes,
     tables,
     trial,
+    writing,
 )
 from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
@@ -44,7 +46,7 @@ from backhaul.server.horizon import Standing
 from backhaul.server.problems import is_conflict, problem, refusal
 from backhaul.server.records import Place
 from backhaul.server.tables import Shape
-from backhaul.wire import Blocks, Digest, Op, Pushed, Result, Status, Table, Wanted, canonical_key
+from backhaul.wire import Blocks, Digest, Op, Pushed, Result, Status, Table, Wanted, canonical_key, problem_name
 
 MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
@@ -143,6 +145,25 @@ class Store:
         self._purge_now_and_then(now)
         results |= {op.seq: _drifted(op, now) for op in fresh[len(accepted) :]}
         return Pushed(results=[results[op.seq] for op in ops], now=now)
+
+    def write(self, scope: str, table: str, key: Sequence[Any], fields: Mapping[str, Any], now: int) -> int:
+        """The server's own word: it gives a record these values (Python's own), makes it if it is not there, and stands
+        in `server_wins` columns over what replicas write. Returns the version.
+
+        Raises Refused, with the problem that an op would get; Unknown for a scope that is none.
+        """
+        with self.database.writing() as connection:
+            standing = horizon.of_scope(connection, scope)
+            position = scopes.lock(connection, scope)
+            shapes = tables.shapes(connection, scope, self.functions)
+            hlc = max(stamp(now), standing.hlc + 1)
+            op = writing.op_of(connection, scope, shapes, (table, key), fields, hlc=hlc, position=position)
+            server = Replica(id=SERVER, scope=scope)
+            (result,), reached = _apply(connection, server, [op], [], position, self.functions, standing, now)
+            if result.problem is not None:
+                raise refusal(problem_name(result.problem), result.problem.detail)
+            scopes.advance(connection, scope, since=position, to=reached, hlc=hlc, now=now)
+        return reached
 
     def pull(self, replica: Replica, cursor: str, limit: int, now: int) -> feed.OutgoingPage:
         """Raises Refused: `cursor-expired`, `server-restored`."""

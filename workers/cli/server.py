@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Annotated
 
 import typer
 
+from backhaul.errors import Misused
 from backhaul.server.settings import Settings
 from config.settings import load
 from workers.cli.options import AsJson, Home
 from workers.cli.output import say_json
-from workers.enrolment import make_code
+from workers.enrolment import make_code, write_record
 
 Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="The server's folder: its database and media.")
@@ -26,6 +28,7 @@ DatabaseUrl = Annotated[
 def add_to(program: typer.Typer) -> None:
     program.command()(serve)
     program.command()(enroll)
+    program.command("server-write")(write)
 
 
 def serve(
@@ -71,6 +74,32 @@ def enroll(
         say_json({"code": code, "scope": scope})
     else:
         print(code)
+
+
+def write(
+    *,
+    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    key: Annotated[list[str], typer.Argument(metavar="KEY...", help="The parts of the key; a number is a number.")],
+    fields: Annotated[str, typer.Option("--fields", metavar="JSON", help='The values: \'{"price": "9.90"}\'.')],
+    home: Home = None,
+    data: Data = None,
+    scope: Annotated[str, typer.Option("--scope", metavar="NAME")] = "default",
+    database: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a record as the server itself: in columns that are merged as `server_wins`, that stands."""
+    try:
+        said = json.loads(fields)
+    except ValueError as error:
+        raise Misused(f"--fields is no JSON: {error}", hint='--fields \'{"price": "9.90"}\'') from error
+    if not isinstance(said, dict):
+        raise Misused("--fields is no JSON object", hint='--fields \'{"price": "9.90"}\'')
+    parts = [int(part) if part.lstrip("-").isdecimal() else part for part in key]
+    version = write_record(_settings(home, data or _of_up(home), database), scope, (table, parts), said)
+    if as_json:
+        say_json({"version": version})
+    else:
+        print(f"written, as version {version}")
 
 
 def server_settings(home: Path | None, data: Path | None, database: str | None) -> Settings:
