@@ -1,5 +1,5 @@
-"""What is done to a server whose folder is on this machine: a fresh code, its replicas, shutting one out, a record that it
-writes itself."""
+"""What is done to a server whose folder is on this machine: a fresh code, its replicas, shutting one of them out, a
+record that it writes itself."""
 
 from __future__ import annotations
 
