@@ -17,11 +17,10 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 
 from backhaul.replica import checkpoint, conflicts, outbox, overlay
 from backhaul.replica import rows as app_rows
-from backhaul.replica.misfit import Misfit
+from backhaul.replica.fitting import Fitting, Refused
 from backhaul.replica.rows import Row, TablePlan
 from backhaul.statements import as_bytes, members
 from backhaul.wire import Record, Table, Tagged, Value, canonical_key, to_plain
@@ -29,50 +28,24 @@ from backhaul.wire import Record, Table, Tagged, Value, canonical_key, to_plain
 DELETED = frozenset({"*"})  # in place of field names: the whole record is withheld
 
 
-def apply_records(connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int) -> int:
-    """Apply what the server says of these records, with capture muted; returns how many were touched.
+def apply_what_fits(
+    connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
+) -> tuple[int, list[Refused]]:
+    """Apply what the server says of these records, with capture muted; returns how many were touched, and those that
+    the app's schema refuses, each with the reason.
 
     position: of the feed; what the server took after it may not be in these records.
     """
-    checkpoint.mute(connection)
-    plans = []
-    for table in tables:
-        ours = [record for record in records if record.table == table.name]
-        if ours:
-            plans.append(_planned(connection, table, ours, position))
-    app_rows.write(connection, plans)
-    checkpoint.unmute(connection)
-    return sum(len(one.changed) + len(one.deleted) + sum(map(len, one.whole.values())) for one in plans)
+    fitting = Fitting(connection, lambda some: _plans(connection, tables, some, position))
+    refused = fitting.write(records)
+    return fitting.touched, refused
 
 
-def apply_what_fits(
+def lay_under_what_fits(
     connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
-) -> tuple[int, list[tuple[Record, str]]]:
-    """The same, but for the records that the app's schema refuses: they are returned, each with the reason.
-
-    Together first, as that is the way of every page but a few; then one by one, and those that did not fit again as
-    long as another one made room.
-    """
-    try:
-        with connection.begin_nested():
-            return apply_records(connection, tables, records, position), []
-    except (DBAPIError, Misfit) as error:
-        if app_rows.refusal(error) is None:
-            raise
-        touched, refused = 0, [(record, "") for record in records]
-    while True:
-        before, refused = refused, []
-        for record, _ in before:
-            try:
-                with connection.begin_nested():
-                    touched += apply_records(connection, tables, [record], position)
-            except (DBAPIError, Misfit) as error:
-                reason = app_rows.refusal(error)
-                if reason is None:
-                    raise
-                refused.append((record, reason))
-        if not refused or len(refused) == len(before):
-            return touched, refused
+) -> list[Refused]:
+    """As `lay_under`, but for the records that the app's schema refuses: they are returned, each with the reason."""
+    return Fitting(connection, lambda some: _plans_under(connection, tables, some, position)).write(records)
 
 
 def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int) -> None:
@@ -82,6 +55,24 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
     """
     conflicts.forget_withheld(connection, records)
     checkpoint.mute(connection)
+    app_rows.write(connection, _plans_under(connection, tables, records, position))
+    checkpoint.unmute(connection)
+
+
+def _plans(
+    connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
+) -> list[TablePlan]:
+    plans = []
+    for table in tables:
+        ours = [record for record in records if record.table == table.name]
+        if ours:
+            plans.append(_planned(connection, table, ours, position))
+    return plans
+
+
+def _plans_under(
+    connection: Connection, tables: Sequence[Table], records: Sequence[Record], position: int
+) -> list[TablePlan]:
     plans = []
     for table in tables:
         ours = {canonical_key(record.key): record for record in records if record.table == table.name}
@@ -95,8 +86,7 @@ def lay_under(connection: Connection, tables: Sequence[Table], records: Sequence
                 kept.append((laid, frozenset()))
         plans.append(plan)
         overlay.keep_documents(connection, table, kept)
-    app_rows.write(connection, plans)
-    checkpoint.unmute(connection)
+    return plans
 
 
 def _laid_over(table: Table, record: Record, changes: Sequence[Row]) -> Record | None:

@@ -76,6 +76,8 @@ def _turn(connection: Connection, table: Table, held: Sequence[Held], now: int) 
         values = {"table": table.name, "first": spare.first, "size": _next_size(before, spare, at, now)}
         connection.execute(text(begun), values)
         chosen, at = spare, spare.first - 1
+    if chosen is not None:
+        numbering.pass_by_rows(connection, table, chosen.last)
     done = [one.first for one in held if one is not chosen and (one.state == "open" or one.first <= at)]
     dropped = "DELETE FROM backhaul_block WHERE table_name = :table AND first = :first"
     if done:
@@ -106,10 +108,13 @@ def lacking(
             continue
         mine = held.get(table.name, [])
         at = numbering.stands_at(connection, table)
-        reached = max(at, (above or {}).get(table.name, 0))
+        incoming = (above or {}).get(table.name, 0)
+        reached = max(at, incoming) if numbering.follows_rows(connection) else at
         served = above is not None and any(one.state == "open" and one.serves(reached) for one in mine)
         if not served and _spare(mine, reached) is None:
-            wanted[table.name] = Wanted(count=_size(mine), above=reached)
+            wanted[table.name] = Wanted(
+                count=_size(mine), above=max(reached, incoming, numbering.highest(connection, table))
+            )
     return wanted
 
 

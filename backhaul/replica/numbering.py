@@ -100,6 +100,23 @@ def highest(connection: Connection, table: Table) -> int:
     return max(0, int(connection.exec_driver_sql(statement).scalar_one() or 0))
 
 
+def follows_rows(connection: Connection) -> bool:
+    """Whether a row that comes in with a higher number moves what is numbered next."""
+    return not on_postgresql(connection)
+
+
+def pass_by_rows(connection: Connection, table: Table, last: int) -> None:
+    """A sequence does not look at the rows: those that somebody has numbered himself, further on up to `last`, would be
+    in the app's way."""
+    if on_postgresql(connection):
+        at = stands_at(connection, table)
+        column = quoted(table.key[0])
+        statement = f"SELECT max({column}) FROM {quoted(table.name)} WHERE {column} > ? AND {column} <= ?"  # noqa: S608 - the catalogue's own names, quoted
+        taken = run(connection, statement, (at, last)).scalar_one()
+        if taken is not None:
+            go_on_after(connection, table, int(taken))
+
+
 def go_on_after(connection: Connection, table: Table, number: int) -> None:
     """The next row gets the number after this one; never one before where the table stands."""
     if on_postgresql(connection):

@@ -41,7 +41,7 @@ from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.context import Context
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import Page, Record, canonical_key
+from backhaul.wire import Page, Record
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
 MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite: the app waits for about a second
@@ -65,6 +65,7 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
     while backfill.advance(database, now=clock.now(), made_up=True):
         context.check()
     offered = 0
+    arrived: set[str] = set()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
@@ -78,7 +79,9 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         refill.make_room(database, remote, page.records, now=clock.now())
         records += _take(database, remote, since, page, asked_at=asked_at, now=clock.now())
         context.progress({"done": page.position, "total": page.head})
+        arrived |= {record.table for record in page.records}
         if not page.more and not _recovering(database):
+            records += refetch.try_again(database, remote, arrived, now=clock.now())
             refill.refill(database, remote, now=clock.now())
             return Received(records=records, position=page.position, offered=offered)
 
@@ -140,8 +143,7 @@ def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_a
             return 0
         shapes = [one.table for one in tracked]
         touched, refused = _apply(connection, tracked, page, staged=bool(known.staged_cursor), now=now)
-        for record, reason in refused:
-            aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
+        aside.keep_all(connection, refused, now=now)
         blocks.turn(connection, shapes, now=now)
         outbox.forget_passed(connection, page.position)
         checkpoint.pulled(connection, page, since=known.cursor, now=now)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from backhaul.clock import Clock
 from backhaul.database import Database
@@ -26,25 +28,39 @@ from backhaul.replica.names import field_names
 from backhaul.replica.pull import pull
 from backhaul.replica.push import push
 from backhaul.statements import on_postgresql, quoted, run
-from backhaul.wire import Table, TableDigest, Value, from_plain
+from backhaul.wire import Table, TableDigest, Value, canonical_key, from_plain
 
 CHUNK = 2_000  # rows held at once
 _key = msgspec.json.Decoder(list[Value]).decode
 _fields = msgspec.json.Decoder(dict[str, Value]).decode
+NAMED = 10  # keys of rows that cannot be equal
 ROUNDS = 3  # a busy feed moves between the pull and the comparison; after these tries it is said so
+
+
+@dataclass(frozen=True)
+class Illegible:
+    """Rows that hold text which is no UTF-8. keys: of the first of them, as JSON."""
+
+    rows: int = 0
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One table on both sides. here, there: (count, fingerprint); None where that side does not know the table."""
+    """One table on both sides. here, there: (count, fingerprint); None where that side does not know the table.
+
+    not_utf8: the keys of rows whose text is no UTF-8 (the first of them, and how many there are): it cannot travel, so
+    such a row is never equal.
+    """
 
     table: str
     here: tuple[int, str] | None
     there: tuple[int, str] | None
+    not_utf8: Illegible = Illegible()
 
     @property
     def equal(self) -> bool:
-        return self.here == self.there
+        return self.here == self.there and not self.not_utf8.rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +95,10 @@ def compare(database: Database, remote: Remote, *, context: Context) -> Comparis
         tracked = [one.table for one in tables.checked(connection)]
         moving = _moving(connection, digest.position)
         here = {table.name: _digest(connection, table, there.get(table.name)) for table in tracked}
-    compared = [Compared(table=name, here=_pair(here[name]), there=_pair(there.get(name))) for name in sorted(here)]
+    compared = [
+        Compared(table=name, here=_pair(here[name][0]), there=_pair(there.get(name)), not_utf8=here[name][1])
+        for name in sorted(here)
+    ]
     return Comparison(tables=compared, moving=moving)
 
 
@@ -95,14 +114,50 @@ def _moving(connection: Connection, position: int) -> str | None:
     return None
 
 
-def _digest(connection: Connection, table: Table, there: TableDigest | None) -> TableDigest:
-    """Reckoned as the other side has reckoned its own: by the kinds that the scope has agreed on."""
+def _digest(connection: Connection, table: Table, there: TableDigest | None) -> tuple[TableDigest, Illegible]:
+    """Reckoned as the other side has reckoned its own: by the kinds that the scope has agreed on.
+
+    The driver stops at text that is no UTF-8; then all is read once more, with a mark for each such byte.
+    """
     kinds = there.kinds if there else {}
-    count, total = 0, 0
+    try:
+        return _summed(connection, table, kinds)
+    except OperationalError as error:
+        if on_postgresql(connection) or "decode" not in str(error.orig):
+            raise
+    driver: Any = connection.connection.dbapi_connection
+    plain = driver.text_factory
+    driver.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+    try:
+        return _summed(connection, table, kinds, marked=True)
+    finally:
+        driver.text_factory = plain
+
+
+def _summed(
+    connection: Connection, table: Table, kinds: dict[str, str], *, marked: bool = False
+) -> tuple[TableDigest, Illegible]:
+    """marked: what is no UTF-8 comes as lone surrogates, and is reckoned as its replacement."""
+    count, total, illegible, keys = 0, 0, 0, list[str]()
     for key, fields in _rows(connection, table):
-        total += row_hash(table.name, key, fields, kinds)
+        try:
+            total += row_hash(table.name, key, fields, kinds)
+        except UnicodeEncodeError:
+            if not marked:
+                raise
+            legible = [_legible(part) for part in key]
+            total += row_hash(table.name, legible, {name: _legible(said) for name, said in fields.items()}, kinds)
+            illegible += 1
+            keys += [canonical_key(legible)] if len(keys) < NAMED else []
         count += 1
-    return TableDigest(table=table.name, count=count, fingerprint=fingerprint([total]))
+    digest = TableDigest(table=table.name, count=count, fingerprint=fingerprint([total]))
+    return digest, Illegible(rows=illegible, keys=tuple(keys))
+
+
+def _legible(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _rows(connection: Connection, table: Table) -> Iterator[tuple[list[Any], dict[str, Any]]]:

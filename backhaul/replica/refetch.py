@@ -6,25 +6,24 @@ meanwhile: else the page may be newer, and the server is asked again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import apply, aside, blocks, checkpoint, conflicts, outbox, refill, rows, tables
-from backhaul.replica.misfit import Misfit
-from backhaul.wire import Record, Table, Value, canonical_key
+from backhaul.replica import apply, aside, blocks, checkpoint, conflicts, outbox, refill, tables
+from backhaul.wire import Record, Value, canonical_key
 
 Settled = TypeVar("Settled")
 
 AT_ONCE = 500  # records of one question
 TRIES = 20
+TURNS = 4  # questions about what was set aside, after a page
 
 
 def overtaken(database: Database, remote: Remote) -> int:
@@ -58,9 +57,32 @@ def set_aside(database: Database, remote: Remote, *, now: int) -> int:
     """Fetch records that were set aside, those first that were not tried for longest; returns how many fit now."""
     with database.reading() as connection:
         places = aside.longest_untried(connection, AT_ONCE)
-        since = checkpoint.read(connection).cursor
+    return _try_again(database, remote, places, now=now)
+
+
+def try_again(database: Database, remote: Remote, arrived: Collection[str], *, now: int) -> int:
+    """Fetch records that were set aside and may fit now that records of these tables have come: those of the same
+    tables, and of tables that refer to them. Of many, only the first: all have their turn in `set_aside`."""
+    with database.reading() as connection:
+        if not aside.count(connection):
+            return 0
+        tracked = [one.table for one in tables.all_tracked(connection)]
+    names = [table.name for table in tracked if {table.name, *(to.table for to in table.references)} & set(arrived)]
+    fitted, after = 0, ("", "")
+    for _ in range(TURNS):
+        with database.reading() as connection:
+            places = aside.of_tables(connection, names, after=after, limit=AT_ONCE)
+        if not places:
+            break
+        fitted, after = fitted + _try_again(database, remote, places, now=now), places[-1]
+    return fitted
+
+
+def _try_again(database: Database, remote: Remote, places: Sequence[tuple[str, str]], *, now: int) -> int:
     if not places:
         return 0
+    with database.reading() as connection:
+        since = checkpoint.read(connection).cursor
     keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
     there = _ask(remote, keys)
     there += _absent(keys, there)
@@ -72,32 +94,19 @@ def set_aside(database: Database, remote: Remote, *, now: int) -> int:
             return 0
         tracked = [one.table for one in tables.checked(connection)]
         held = [record for record in there if _must_wait(connection, record)]
-        for record in held:
-            aside.keep(connection, record.table, canonical_key(record.key), reason=aside.HELD, now=now)
         there = [record for record in there if record not in held]
-        fitted = sum(_fits(connection, tracked, record, known.position, now=now) for record in there)
+        refused = apply.lay_under_what_fits(connection, tracked, there, known.position)
+        refused += [(record, aside.HELD) for record in held]
+        aside.keep_all(connection, refused, now=now)
+        still = {(record.table, canonical_key(record.key)) for record, _ in refused}
+        aside.forget(connection, [place for place in places if place not in still])
         blocks.turn(connection, tracked, now=now)
-        return fitted
+        return len(places) - len(still)
 
 
 def _must_wait(connection: Connection, record: Record) -> bool:
     """The server does not have it, and has not judged yet what waits of it here, or a person has not."""
     return not record.version and bool(outbox.of_record(connection, record.table, canonical_key(record.key)))
-
-
-def _fits(connection: Connection, tracked: Sequence[Table], record: Record, position: int, *, now: int) -> bool:
-    key = canonical_key(record.key)
-    try:
-        with connection.begin_nested():
-            apply.lay_under(connection, tracked, [record], position)
-    except (DBAPIError, Misfit) as error:
-        reason = rows.refusal(error)
-        if reason is None:
-            raise
-        aside.keep(connection, record.table, key, reason=reason, now=now)
-        return False
-    aside.forget(connection, [(record.table, key)])
-    return True
 
 
 def lay_under(

@@ -47,6 +47,11 @@ class TablePlan:
         """The columns that are not the key."""
         return field_names(self.table)
 
+    @property
+    def size(self) -> int:
+        """How many rows it writes."""
+        return len(self.changed) + len(self.deleted) + sum(map(len, self.whole.values()))
+
 
 def write(connection: Connection, plans: Sequence[TablePlan]) -> None:
     """Deletes first: a row that took a deleted one's place must find it free. Parents before children, and gone after

@@ -26,6 +26,7 @@ FILES = {
     "status": "status",
     "why": "why",
     "parked": "parked",
+    "aside": "aside",
     "conflicts": "conflicts",
     "condition": "condition",
     "media": "media",

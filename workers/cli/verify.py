@@ -49,7 +49,13 @@ class _Undisturbed:
 
 def _shown(compared: Comparison) -> list[dict[str, Any]]:
     return [
-        {"table": one.table, "equal": one.equal, "here": _side(one.here), "there": _side(one.there)}
+        {
+            "table": one.table,
+            "equal": one.equal,
+            "here": _side(one.here),
+            "there": _side(one.there),
+            "not_utf8": {"rows": one.not_utf8.rows, "keys": one.not_utf8.keys},
+        }
         for one in compared.tables
     ]
 
@@ -63,6 +69,10 @@ def _say(compared: Comparison) -> None:
     for one in compared.tables:
         table.add_row(one.table, *_cells(one.here), *_cells(one.there), "equal" if one.equal else "DIFFERENT")
     say_table(table)
+    for one in compared.tables:
+        if one.not_utf8.rows:
+            named = ", ".join(one.not_utf8.keys)
+            print(f"{one.table}: {one.not_utf8.rows} rows hold text that is no UTF-8, and can never be equal: {named}")
     differing = [one.table for one in compared.tables if not one.equal]
     if differing:
         print(f"different: {', '.join(differing)}; backhaul reconcile --wait pulls, pushes and compares again")

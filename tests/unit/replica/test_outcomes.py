@@ -11,7 +11,7 @@ import pytest
 from backhaul.clock import stamp_milliseconds
 from backhaul.errors import Busy, Refused, Unreachable
 from backhaul.replica import checkpoint
-from backhaul.replica.reconcile import compare
+from backhaul.replica.reconcile import Illegible, compare
 from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.server.store import MOST_DRIFT_MS
 from backhaul.wire import Pushed, Result
@@ -292,3 +292,22 @@ def test_text_that_is_no_utf8_does_not_stop_what_comes_in(make: MakeReplica) -> 
     a.pull()
     assert a.app.execute("SELECT phone FROM customer").fetchall() == [("1",)]
     assert json.loads(a.parked()[0]["fields"]) == {"name": "\N{REPLACEMENT CHARACTER}A"}
+
+
+def test_rows_with_text_that_is_no_utf8_are_named_and_the_others_compared(make: MakeReplica) -> None:
+    a = make("a")
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada'), (2, 'Zoë')")
+    a.write("INSERT INTO customer (id, name) VALUES (3, CAST(x'ff41' AS TEXT))")
+    a.write("INSERT INTO invoice VALUES (1, 1, 5)")
+    a.sync()
+    a.write("DELETE FROM backhaul_outbox")
+    found = compare(a.database, a.remote, context=a.context)
+    assert not found.equal
+    compared = {one.table: one for one in found.tables}
+    assert compared["customer"].not_utf8 == Illegible(rows=1, keys=("[3]",))
+    assert compared["customer"].here is not None
+    assert compared["customer"].here[0] == 3
+    assert compared["invoice"].equal
+    a.write("DELETE FROM customer WHERE id = 3")
+    a.write("DELETE FROM backhaul_outbox")
+    assert compare(a.database, a.remote, context=a.context).equal
