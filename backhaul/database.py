@@ -20,6 +20,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from backhaul.errors import ConfigurationInvalid, DatabaseBusy, Refused
 
 BUSY_TIMEOUT_MS = 10_000
+PASSING = ("08", "40", "53", "57", "58")  # classes of PostgreSQL's errors that time heals: of connections, of
+# transactions that meet, of disk, memory and connections that are used up, of a server that stops or cannot read
 OLDEST_SQLITE = (3, 38)  # RETURNING, UPDATE FROM, and JSON functions
 FIND_TEXT = "correct that text in the app's own table; `SELECT hex(column)` shows its bytes"
 
@@ -113,6 +115,10 @@ def _translation(error: OperationalError) -> Exception:
         return DatabaseBusy("the database is locked by another program", hint="try again; find the long transaction")
     if "full" in said:
         return DatabaseBusy("the disk is full", hint="make room; nothing that was committed is lost")
+    if "disk I/O" in said:  # what SQLite says of a quota, or of a file that may not grow
+        return DatabaseBusy("the disk refuses to read or write", hint="look for a quota that is used up, or a bad disk")
+    if (getattr(error.orig, "sqlstate", None) or "")[:2] in PASSING:
+        return DatabaseBusy(f"the database cannot do this now: {said.splitlines()[0]}", hint="try again")
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return DatabaseBusy("the connection to the database was lost", hint="try again")
     return error

@@ -46,7 +46,6 @@ class Session:
         self._database = open_database(url)
         if self._database.sqlite:
             event.listen(self._database.engine, "connect", self._connected)
-        hooked = hooked and self._database.sqlite  # PostgreSQL knows by itself what belongs together
         self._hook = Hook(self._database.engine, lambda: None) if hooked else None
 
     def transact(self) -> Transaction:

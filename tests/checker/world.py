@@ -23,6 +23,7 @@ from backhaul.database import open_database
 from backhaul.remotes.http import HttpRemote
 from backhaul.replica import enrol
 from backhaul.replica.reconcile import compare
+from backhaul.replica.strategies import Rules
 from backhaul.server import auth
 from backhaul.server.settings import Settings
 from tests.checker import processes
@@ -55,7 +56,8 @@ class Member:
 class Plan:
     """urls: of the replicas' databases, each empty. apps: how many on each. pauses: between faults, in seconds.
 
-    shared: everyone writes every key; else each replica has its own.
+    shared: everyone writes every key, and the greatest value stands (`max`); else each replica has its own keys, and
+    the last write stands.
     """
 
     seed: int
@@ -205,9 +207,16 @@ class World:
         database = open_database(url)
         remote = HttpRemote(between.url)
         eventually(lambda: self._listens(remote), 20, "the server listens", pause=0.05)
-        home = str(self.folder)
         enrolled = enrol.enrol(
-            database, remote, code=self._code(), url=between.url, home=home, name=name, names=[], clock=SystemClock()
+            database,
+            remote,
+            code=self._code(),
+            url=between.url,
+            home=str(self.folder),
+            name=name,
+            names=[],
+            clock=SystemClock(),
+            rules=GREATEST if self.plan.shared else {},
         )
         remote.close()
         database.close()
@@ -281,7 +290,8 @@ WEATHER: dict[str, Rule] = {
     "answers cut off": truncated,
     "half of each answer": halved,
 }
-PAGES = [2_000]
+GREATEST = {"register": Rules(merge={"v": "max"})}
+PAGES = [2, 5, 2_000]
 BATCHES = [1, 4, 1_000]
 
 

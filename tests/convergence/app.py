@@ -5,21 +5,31 @@ Each value it writes is unlike every other, so that a value that is found can be
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from itertools import count
 from random import Random
 
 from backhaul.clock import Clock
+from backhaul.replica.strategies import Rules
 from tests.replicas import SHOP
 
-SCHEMA = SHOP + "CREATE TABLE tag (name TEXT PRIMARY KEY, colour TEXT, weight REAL, picture BLOB);"
+SCHEMA = (
+    SHOP
+    + """
+    CREATE TABLE tag (name TEXT PRIMARY KEY, colour TEXT, weight REAL, picture BLOB);
+    CREATE TABLE shelf (name TEXT PRIMARY KEY, stock INTEGER, labels TEXT, note TEXT, best INTEGER);
+"""
+)
+RULES = {"shelf": Rules(merge={"stock": "counter", "labels": "set", "note": "text", "best": "max"})}
 FIELDS = {
     "customer": ["name", "phone", "credit", "photo"],
     "invoice": ["customer_id", "total"],
     "line": ["what"],
     "tag": ["colour", "weight", "picture"],
 }
+TABLES = [*FIELDS, "shelf"]
 SHARED_KEYS = 6  # of generated keys and of names that any replica may take
 
 
@@ -64,6 +74,9 @@ class App:
             self._update_many,
             self._delete,
             self._delete_and_insert,
+            self._new_shelf,
+            self._change_shelf,
+            self._change_shelf,
         ]
 
     def _new_customer(self) -> None:
@@ -116,6 +129,29 @@ class App:
             where, key = self._where(table, row)
             self._execute(f"DELETE FROM {table} WHERE {where}", *key)
             self._execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
+
+    def _new_shelf(self) -> None:
+        name = f"shelf {self._random.randrange(2)}"
+        self._execute("INSERT OR IGNORE INTO shelf VALUES (?, 0, '[]', '', 0)", name)
+
+    def _change_shelf(self) -> None:
+        """Count, label, write and reach, on what all share; letters and labels are unlike all others."""
+        row = self._some_row("shelf")
+        if row is None:
+            return
+        name, _, labels, note, _ = row
+        self._execute("UPDATE shelf SET stock = stock + ? WHERE name = ?", self._random.randint(-3, 5), name)
+        if self._random.random() < 0.5:
+            here = set(json.loads(str(labels)))
+            gone = set(self._random.sample(sorted(here), 1)) if here and self._random.random() < 0.3 else set()
+            said = json.dumps(sorted(here - gone | {self._value("shelf", "label")}), separators=(",", ":"))
+            self._execute("UPDATE shelf SET labels = ? WHERE name = ?", said, name)
+        if self._random.random() < 0.5:
+            at = self._random.randint(0, len(str(note)))
+            letter = chr(0x4E00 + self._number * 2_000 + next(self._values))
+            self._execute("UPDATE shelf SET note = ? WHERE name = ?", f"{note}"[:at] + letter + f"{note}"[at:], name)
+        if self._random.random() < 0.5:
+            self._execute("UPDATE shelf SET best = ? WHERE name = ?", self._random.randrange(1_000), name)
 
     def _execute(self, statement: str, *parameters: object) -> None:
         self._connection.execute(statement, parameters)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -16,9 +16,10 @@ from typing import Any
 
 from backhaul.errors import Busy, Refused, Unreachable
 from backhaul.remotes.base import Remote
-from backhaul.wire import Digest, OutgoingOp, Page, Pushed, Record, Registered, Table
+from backhaul.wire import Block, Digest, OutgoingOp, Page, Pushed, Record, Registered, Table, Wanted
 
 Said = tuple[str, str, str, str]  # kind, table, key, fields: one change, however often it is sent
+MERGED = "shelf"  # the table of which changes say what was done, not what is there now
 POISON = b"poison"
 FINAL = ("applied", "rejected")
 
@@ -50,7 +51,7 @@ class Book:
 
     outcomes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by send seq: op id, first outcome
     applied: Counter[Said] = field(default_factory=Counter)
-    fields: list[tuple[str, str, str, dict[str, Any]]] = field(default_factory=list)  # hlc, table, key, fields
+    merged: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # of MERGED, what was applied: key, fields
 
     def enter(self, ops: Sequence[OutgoingOp], reply: Pushed) -> None:
         for op, result in zip(ops, reply.results, strict=True):
@@ -63,9 +64,16 @@ class Book:
                     self._applied(op)
 
     def _applied(self, op: OutgoingOp) -> None:
-        said = json.loads(bytes(op.fields)) if op.fields else {}
-        key = bytes(op.key).decode()
-        self.applied[(op.kind, op.table, key, json.dumps(said, sort_keys=True))] += 1
+        text, key = bytes(op.fields).decode() if op.fields else None, bytes(op.key).decode()
+        self.applied[said(op.kind, op.table, key, text)] += 1
+        if op.table == MERGED and text:
+            self.merged.append((key, json.loads(text)))
+
+
+def said(kind: str, table: str, key: str, fields: str | None) -> Said:
+    """A change as it can be told from others: of MERGED by its columns alone, for their values are not sent as such."""
+    members = json.loads(fields or "{}")
+    return kind, table, key, json.dumps(sorted(members) if table == MERGED else members, sort_keys=True)
 
 
 class Network:
@@ -108,8 +116,22 @@ class Network:
         self._on_the_way_back()
         return found
 
-    def register(self, code: str, tables: Sequence[Table], name: str) -> Registered:
-        return self._remote.register(code, tables, name)
+    @property
+    def signed_in_as(self) -> str | None:
+        return self._remote.signed_in_as
+
+    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
+        return self._remote.register(code, tables, name, was=was, nonce=nonce)
+
+    def succeed(self, was: str) -> Registered:
+        self._on_the_way()
+        return self._remote.succeed(was)
+
+    def blocks(self, wanted: Mapping[str, Wanted]) -> list[Block]:
+        self._on_the_way()
+        found = self._remote.blocks(wanted)
+        self._on_the_way_back()
+        return found
 
     def declare(self, tables: Sequence[Table]) -> list[Table]:
         return self._remote.declare(tables)

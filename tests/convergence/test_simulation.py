@@ -32,6 +32,7 @@ def simulate(folder: Path, seed: int, steps: int = STEPS) -> None:
             world.check_nothing_is_lost_or_doubled()
             world.check_all_are_equal_to_the_server()
             world.check_every_value_was_written()
+            world.check_what_is_merged()
         finally:
             world.close()
 

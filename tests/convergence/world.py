@@ -20,8 +20,8 @@ from backhaul.database import open_database
 from backhaul.errors import TryLater, Unknown
 from backhaul.replica import enrol, parked
 from backhaul.replica.reconcile import compare
-from tests.convergence.app import FIELDS, SCHEMA, App
-from tests.convergence.network import Killed, Network, Said, Weather
+from tests.convergence.app import FIELDS, RULES, SCHEMA, TABLES, App
+from tests.convergence.network import MERGED, Killed, Network, Said, Weather, said
 from tests.convergence.servers import Server
 from tests.replicas import MovedClock, Replica
 
@@ -58,14 +58,17 @@ class Branch:
     page: int
     captured: Counter[Said] = field(default_factory=Counter)
     given_up: dict[str, Said] = field(default_factory=dict)
+    letters: set[str] = field(default_factory=set)  # those that its app has put into notes
     looked_at: int = 0
 
     def note_captured(self) -> None:
         """Enter what the outbox holds that is new, before it can be sent."""
         statement = "SELECT id, kind, table_name, key, fields FROM backhaul_outbox WHERE id > ? AND kind <> 'void'"
-        for number, *said in self.replica.app.execute(statement, (self.looked_at,)).fetchall():
+        for number, *change in self.replica.app.execute(statement, (self.looked_at,)).fetchall():
             self.looked_at = number
-            self.captured[_said(*said)] += 1
+            self.captured[said(*change)] += 1
+            if change[1] == MERGED:
+                self.letters |= _letters(change[3])
 
     def skip_captured(self) -> None:
         """What is new in the outbox is not the app's doing: retried changes, and numbers filled with nothing."""
@@ -75,10 +78,10 @@ class Branch:
 
     def parked(self) -> dict[str, Said]:
         rows = self.replica.parked()
-        return {row["op_id"]: _said(row["kind"], row["table_name"], row["key"], row["fields"]) for row in rows}
+        return {row["op_id"]: said(row["kind"], row["table_name"], row["key"], row["fields"]) for row in rows}
 
     def rows(self) -> Rows:
-        return {table: {_key(table, row): row for row in self.replica.rows(table)} for table in FIELDS}
+        return {table: {_key(table, row): row for row in self.replica.rows(table)} for table in TABLES}
 
 
 class World:
@@ -148,14 +151,34 @@ class World:
             (table, key, name, json.dumps(value))
             for branch in self.branches
             for (_, table, key, fields) in branch.network.book.applied
+            if table != MERGED
             for name, value in json.loads(fields).items()
         }
-        names = {table: [row[1] for row in self._columns(table)] for table in FIELDS}
+        names = {table: [row[1] for row in self._columns(table)] for table in TABLES}
         for table, rows in self.branches[0].rows().items():
             for key, row in rows.items():
                 for name, value in zip(names[table], row, strict=True):
-                    if name in FIELDS[table]:
+                    if name in FIELDS.get(table, []):
                         assert (table, key, name, json.dumps(_wire(value))) in written
+
+    def check_what_is_merged(self) -> None:
+        """Each increment that was accepted counts once; a label that was put and never cut is there; the greatest
+        number stands; and each letter that was not given up is there once."""
+        merged = [one for branch in self.branches for one in branch.network.book.merged]
+        rows = self.branches[0].rows()[MERGED]
+        for key, (_, stock, labels, _, best) in rows.items():
+            said = [fields for of, fields in merged if of == key]
+            assert stock == sum(fields["stock"]["add"] for fields in said if isinstance(fields.get("stock"), dict))
+            changes = [fields["labels"] for fields in said if isinstance(fields.get("labels"), dict)]
+            put = {label for change in changes for label in change.get("put", [])}
+            cut = {label for change in changes for label in change.get("cut", [])}
+            assert put - cut <= set(json.loads(labels)) <= put
+            assert best == max([fields["best"] for fields in said if "best" in fields])
+        written = "".join(note for _, _, _, note, _ in rows.values())
+        assert len(written) == len(set(written))
+        for branch in self.branches:
+            if not any(table == MERGED for _, table, _, _ in branch.given_up.values()):
+                assert branch.letters <= set(written)
 
     # -------------------------------------------------------------------------------------------- what happens
 
@@ -253,12 +276,14 @@ def _replica(path: Path, network: Network, code: str, clock: Clock) -> Replica:
         connection.execute("PRAGMA synchronous = OFF")  # no power fails here
 
     home = str(path.parent)
-    enrol.enrol(database, network, code=code, url="memory:", home=home, name=path.stem, names=[], clock=clock)
+    enrol.enrol(
+        database, network, code=code, url="memory:", home=home, name=path.stem, names=[], clock=clock, rules=RULES
+    )
     return Replica(database=database, remote=network, path=path, app=app, clock=clock)
 
 
 def _state(branch: Branch) -> object:
-    known = branch.replica.app.execute("SELECT position, cursor FROM backhaul_replica").fetchone()
+    known = branch.replica.app.execute("SELECT position, recovering FROM backhaul_replica").fetchone()
     return known, branch.replica.states(), branch.rows()
 
 
@@ -269,8 +294,9 @@ def _surviving() -> Iterator[None]:
         yield
 
 
-def _said(kind: str, table: str, key: str, fields: str | None) -> Said:
-    return kind, table, key, json.dumps(json.loads(fields or "{}"), sort_keys=True)
+def _letters(fields: str | None) -> set[str]:
+    note = json.loads(fields or "{}").get("note")
+    return set(note["now"]) - set(note["was"]) if isinstance(note, dict) else set()
 
 
 def _key(table: str, row: tuple[Any, ...]) -> str:

@@ -312,7 +312,7 @@ FAULTS: Sequence[Fault] = [
     Fault(name="a push dies as it waits", strikes=_journey_dies("push")),
     Fault(name="a pull dies as it waits", strikes=_journey_dies("pull")),
     Fault(name="the replica's database is full", strikes=_replica_is_full, sqlite=True),
-    Fault(name="the replica meets its quota", strikes=_replica_meets_its_quota, sqlite=True, known=True),
+    Fault(name="the replica meets its quota", strikes=_replica_meets_its_quota, sqlite=True),
     Fault(name="the server is put back", strikes=_server_is_put_back, known=True),
     Fault(name="the server is put back and goes on", strikes=_server_is_put_back_and_goes_on, known=True),
     Fault(name="the replica is put back", strikes=_replica_is_put_back),
