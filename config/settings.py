@@ -82,6 +82,7 @@ class Sync(Section):
     pull_flex: Duration = 0
     reconcile_every: Duration = 12 * 3_600_000
     reconcile_flex: Duration = 3_600_000
+    on_reset: Literal["recover", "discard"] = "recover"
 
 
 class Retry(Section):

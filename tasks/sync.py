@@ -33,7 +33,13 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
             task,
             context,
             lambda remote: push.push(
-                context.database, remote, clock=context.clock, context=context, retry=policy, alone=True
+                context.database,
+                remote,
+                clock=context.clock,
+                context=context,
+                retry=policy,
+                alone=True,
+                on_reset=settings_of(task).sync.on_reset,
             ),
         )
         acked = sent.acked
@@ -56,7 +62,15 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
     def body(context: Context) -> dict[str, Any]:
         nonlocal offered
         received = _renewing(
-            task, context, lambda remote: pull.pull(context.database, remote, clock=context.clock, context=context)
+            task,
+            context,
+            lambda remote: pull.pull(
+                context.database,
+                remote,
+                clock=context.clock,
+                context=context,
+                on_reset=settings_of(task).sync.on_reset,
+            ),
         )
         offered = received.offered
         return {"records": received.records, "position": received.position}

@@ -617,6 +617,12 @@ def forget_overtaken(connection: Connection, ids: Sequence[int]) -> None:
     connection.execute(text(statement), [{"id": one} for one in ids])
 
 
+def give_up(connection: Connection) -> None:
+    """pending, parked -> gone: an operator wants the server's state after a long absence, whatever waits. What was sent
+    may have arrived, and is settled as always."""
+    connection.execute(text("DELETE FROM backhaul_outbox WHERE state = 'pending' OR state = 'parked'"))
+
+
 # ------------------------------------------------------------------------------------------------ parked -> ...
 
 

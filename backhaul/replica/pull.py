@@ -41,6 +41,7 @@ from backhaul.replica.apart import apart
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.catchup import catch_up
 from backhaul.replica.context import Context
+from backhaul.replica.recover import OnReset
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
 from backhaul.wire import Page, Record
@@ -59,8 +60,19 @@ class Received:
     offered: int = 0
 
 
-def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int = PAGE) -> Received:
-    """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
+def pull(
+    database: Database,
+    remote: Remote,
+    *,
+    clock: Clock,
+    context: Context,
+    limit: int = PAGE,
+    on_reset: OnReset = "recover",
+) -> Received:
+    """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
+
+    on_reset: what becomes of what waits when this replica was away for too long (see recover.py).
+    """
     recover.be_oneself(database, remote)
     _check_hold(database, clock.now())
     refetch.contested(database, remote)
@@ -75,7 +87,7 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         records, offered = records + swept, offered + found
         since = _cursor(database)
         asked_at = clock.now()
-        page = _page(database, remote, since, limit)
+        page = _page(database, remote, since, limit, on_reset)
         if page is None:
             continue
         refill.make_room(database, remote, page.records, now=clock.now())
@@ -117,7 +129,7 @@ def _cursor(database: Database) -> str:
         return checkpoint.read(connection).fetched
 
 
-def _page(database: Database, remote: Remote, since: str, limit: int) -> Page | None:
+def _page(database: Database, remote: Remote, since: str, limit: int, on_reset: OnReset) -> Page | None:
     """None when the server does not know the cursor any more, and a recovery has begun."""
     try:
         return remote.pull(since, limit)
@@ -126,7 +138,7 @@ def _page(database: Database, remote: Remote, since: str, limit: int) -> Page | 
             recover.begin_restored(database, refusal, since=since)
         elif refusal.problem == "cursor-expired" and since:
             # What waits in the outbox stays; everything the server has comes again, and is laid under it.
-            recover.begin_anew(database)
+            recover.begin_anew(database, on_reset=on_reset)
         else:
             raise
     return None

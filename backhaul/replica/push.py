@@ -41,6 +41,7 @@ from backhaul.replica import (
 )
 from backhaul.replica.context import Context
 from backhaul.replica.outbox import Change
+from backhaul.replica.recover import OnReset
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
 from backhaul.wire import OutgoingOp, Pushed, Result, problem_name
@@ -69,6 +70,7 @@ def push(
     batch: int = BATCH,
     retry: Backoff = RETRY,
     alone: bool = False,
+    on_reset: OnReset = "recover",
 ) -> Sent:
     """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
@@ -97,7 +99,7 @@ def push(
             if heals <= HEALS and recover.heal_push(database, remote, refusal):
                 continue
             if refusal.problem == "cursor-expired" and heals <= HEALS:  # first hear what is gone
-                pull.pull(database, remote, clock=clock, context=context)
+                pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
                 continue
             if refusal.status not in TOO_MUCH_OR_WRONG:
                 raise

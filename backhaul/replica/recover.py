@@ -18,14 +18,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sqlalchemy import Connection
 
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import blocks, checkpoint, renumbering, stage, tables
+from backhaul.replica import blocks, checkpoint, outbox, renumbering, stage, tables
 from backhaul.telemetry import emit
 from backhaul.wire import Page, Registered
+
+OnReset = Literal["recover", "discard"]
 
 
 def be_oneself(database: Database, remote: Remote) -> None:
@@ -58,11 +62,13 @@ def heal_push(database: Database, remote: Remote, refusal: Refused) -> bool:
     return False
 
 
-def begin_anew(database: Database) -> None:
-    """Pull everything, and delete what did not come."""
+def begin_anew(database: Database, *, on_reset: OnReset = "recover") -> None:
+    """Pull everything, and delete what did not come. What waits stays, unless it was said to discard it."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         if checkpoint.read(connection).recovering not in ("late", "sweep"):
+            if on_reset == "discard":
+                outbox.give_up(connection)
             _pull_anew(connection)
     emit("replica.recovering", because="cursor-expired")
 

@@ -81,8 +81,11 @@ def _offer_all(database: Database, *, clock: Clock, context: Context) -> int:
     offered = 0
     with database.reading() as connection:
         known = checkpoint.read(connection)
+        behind = tables.not_fetched(connection)
         for one in tables.checked(connection):
-            found = _differences(connection, one.table, known)
+            if behind.get(one.table.name) == ():
+                continue  # nothing of it has come yet
+            found = _differences(connection, one.table, known, unknown=behind.get(one.table.name, ()))
             while some := list(islice(found, AT_ONCE)):
                 context.check()
                 offered += _offer(database, one.table.name, some, known, now=clock.now())
@@ -103,9 +106,12 @@ def _offer(database: Database, table: str, offers: Sequence[Offer], known: check
         return renumbering.offer(connection, table, offers, hlc=known.common_hlc, now=now)
 
 
-def _differences(connection: Connection, table: Table, known: checkpoint.Checkpoint) -> Iterator[Offer]:
-    """What the server has lost of a table."""
-    plain = [name for name in field_names(table) if table.merge.get(name, "").partition(":")[0] not in DELTAS]
+def _differences(
+    connection: Connection, table: Table, known: checkpoint.Checkpoint, *, unknown: Sequence[str]
+) -> Iterator[Offer]:
+    """What the server has lost of a table. unknown: columns whose values have not come yet."""
+    names = [name for name in field_names(table) if name not in unknown]
+    plain = [name for name in names if table.merge.get(name, "").partition(":")[0] not in DELTAS]
     key, fields = row_expressions(connection, table, "held")
     here = f"""
         SELECT {key}, {fields}, stage.record FROM {quoted(table.name)} AS held
@@ -114,7 +120,8 @@ def _differences(connection: Connection, table: Table, known: checkpoint.Checkpo
     with run(connection, here, (table.name,), stream=True) as rows:
         for row in rows:
             held, said, staged = tuple(row)
-            yield from _lost(held, _fields(said), msgspec.json.decode(staged, type=Record) if staged else None, plain)
+            here_now = {name: value for name, value in _fields(said).items() if name in names}
+            yield from _lost(held, here_now, msgspec.json.decode(staged, type=Record) if staged else None, plain)
     there = f"""
         SELECT key FROM backhaul_stage
         WHERE table_name = ? AND deleted = 0 AND version <= ?

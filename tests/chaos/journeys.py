@@ -68,6 +68,9 @@ def _store(job: dict[str, Any]) -> StoreRemote:
 
 JOURNEYS: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
     "push": _push,
+    "fork": _push,
+    "late": _pull,
+    "restored": _pull,
     "refusal": _push,
     "unsendable": _push_at_once,
     "backfill": _push,

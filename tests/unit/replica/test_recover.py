@@ -293,6 +293,30 @@ def test_a_device_that_comes_too_late_hears_what_is_gone_and_offers_what_waits(
     assert b.app.execute("SELECT count(*) FROM backhaul_stage").fetchone() == (0,)
 
 
+def test_what_waits_on_a_late_device_is_given_up_where_that_was_said(server: MemoryServer, make: MakeReplica) -> None:
+    clock = MovedClock(server.clock.now())
+    server.clock = clock
+    a, b = (make(name) for name in "ab")
+    for remote in (a.remote, b.remote):
+        remote._clock = clock  # type: ignore[attr-defined]
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'gone'), (2, 'lives')")
+    settle(a, b)
+    a.write("DELETE FROM customer WHERE id = 1")
+    a.sync()
+    clock.moment += DAY
+    a.write("INSERT INTO customer (id, name) VALUES (4, 'new')")
+    a.sync()
+    clock.moment += 100 * DAY
+    settle(a)
+    server.store.purge(clock.moment)
+    b.write("UPDATE customer SET phone = 'given up' WHERE id <= 2")
+    b.write("INSERT INTO customer (id, name) VALUES (9, 'given up')")
+    b.pull(on_reset="discard")
+    settle(b, a)
+    assert b.outbox() == []
+    assert a.rows("customer") == b.rows("customer") == [(2, "lives", None, None, None), (4, "new", None, None, None)]
+
+
 def test_a_revoked_replica_may_sign_in_again(server: MemoryServer, make: MakeReplica) -> None:
     a = make("a")
     a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
