@@ -131,10 +131,14 @@ def _cursor(database: Database) -> str:
 
 def _page(database: Database, remote: Remote, since: str, limit: int, on_reset: OnReset) -> Page | None:
     """None when the server does not know the cursor any more, and a recovery has begun."""
+    with database.reading() as connection:
+        known = checkpoint.read(connection)
     try:
-        return remote.pull(since, limit)
+        return remote.pull(since, limit, sent=known.last_send_seq)
     except Refused as refusal:
-        if refusal.problem == "server-restored" and refusal.cursor:
+        if refusal.problem == "replica-forked":
+            recover.heal_pull(database, remote, known)
+        elif refusal.problem == "server-restored" and refusal.cursor:
             recover.begin_restored(database, refusal, since=since)
         elif refusal.problem == "cursor-expired" and since:
             # What waits in the outbox stays; everything the server has comes again, and is laid under it.

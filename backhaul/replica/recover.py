@@ -62,6 +62,15 @@ def heal_push(database: Database, remote: Remote, refusal: Refused) -> bool:
     return False
 
 
+def heal_pull(database: Database, remote: Remote, known: checkpoint.Checkpoint) -> None:
+    """The server has outcomes of numbers that this database had not given out when it asked: unless it has done so
+    meanwhile, another one has. known: as it was when it asked."""
+    with database.reading() as connection:
+        now = checkpoint.read(connection)
+    if (now.replica, now.last_send_seq) == (known.replica, known.last_send_seq):
+        _become_successor(database, remote, known.replica)
+
+
 def begin_anew(database: Database, *, on_reset: OnReset = "recover") -> None:
     """Pull everything, and delete what did not come. What waits stays, unless it was said to discard it."""
     with database.writing() as connection:

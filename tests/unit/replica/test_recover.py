@@ -108,6 +108,18 @@ def test_what_was_sent_after_the_backup_takes_effect_once(
     assert a.outbox() == []
 
 
+def test_a_database_put_back_gets_its_own_later_rows_without_a_new_write(make: MakeReplica, backup: Backup) -> None:
+    a = make("a")
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
+    a.sync()
+    saved = backup(a)
+    a.write("INSERT INTO customer (id, name) VALUES (2, 'Bob')")
+    a.sync()
+    put_back(a, saved)
+    settle(a)
+    assert [row[0] for row in a.rows("customer")] == [1, 2]
+
+
 def test_two_copies_of_a_database_go_on_apart(server: MemoryServer, make: MakeReplica, backup: Backup) -> None:
     a, b = make("a"), make("b")
     a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada'), (2, 'Bob')")
