@@ -101,6 +101,10 @@ tracked = Table(
     Column("backfill", Text, CheckConstraint("backfill IN ('pending', 'done')", name="backfill"), nullable=False),
     Column("backfill_after", Text),  # JSON: the key of the last row sent to the outbox
     Column("backfill_rows", BigInteger, nullable=False, server_default="0"),
+    Column("behind", Text),  # JSON: columns whose values are still to be fetched; []: the whole table; NULL: none
+    Column("behind_cursor", Text, nullable=False, server_default=""),  # how far that is
+    Column("suspect", Text),  # JSON: columns that were edited unseen, perhaps; NULL: none
+    Column("suspect_after", Text),  # JSON: the key of the last row that was looked at
     Column(
         "fresh", Integer, nullable=False, server_default="1"
     ),  # 0: renewed, so its rows may be ones that were pulled
@@ -466,6 +470,7 @@ server_replica = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("declared", Text, nullable=False, server_default="{}"),  # JSON: {table: [column]}, as it says them
 )
 
 # The outcomes of ops: kept for 30 days (server/outcomes.py).

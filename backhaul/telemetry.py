@@ -62,6 +62,9 @@ CATALOGUE = {
     "blocks.failed": Event(
         WARNING, "no numbers for keys could be had, asked again later: {error}", "backhaul_blocks_failed_total"
     ),
+    "pull.caught_up": Event(
+        INFO, "pull: {records} records for what is new here in {table}", "backhaul_pull_caught_up_total"
+    ),
     "queue.opened": Event(INFO, "queue {queue} is open", "backhaul_gate_opened_total"),
     "queue.closed": Event(INFO, "queue {queue} is closed: {reason}", "backhaul_gate_closed_total"),
     "broker.started": Event(INFO, "the broker runs at {address}", "backhaul_broker_started_total"),
@@ -73,6 +76,9 @@ CATALOGUE = {
     "upload.parked": Event(WARNING, "upload {upload}: parked: {reason}", "backhaul_media_uploads_parked_total"),
     "capture.renewed": Event(INFO, "the triggers of {tables} tables were made anew", "backhaul_capture_renewed_total"),
     "server.op_failed": Event(ERROR, "op {op} is refused: {error} in {place}", "backhaul_server_ops_failed_total"),
+    "capture.made_up_for": Event(
+        WARNING, "{changes} edits of {table} were made while it had no triggers", "backhaul_capture_made_up_for_total"
+    ),
     "leader.taken": Event(INFO, "{owner} leads the beats", "backhaul_leader_taken_total"),
     "leader.lost": Event(WARNING, "{owner} leads the beats no longer", "backhaul_leader_lost_total"),
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -109,6 +110,18 @@ class Table(Struct, forbid_unknown_fields=True):
 def strategy_name(said: str) -> str:
     """`custom` of `custom:module:function`; the others are their names."""
     return said.partition(":")[0]
+
+
+def newest_names(renamed: Mapping[str, str]) -> dict[str, str]:
+    """For each old name of a column, the newest one: a column may have been renamed several times."""
+    found = {}
+    for old in renamed:
+        name, seen = old, {old}
+        while name in renamed and renamed[name] not in seen:
+            name = renamed[name]
+            seen.add(name)
+        found[old] = name
+    return found
 
 
 class Registration(Struct, forbid_unknown_fields=True):

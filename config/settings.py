@@ -120,11 +120,13 @@ class Media(Section):
 class TableSection(Section):
     """How one table's concurrent edits are merged. merge: one strategy for all columns, or column -> strategy, where
     `*` stands for those that are not named. aggregate: the table that this one's records are parts of. keys: how its
-    keys come about, where `init` would choose another way."""
+    keys come about, where `init` would choose another way. renamed: old column -> new, for columns that had another
+    name when they were last synced."""
 
     merge: dict[str, Strategy] = Field(default_factory=dict)
     deletes: Deletes | None = None
     aggregate: str = ""
+    renamed: dict[str, str] = Field(default_factory=dict)
     keys: KeyKind | None = None
 
     @field_validator("merge", mode="before")
@@ -134,7 +136,9 @@ class TableSection(Section):
 
     @property
     def rules(self) -> Rules:
-        return Rules(merge=self.merge, deletes=self.deletes, aggregate=self.aggregate, keys=self.keys)
+        return Rules(
+            merge=self.merge, deletes=self.deletes, aggregate=self.aggregate, keys=self.keys, renamed=self.renamed
+        )
 
 
 class WorkSection(Section):

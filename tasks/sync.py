@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from celery import Task
 
 from backhaul.clock import SystemClock
-from backhaul.errors import Refused
+from backhaul.errors import Refused, TableAltered
+from backhaul.remotes.base import Remote
 from backhaul.replica import outbox, pull, push, reconcile
+from backhaul.replica.enrol import renew_if_harmless
 from backhaul.replica.reconcile import Comparison
 from backhaul.work import ledger
 from backhaul.work.run import Context, Settled
 from config import retry
 from tasks import process
 from tasks.base import named, ring, ring_what_is_left, run_work, settings_of, told
+
+Done = TypeVar("Done")
 
 
 @named("backhaul.push")
@@ -23,14 +28,13 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
 
     def body(context: Context) -> dict[str, Any]:
         nonlocal acked
-        settings = settings_of(task)
-        sent = push.push(
-            context.database,
-            process.remote(settings),
-            clock=context.clock,
-            context=context,
-            retry=retry.policy(settings, "push"),
-            alone=True,
+        policy = retry.policy(settings_of(task), "push")
+        sent = _renewing(
+            task,
+            context,
+            lambda remote: push.push(
+                context.database, remote, clock=context.clock, context=context, retry=policy, alone=True
+            ),
         )
         acked = sent.acked
         return {"acked": sent.acked, "parked": sent.parked}
@@ -48,7 +52,9 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
 @named("backhaul.pull")
 def pull_changes(task: Task, work_id: str, generation: int) -> str:
     def body(context: Context) -> dict[str, Any]:
-        received = pull.pull(context.database, process.remote(settings_of(task)), clock=context.clock, context=context)
+        received = _renewing(
+            task, context, lambda remote: pull.pull(context.database, remote, clock=context.clock, context=context)
+        )
         return {"records": received.records, "position": received.position}
 
     settled = run_work(task, work_id, generation, body)
@@ -67,6 +73,19 @@ def reconcile_tables(task: Task, work_id: str, generation: int) -> str:
     settled = run_work(task, work_id, generation, body)
     ring_what_is_left(task, settled)
     return told(settled)
+
+
+def _renewing(task: Task, context: Context, journey: Callable[[Remote], Done]) -> Done:
+    """The journey; and once more, after tables have grown that need no person to be synced as they are now."""
+    settings = settings_of(task)
+    remote = process.remote(settings)
+    try:
+        return journey(remote)
+    except TableAltered:
+        rules = {name: section.rules for name, section in settings.tables.items()}
+        if not renew_if_harmless(context.database, remote, rules=rules):
+            raise
+        return journey(remote)
 
 
 def _judged(comparison: Comparison) -> dict[str, Any]:

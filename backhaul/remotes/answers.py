@@ -34,6 +34,9 @@ LONGEST_WAIT_MS = 3_600_000  # whatever a server asks for, it is asked again aft
 LONGEST_DETAIL = 500  # characters of a server's text that we repeat
 TOO_EARLY = 425
 TOO_LARGE = 413
+HINTS = {
+    "schema-conflict": "make the table here as the others have it, or sync it under another name; nothing was changed",
+}
 BUSY = (429, 503)
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)  # the last: thousands of brackets
 
@@ -143,6 +146,7 @@ def _refusal(answer: Answer) -> BackhaulError:
         said = f"{answer.origin} refuses: {said}"
         return Refused(
             said,
+            hint=HINTS.get(name),
             problem=name,
             status=answer.status,
             due=problem.due,

@@ -39,6 +39,9 @@ class Remote(Protocol):
     def pull(self, cursor: str, limit: int) -> Page:
         """The records that changed since the cursor ("" is the beginning), oldest first, groups whole."""
 
+    def catch_up(self, cursor: str, limit: int, table: str, columns: Sequence[str]) -> Page:
+        """As `pull`, but of one table alone, and of nothing but these columns, unless there are none."""
+
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
         """The records of these (table, key), whole, as they are now; those the server never had are left out."""
 

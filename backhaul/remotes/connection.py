@@ -72,7 +72,7 @@ class Connection:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | list[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
     ) -> Answer:
@@ -93,7 +93,7 @@ class Connection:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None,
+        query: Mapping[str, str | list[str]] | None,
         headers: Mapping[str, str] | None,
         body: Body,
     ) -> Answer:

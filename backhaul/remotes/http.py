@@ -82,10 +82,16 @@ class HttpRemote:
         return self._ask("POST", "/v1/push", OutgoingPush(ops=list(ops)), Pushed)
 
     def pull(self, cursor: str, limit: int) -> Page:
+        return self._page({"cursor": cursor}, limit)
+
+    def catch_up(self, cursor: str, limit: int, table: str, columns: Sequence[str]) -> Page:
+        return self._page({"cursor": cursor, "table": table, "column": list(columns)}, limit)
+
+    def _page(self, wanted: Mapping[str, str | list[str]], limit: int) -> Page:
         """A page that is too large is asked for again, smaller, and so are those after it."""
         while True:
             asked = min(limit, self._most_records)
-            query = {"cursor": cursor, "limit": str(asked)}
+            query = {**wanted, "limit": str(asked)}
             try:
                 return message(self._connection.exchange("GET", "/v1/pull", query=query), Page)
             except AnswerTooLarge:

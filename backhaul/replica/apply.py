@@ -22,8 +22,9 @@ from backhaul.replica import checkpoint, conflicts, outbox, overlay
 from backhaul.replica import rows as app_rows
 from backhaul.replica.fitting import Fitting, Refused
 from backhaul.replica.rows import Row, TablePlan
+from backhaul.replica.upgrades import reworded
 from backhaul.statements import as_bytes, members
-from backhaul.wire import Record, Table, Tagged, Value, canonical_key, to_plain
+from backhaul.wire import Record, Table, Tagged, Value, canonical_key, newest_names, to_plain
 
 DELETED = frozenset({"*"})  # in place of field names: the whole record is withheld
 
@@ -76,7 +77,7 @@ def _plans_under(
     plans = []
     for table in tables:
         ours = {canonical_key(record.key): record for record in records if record.table == table.name}
-        over = _unsettled(connection, table.name, list(ours), position)
+        over = _unsettled(connection, table, list(ours), position)
         plan = TablePlan(table=table)
         kept: list[tuple[Record, frozenset[str]]] = []
         for key, record in ours.items():
@@ -119,7 +120,7 @@ def _laid_over(table: Table, record: Record, changes: Sequence[Row]) -> Record |
 
 
 def _planned(connection: Connection, table: Table, records: Sequence[Record], position: int) -> TablePlan:
-    over = _unsettled(connection, table.name, [canonical_key(record.key) for record in records], position)
+    over = _unsettled(connection, table, [canonical_key(record.key) for record in records], position)
     if over:
         outbox.told(connection, table.name, list(over), position)
     plan = TablePlan(table=table)
@@ -149,7 +150,7 @@ def _withheld(changes: Sequence[Row]) -> frozenset[str]:
     return withheld
 
 
-def _unsettled(connection: Connection, table: str, keys: Sequence[str], position: int) -> dict[str, list[Row]]:
+def _unsettled(connection: Connection, table: Table, keys: Sequence[str], position: int) -> dict[str, list[Row]]:
     """The changes of these records that the feed does not include at this position: kind and fields (as bytes), by
     key, oldest first."""
     statement = f"""
@@ -158,10 +159,11 @@ def _unsettled(connection: Connection, table: str, keys: Sequence[str], position
           AND (state IN ('pending', 'sent', 'parked', 'conflict') OR state = 'acked' AND version > :position)
         ORDER BY id
     """  # noqa: S608 - the parts are constants
-    values = {"table": table, "keys": msgspec.json.encode(keys).decode(), "position": position}
+    values = {"table": table.name, "keys": msgspec.json.encode(keys).decode(), "position": position}
+    names = newest_names(table.renamed)  # what was sent under an old name is about the column that has the new one
     found: dict[str, list[Row]] = {}
     for key, kind, fields in connection.execute(text(statement), values):
-        found.setdefault(key, []).append((kind, fields))
+        found.setdefault(key, []).append((kind, reworded(fields, names) if names and fields else fields))
     return found
 
 

@@ -54,7 +54,7 @@ def _enqueue(connection: Connection, tracked: Tracked, *, now: int, batch: int) 
     table = tracked.table
     key = ", ".join(quoted(column) for column in table.key)
     after = key_values(connection, table, tracked.backfill_after) if tracked.backfill_after else ()
-    beyond = f"WHERE ({key}) > ({_key_places(connection, table)})" if after else ""
+    beyond = f"WHERE ({key}) > ({key_places(connection, table)})" if after else ""
     json_key, json_fields = row_expressions(connection, table, "batch")
     # Not through text(): the generated JSON literals are full of colons, which it would take for parameters.
     statement = f"""
@@ -77,7 +77,7 @@ def _enqueue(connection: Connection, tracked: Tracked, *, now: int, batch: int) 
     return int(rows)
 
 
-def _key_places(connection: Connection, table: Table) -> str:
+def key_places(connection: Connection, table: Table) -> str:
     if not on_postgresql(connection):
         return ", ".join("?" * len(table.key))
     types = column_types(table)

@@ -61,6 +61,18 @@ def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     return {table: blake2b("\n".join(said).encode(), digest_size=16).hexdigest() for table, said in parts.items()}
 
 
+def is_installed(connection: Connection, name: str) -> bool:
+    """Whether all triggers of ours are on the table: a table that was copied, dropped and renamed has lost them."""
+    if on_postgresql(connection):
+        return capture_postgresql.is_installed(connection, name)
+    statement = """
+        SELECT name FROM sqlite_master
+        WHERE type = 'trigger' AND tbl_name = :name AND name LIKE 'backhaul\\_%' ESCAPE '\\'
+    """
+    there = {found for (found,) in connection.execute(text(statement), {"name": name})}
+    return there >= {_trigger_name(event, name) for event in EVENTS}
+
+
 def row_expressions(connection: Connection, table: Table, row: str) -> tuple[str, str]:
     """SQL for the JSON of a row's key and of its fields, as the triggers write them, in this transaction."""
     if on_postgresql(connection):

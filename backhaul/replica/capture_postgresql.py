@@ -83,6 +83,12 @@ def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     return {table: blake2b("\n".join(said).encode(), digest_size=16).hexdigest() for table, said in parts.items()}
 
 
+def is_installed(connection: Connection, name: str) -> bool:
+    """Whether all triggers of ours are on the table."""
+    statement = "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(:name)) AND tgname = ANY(:names)"
+    return len(connection.execute(text(statement), {"name": name, "names": list(TRIGGERS)}).all()) == len(TRIGGERS)
+
+
 def spell_exactly(connection: Connection) -> None:
     """For this transaction: values are written as the triggers write them."""
     said = ", ".join(f"set_config({literal(name)}, {literal(value)}, true)" for name, value in SPELLING.items())

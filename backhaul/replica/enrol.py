@@ -8,7 +8,7 @@ so that a database is a replica or is none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, inspect
 
@@ -17,8 +17,9 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import capture, checkpoint, numbering, refill, strategies, tables
+from backhaul.replica import capture, checkpoint, numbering, refill, strategies, tables, upgrades
 from backhaul.replica.inspection import find_tables
+from backhaul.replica.names import field_names
 from backhaul.replica.strategies import Rules
 from backhaul.telemetry import emit
 from backhaul.wire import Registered, Table
@@ -37,9 +38,13 @@ class Enrolled:
 
 @dataclass(frozen=True, kw_only=True)
 class Renewed:
-    """tables: those whose triggers were made anew, and whose rows are sent (again, harmlessly)."""
+    """tables: those whose triggers were made anew. gone: those that are in the database no more. renamed, new: columns,
+    as TABLE.COLUMN."""
 
     tables: list[str]
+    gone: list[str] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
 
 
 def enrol(
@@ -85,26 +90,69 @@ def renew(
     """Bring capture up to date with the tables as they are now and as the scope has agreed on them, and track the named
     ones too.
 
-    Tells the server first. Rows of what was altered go to the backfill again, and the next pull starts from the
-    beginning, because the server may have fields that had no column here until now.
+    Tells the server first. What waits is brought to the new shape; for columns and tables that are new here, the next
+    pull fetches what the server has of them, and the backfill sends what is here (older than anything there).
     """
     migrations.upgrade_replica(database)
     with database.reading() as connection:
         checkpoint.read(connection)
         tracked = tables.all_tracked(connection)
         known = {one.table.name: one.table for one in tracked}
+        gone = known.keys() - set(inspect(connection).get_table_names())
         stale = set(tables.altered(connection, tracked)) | (set(names) - known.keys())
-        found, _ = wanted_tables(connection, sorted(known.keys() | set(names)), rules or {})
+        found, _ = wanted_tables(connection, sorted((known.keys() - gone) | set(names)), rules or {})
     found = strategies.agreed(found, remote.declare(found), database.engine.dialect.name)
     stale |= {table.name for table in found if known.get(table.name) != table}
-    if not stale:
+    if not stale and not gone:
         return Renewed(tables=[])
+    renewed = Renewed(tables=sorted(stale - gone), gone=sorted(gone))
     with database.writing() as connection:
         checkpoint.hold(connection)
-        _track(connection, [table for table in found if table.name in stale])
-        checkpoint.pull_from_the_beginning(connection)
+        for name in gone:
+            tables.untrack(connection, name)
+        for table in found:
+            if table.name in stale:
+                _renew(connection, known.get(table.name), table, renewed)
     emit("capture.renewed", tables=len(stale))
-    return Renewed(tables=sorted(stale))
+    return renewed
+
+
+def renew_if_harmless(database: Database, remote: Remote, *, rules: Mapping[str, Rules] | None = None) -> bool:
+    """The same without a person, where tables have only grown and none has lost its triggers: a column was added.
+
+    Whatever else was done to a table, `init` is to be run by somebody who knows why. Raises what `renew` raises.
+    """
+    with database.reading() as connection:
+        tracked = {one.table.name: one.table for one in tables.all_tracked(connection)}
+        altered = tables.altered(connection, tables.all_tracked(connection))
+        present = set(inspect(connection).get_table_names())
+        if not altered or not present.issuperset(altered):
+            return False
+        if not all(capture.is_installed(connection, name) for name in altered):
+            return False
+        found, _ = find_tables(connection, altered)
+    if not all(upgrades.is_harmless(tracked[table.name], table) for table in found):
+        return False
+    renew(database, remote, rules=rules)
+    return True
+
+
+def _renew(connection: Connection, before: Table | None, table: Table, renewed: Renewed) -> None:
+    """Track the table as it is now; before: as it was tracked."""
+    if before is None:
+        tables.track(connection, table, capture.install(connection, table))
+        tables.fall_behind(connection, table.name, [])
+        return
+    new, lost = upgrades.new_columns(before, table), not capture.is_installed(connection, table.name)
+    upgrades.upgrade(connection, before, table)
+    tables.track(connection, table, capture.install(connection, table), again=bool(new))
+    if lost:  # somebody may have written meanwhile, and nobody has seen it
+        tables.doubt(connection, table.name, [name for name in field_names(table) if name not in new])
+    if new or lost:
+        tables.fall_behind(connection, table.name, [] if lost else new)
+    old = {column.name for column in before.columns}
+    renewed.renamed.extend(f"{table.name}.{name}" for was, name in table.renamed.items() if was in old)
+    renewed.new.extend(f"{table.name}.{name}" for name in new)
 
 
 def wanted_tables(

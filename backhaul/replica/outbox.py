@@ -16,7 +16,7 @@ was fetched (see pull.py). While it is `sent`, its version is how far the feed h
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -505,6 +505,49 @@ def park_group(connection: Connection, first: int, *, reason: str, detail: str, 
           AND (id = :first OR id > :first AND group_id = (SELECT group_id FROM backhaul_outbox WHERE id = :first))
     """  # noqa: S608 - one of two constants
     connection.execute(text(statement), {"first": first, "reason": reason, "detail": detail, "now": now})
+
+
+def found(connection: Connection, table: str, changes: Sequence[tuple[str, str, str]], *, now: int) -> None:
+    """The app's changes that no trigger has seen; from now on they are like any other. changes: key, kind, fields."""
+    statement = """
+        INSERT INTO backhaul_outbox (table_name, key, kind, fields, captured_at, seen_hlc, base)
+        SELECT ?, ?, ?, ?, ?, seen_hlc, position FROM backhaul_replica
+    """
+    if changes:
+        run(connection, statement, [(table, *change, now) for change in changes])
+
+
+def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[list[tuple[int, bytes]]]:
+    """Id and fields of the changes of a table that were not sent, or are parked, in chunks."""
+    statement = f"""
+        SELECT id, {as_bytes(connection, "fields")} AS fields FROM backhaul_outbox
+        WHERE table_name = :table AND (state = 'pending' OR state = 'parked') AND fields IS NOT NULL AND id > :after
+        ORDER BY id LIMIT :chunk
+    """  # noqa: S608 - the part is a constant
+    after = 0
+    while rows := connection.execute(text(statement), {"table": table, "after": after, "chunk": chunk}).all():
+        yield [(row.id, bytes(row.fields)) for row in rows]
+        after = rows[-1].id
+
+
+def reword(connection: Connection, changes: Sequence[tuple[int, bytes]]) -> None:
+    """pending, parked: they say the same of columns that have other names now. changes: id, fields."""
+    statement = "UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND (state = 'pending' OR state = 'parked')"
+    together = """
+        UPDATE backhaul_outbox SET fields = given.fields
+        FROM unnest(CAST(? AS text[]), CAST(? AS bigint[])) AS given (fields, id)
+        WHERE backhaul_outbox.id = given.id AND (state = 'pending' OR state = 'parked')
+    """
+    rows = [(fields.decode(), one) for one, fields in changes if fields.isascii() or _is_utf8(fields)]
+    run_together(connection, statement, rows, together=together)
+
+
+def _is_utf8(said: bytes) -> bool:
+    try:
+        said.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def park_pending(connection: Connection, found: Mapping[int, str], *, reason: str, now: int) -> None:

@@ -31,11 +31,13 @@ from backhaul.replica import (
     refetch,
     refill,
     stage,
+    suspicion,
     sweep,
     tables,
 )
 from backhaul.replica.apart import apart
 from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.catchup import catch_up
 from backhaul.replica.context import Context
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
@@ -75,6 +77,8 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
         if not page.more and not _recovering(database):
             records += refetch.try_again(database, remote, arrived, now=clock.now())
             refill.refill(database, remote, now=clock.now())
+            suspicion.settle(database, remote, clock=clock, context=context)
+            records += catch_up(database, remote, clock=clock, context=context, limit=limit)
             return Received(records=records, position=page.position)
 
 

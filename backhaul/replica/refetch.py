@@ -47,8 +47,8 @@ def contested(database: Database, remote: Remote) -> int:
     if not places:
         return 0
     keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
-    there = _ask(remote, keys)
-    there += _absent(keys, there)
+    there = ask(remote, keys)
+    there += never_were(keys, there)
     with database.writing() as connection:
         return conflicts.hear(connection, there)
 
@@ -84,8 +84,8 @@ def _try_again(database: Database, remote: Remote, places: Sequence[tuple[str, s
     with database.reading() as connection:
         since = checkpoint.read(connection).cursor
     keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
-    there = _ask(remote, keys)
-    there += _absent(keys, there)
+    there = ask(remote, keys)
+    there += never_were(keys, there)
     refill.make_room(database, remote, there, now=now)
     with database.writing() as connection:
         checkpoint.hold(connection)
@@ -128,9 +128,9 @@ def lay_under(
     for _ in range(TRIES):
         with database.reading() as connection:
             since = checkpoint.read(connection).cursor
-        there = [record for at in range(0, len(keys), AT_ONCE) for record in _ask(remote, keys[at : at + AT_ONCE])]
+        there = [record for at in range(0, len(keys), AT_ONCE) for record in ask(remote, keys[at : at + AT_ONCE])]
         if absent == "delete":
-            there += _absent(keys, there)
+            there += never_were(keys, there)
         with database.writing() as connection:
             checkpoint.hold(connection)
             tracked = [one.table for one in tables.checked(connection)]
@@ -145,17 +145,19 @@ def lay_under(
     raise TryLater("changes of the server keep coming in between", hint="try again")
 
 
-def _ask(remote: Remote, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
+def ask(remote: Remote, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
+    """The records, in as many answers as it takes."""
     try:
         return remote.records(keys)
     except Refused as refusal:
         if refusal.problem != "answer-too-large" or len(keys) == 1:
             raise
         half = len(keys) // 2
-        return _ask(remote, keys[:half]) + _ask(remote, keys[half:])
+        return ask(remote, keys[:half]) + ask(remote, keys[half:])
 
 
-def _absent(keys: Sequence[tuple[str, list[Any]]], there: Sequence[Record]) -> list[Record]:
+def never_were(keys: Sequence[tuple[str, list[Any]]], there: Sequence[Record]) -> list[Record]:
+    """The others of these keys, as records that never were."""
     found = {(record.table, canonical_key(record.key)) for record in there}
     return [
         Record(table=table, key=key, version=0, deleted=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from backhaul.errors import TableUnfit, TableUnknown
-from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Table, strategy_name
+from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Table, newest_names, strategy_name
 
 EVERY = "*"  # in place of a column: the strategy of those that are not named
 CHOICE = ", ".join(sorted(STRATEGIES - {"custom"})) + " or custom:MODULE:FUNCTION"
@@ -23,11 +23,13 @@ TEXTS = ("CHAR", "CLOB", "TEXT", "STRING")
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What the settings say of one table. merge: column (or `*`) -> strategy. Empty: not said."""
+    """What the settings say of one table. merge: column (or `*`) -> strategy. renamed: old column -> new. Empty: not
+    said."""
 
     merge: Mapping[str, str] = field(default_factory=dict)
     deletes: Deletes | None = None
     aggregate: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict)
     keys: KeyKind | None = None
 
 
@@ -69,7 +71,22 @@ def _ruled(table: Table, rules: Rules, dialect: str) -> Table:
         merge={name: said for name, said in merge.items() if said != "lww"},
         deletes=rules.deletes or table.deletes,
         aggregate=rules.aggregate,
+        renamed=_renamed(table, rules.renamed),
     )
+
+
+def _renamed(table: Table, renamed: Mapping[str, str]) -> dict[str, str]:
+    """Raises TableUnfit for a renaming that the table does not show."""
+    columns = {column.name for column in table.columns}
+    newest = newest_names(renamed)
+    for old in renamed:
+        if old in columns or newest[old] not in columns:
+            why = f"{table.name} has no column {newest[old]!r} that was {old!r} before"
+            if old in columns:
+                why = f"{table.name} has a column {old!r}, which is said to have another name now"
+            hint = 'renamed = {OLD = "NEW"} names a column as it was and as it is now'
+            raise _at(TableUnfit(why, hint=hint), table.name, "renamed", old)
+    return {old: newest[old] for old in renamed}
 
 
 def _agreed(table: Table, told: Table, dialect: str) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,6 +13,7 @@ from backhaul.replica import capture
 from backhaul.statements import quoted, run
 from backhaul.wire import Table, Value
 
+_names = msgspec.json.Decoder(list[str]).decode
 _keys = msgspec.json.Decoder(list[Value]).decode
 
 
@@ -29,22 +30,109 @@ class Tracked:
     fresh: bool
 
 
-def track(connection: Connection, table: Table, shape: str) -> None:
-    """Track the table from now on; the rows that it has are the backfill's, for a new one and for an altered one."""
+@dataclass(frozen=True, kw_only=True)
+class Behind:
+    """What the server has and this replica has not asked for yet. columns: none means the whole table."""
+
+    table: str
+    columns: tuple[str, ...]
+    cursor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A table that was without triggers for a while. after: the key of the last row that was looked at."""
+
+    table: str
+    columns: tuple[str, ...]
+    after: list[Value] | None
+
+
+def track(connection: Connection, table: Table, shape: str, *, again: bool = True) -> None:
+    """Track the table from now on; the rows that it has are the backfill's. again: also if they have been before."""
     statement = """
         INSERT INTO backhaul_table (name, definition, shape, backfill) VALUES (:name, :definition, :shape, :backfill)
         ON CONFLICT (name) DO UPDATE
-        SET definition = excluded.definition, shape = excluded.shape, backfill = excluded.backfill,
-            backfill_after = NULL, backfill_rows = 0, fresh = 0
+        SET definition = excluded.definition, shape = excluded.shape, fresh = 0,
+            backfill = CASE WHEN :again = 1 THEN excluded.backfill ELSE backhaul_table.backfill END,
+            backfill_after = CASE WHEN :again = 1 THEN NULL ELSE backhaul_table.backfill_after END,
+            backfill_rows = CASE WHEN :again = 1 THEN 0 ELSE backhaul_table.backfill_rows END
     """
     rows = f"SELECT EXISTS (SELECT 1 FROM {quoted(table.name)})"  # noqa: S608 - the catalogue's own name, quoted
     values = {
         "name": table.name,
         "definition": msgspec.json.encode(table).decode(),
         "shape": shape,
+        "again": int(again),
         "backfill": "pending" if run(connection, rows).scalar_one() else "done",
     }
     connection.execute(text(statement), values)
+
+
+def untrack(connection: Connection, name: str) -> None:
+    """The table is gone; what of it waits goes out all the same."""
+    connection.execute(text("DELETE FROM backhaul_table WHERE name = :name"), {"name": name})
+
+
+def doubt(connection: Connection, name: str, columns: Sequence[str]) -> None:
+    """Rows may have been edited unseen, in these columns; they are looked at from the beginning."""
+    statement = "UPDATE backhaul_table SET suspect = :columns, suspect_after = NULL WHERE name = :name"
+    connection.execute(text(statement), {"name": name, "columns": msgspec.json.encode(list(columns)).decode()})
+
+
+def suspect(connection: Connection) -> Suspect | None:
+    """What is to be looked at next."""
+    statement = """
+        SELECT name, suspect, suspect_after FROM backhaul_table WHERE suspect IS NOT NULL ORDER BY name LIMIT 1
+    """
+    row = connection.execute(text(statement)).first()
+    if row is None:
+        return None
+    after = None if row.suspect_after is None else _keys(row.suspect_after)
+    return Suspect(table=row.name, columns=tuple(_names(row.suspect)), after=after)
+
+
+def cleared_to(connection: Connection, suspect: Suspect, key: str) -> None:
+    """key: JSON."""
+    statement = "UPDATE backhaul_table SET suspect_after = :key WHERE name = :name AND suspect IS NOT NULL"
+    connection.execute(text(statement), {"name": suspect.table, "key": key})
+
+
+def cleared(connection: Connection, suspect: Suspect) -> None:
+    statement = "UPDATE backhaul_table SET suspect = NULL, suspect_after = NULL WHERE name = :name"
+    connection.execute(text(statement), {"name": suspect.table})
+
+
+def fall_behind(connection: Connection, name: str, columns: Sequence[str]) -> None:
+    """These columns (none: the whole table) are new here; what was to be fetched before stays to be fetched."""
+    known = connection.execute(text("SELECT behind FROM backhaul_table WHERE name = :name"), {"name": name}).scalar()
+    before = None if known is None else _names(known)
+    wanted = [] if before == [] or not columns else sorted({*(before or []), *columns})
+    statement = "UPDATE backhaul_table SET behind = :behind, behind_cursor = '' WHERE name = :name"
+    connection.execute(text(statement), {"name": name, "behind": msgspec.json.encode(wanted).decode()})
+
+
+def behind(connection: Connection) -> Behind | None:
+    """What is to be fetched next."""
+    statement = """
+        SELECT name, behind, behind_cursor FROM backhaul_table WHERE behind IS NOT NULL ORDER BY name LIMIT 1
+    """
+    row = connection.execute(text(statement)).first()
+    if row is None:
+        return None
+    return Behind(table=row.name, columns=tuple(_names(row.behind)), cursor=row.behind_cursor)
+
+
+def caught_up_to(connection: Connection, behind: Behind, cursor: str) -> None:
+    statement = "UPDATE backhaul_table SET behind_cursor = :to WHERE name = :name AND behind_cursor = :since"
+    connection.execute(text(statement), {"name": behind.table, "since": behind.cursor, "to": cursor})
+
+
+def caught_up(connection: Connection, behind: Behind) -> None:
+    statement = """
+        UPDATE backhaul_table SET behind = NULL, behind_cursor = '' WHERE name = :name AND behind_cursor = :since
+    """
+    connection.execute(text(statement), {"name": behind.table, "since": behind.cursor})
 
 
 def all_tracked(connection: Connection) -> list[Tracked]:

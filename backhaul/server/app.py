@@ -30,6 +30,7 @@ from backhaul.errors import DatabaseBusy, Refused
 from backhaul.merge import Functions
 from backhaul.server import auth, exchange, tus
 from backhaul.server.auth import Replica
+from backhaul.server.feed import Part
 from backhaul.server.intake import Intake
 from backhaul.server.media import COLLECTION, Media
 from backhaul.server.problems import refusal
@@ -164,7 +165,7 @@ class Api:
         return exchange.answer(request, made, 201)
 
     def _declare(self, request: Request, replica: Replica, raw: bytes) -> Response:
-        agreed = self._store.declare(replica.scope, exchange.message(request, raw, Tables).tables)
+        agreed = self._store.declare(replica.scope, exchange.message(request, raw, Tables).tables, replica.id)
         return exchange.answer(request, Tables(tables=agreed))
 
     def _push(self, request: Request, replica: Replica, raw: bytes) -> Response:
@@ -172,19 +173,19 @@ class Api:
         return exchange.answer(request, self._store.push(replica, push.ops, self._clock.now()))
 
     def _pull(self, request: Request, replica: Replica) -> Response:
-        cursor = request.query_params.get("cursor", "")
-        return exchange.answer(request, self._store.pull(replica, cursor, _limit(request), self._clock.now()))
+        cursor, part = request.query_params.get("cursor", ""), _part(request)
+        return exchange.answer(request, self._store.pull(replica, cursor, _limit(request), self._clock.now(), part))
 
     def _records(self, request: Request, replica: Replica, raw: bytes) -> Response:
         keys = exchange.message(request, raw, Keys)
-        return exchange.answer(request, self._store.records(replica.scope, keys.keys))
+        return exchange.answer(request, self._store.records(replica.scope, keys.keys, replica.id))
 
     def _blocks(self, request: Request, replica: Replica, raw: bytes) -> Response:
         wanted = exchange.message(request, raw, BlocksWanted).tables
         return exchange.answer(request, self._store.blocks(replica, wanted, self._clock.now()))
 
     def _digest(self, request: Request, replica: Replica) -> Response:
-        return exchange.answer(request, self._store.digest(replica.scope, self._clock.now()))
+        return exchange.answer(request, self._store.digest(replica.scope, self._clock.now(), replica.id))
 
 
 class Spoken:
@@ -205,6 +206,13 @@ class Spoken:
         await self._app(scope, receive, sending)
 
 
+def _part(request: Request) -> Part | None:
+    table, columns = request.query_params.get("table", ""), request.query_params.getlist("column")
+    if columns and not table:
+        raise refusal("malformed", "a column is one of a table: say which")
+    return Part(table=table, columns=frozenset(columns)) if table else None
+
+
 def _limit(request: Request) -> int:
     said = request.query_params.get("limit", str(MOST_PAGE))
     if not (said.isascii() and said.isdigit() and int(said[:9]) > 0):
@@ -221,7 +229,8 @@ async def _busy(_request: Request, _error: Any) -> Response:
 
 
 async def _http(_request: Request, error: Any) -> Response:
-    return exchange.failed(BY_STATUS.get(error.status_code, "malformed"), status=error.status_code)
+    name = BY_STATUS.get(error.status_code, "malformed")
+    return exchange.failed(name, status=error.status_code, headers=error.headers)
 
 
 async def _failed(_request: Request, _error: Any) -> Response:

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, RowMapping, text
 
 from backhaul.errors import Misused
 from backhaul.merge import Functions
-from backhaul.server import scopes, tables
+from backhaul.server import names, scopes, tables
 from backhaul.server.problems import refusal
-from backhaul.wire import Registered, Registration
+from backhaul.wire import Registered, Registration, newest_names
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # without I, L, O and U
 GROUPS, GROUP = 4, 5
@@ -60,7 +60,22 @@ def register(
     name = registration.name[:LONGEST_NAME].replace("\0", "")
     was = _known(connection, registration.was, scope)
     token = _make(connection, replica, scope, name, was, now)
-    return Registered(replica=replica, token=token, scope=scope, now=now, tables=agreed, succeeds=was)
+    declared = names.declared(registration.tables)
+    declare(connection, replica, declared)
+    spoken = names.speech({table.name: newest_names(table.renamed) for table in agreed}, declared)
+    told = [names.told_table(table, spoken) for table in agreed]
+    return Registered(replica=replica, token=token, scope=scope, now=now, tables=told, succeeds=was)
+
+
+def declare(connection: Connection, replica: str, declared: str) -> None:
+    """What the replica calls its tables and columns, from now on: JSON, {table: [column]}."""
+    statement = "UPDATE server_replica SET declared = :declared WHERE replica = :replica"
+    connection.execute(text(statement), {"replica": replica, "declared": declared})
+
+
+def declared(connection: Connection, replica: str) -> str:
+    statement = "SELECT declared FROM server_replica WHERE replica = :replica"
+    return str(connection.execute(text(statement), {"replica": replica}).scalar_one_or_none() or "{}")
 
 
 def succeed(connection: Connection, asker: Replica, was: str, now: int) -> Registered:
@@ -74,6 +89,7 @@ def succeed(connection: Connection, asker: Replica, was: str, now: int) -> Regis
     statement = "SELECT name FROM server_replica WHERE replica = :replica"
     name = str(connection.execute(text(statement), {"replica": was or asker.id}).scalar_one())
     token = _make(connection, replica, asker.scope, name, was or asker.id, now)
+    declare(connection, replica, declared(connection, was or asker.id))
     return Registered(replica=replica, token=token, scope=asker.scope, now=now, succeeds=was or asker.id)
 
 

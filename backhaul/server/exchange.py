@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from backhaul.errors import Refused
+from backhaul.server.doubles import has_double
 from backhaul.server.problems import of_refusal, problem, refusal
 from backhaul.wire import MOST_BODY, MOST_OPS, MOST_WIRE, PROTOCOL, PROTOCOL_HEADER, Problem, compress, encode, inflate
 
@@ -71,11 +73,14 @@ def message(request: Request, raw: bytes, kind: type[Message]) -> Message:
     """The message in a body. Raises Refused: `malformed`, `batch-too-large`, and those of `wire.inflate`."""
     plain = inflate(raw, request.headers.get("Content-Encoding"))
     try:
-        return msgspec.json.decode(plain, type=kind)
+        read = msgspec.json.decode(plain, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         if _holds_too_much(plain):
             raise refusal("batch-too-large", f"a request may hold {MOST_OPS}") from error
         raise refusal("malformed", str(error)[:500]) from error
+    if has_double(plain, read):
+        raise refusal("malformed", "an object names a member twice")
+    return read
 
 
 def answer(request: Request, value: Any, status: int = 200) -> Response:
@@ -87,9 +92,12 @@ def answer(request: Request, value: Any, status: int = 200) -> Response:
     return Response(packed, status, headers, "application/json")
 
 
-def failed(name: str, detail: str = "", *, status: int | None = None) -> Response:
-    """A problem from the catalogue. status: when the framework has found another one than the catalogue says."""
-    return _response(problem(name, detail, limit=LIMITS.get(name)), status, HEADERS.get(name, {}))
+def failed(
+    name: str, detail: str = "", *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A problem from the catalogue. status, headers: what the framework has found beside it."""
+    told = HEADERS.get(name, {}) | dict(headers or {})
+    return _response(problem(name, detail, limit=LIMITS.get(name)), status, told)
 
 
 def refused(error: Refused) -> Response:

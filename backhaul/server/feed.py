@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Row
 from backhaul.clock import stamp_to_text
 from backhaul.digest import fingerprint, row_hash
 from backhaul.errors import Refused
-from backhaul.server import cursors, records, scopes, tables
+from backhaul.server import cursors, names, records, scopes, tables
+from backhaul.server.names import Speech
 from backhaul.server.problems import refusal
 from backhaul.wire import MOST_OPS, MOST_PAGE, Digest, TableDigest, canonical_key
 
@@ -51,6 +52,13 @@ class OutgoingPage(Struct):
     now: int
 
 
+class Part(Struct, frozen=True, kw_only=True):
+    """What a round is about, when it is not about everything: one table, or some columns of it."""
+
+    table: str
+    columns: frozenset[str] = frozenset()
+
+
 class Heard(NamedTuple):
     """position: up to which the replica has everything; below zero at the beginning. forgotten: up to which the server
     remembers no deletion."""
@@ -60,7 +68,14 @@ class Heard(NamedTuple):
 
 
 def pull(
-    connection: Connection, secret: bytes, scope: str, replica: str, cursor: str, limit: int, now: int
+    connection: Connection,
+    secret: bytes,
+    scope: str,
+    replica: str,
+    cursor: str,
+    limit: int,
+    now: int,
+    part: Part | None = None,
 ) -> tuple[OutgoingPage, Heard]:
     """The next page after the cursor. Raises Refused `cursor-expired`, and `server-restored` with the cursor of the
     last position that the server and the replica have in common.
@@ -74,8 +89,10 @@ def pull(
         _check_is_young(place, known)
         _check_is_of_this_past(connection, secret, scope, place, known, now)
     limit = min(limit, MOST_PAGE)
-    page = _Page(place.floor, replica)
-    with closing(records.since(connection, scope, place.start, limit + MOST_OPS + 1)) as rows:
+    page = _Page(place.floor, replica, part.columns if part else frozenset())
+    with closing(
+        records.since(connection, scope, place.start, limit + MOST_OPS + 1, part.table if part else "")
+    ) as rows:
         start = page.fill(rows, limit)
     outgoing = OutgoingPage(
         records=page.records,
@@ -101,19 +118,20 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
     return found
 
 
-def digest(connection: Connection, scope: str, now: int) -> Digest:
-    """Count and fingerprint of the live records of every table."""
+def digest(connection: Connection, scope: str, now: int, spoken: Speech | None = None) -> Digest:
+    """Count and fingerprint of the live records of every table. spoken: what the asking replica calls columns."""
     position = scopes.head(connection, scope).position
-    shapes = tables.shapes(connection, scope)
+    shapes, spoken = tables.shapes(connection, scope), spoken or {}
+    kinds = {name: names.under(shape.kinds, spoken.get(name, {})) for name, shape in shapes.items()}
     sums = dict.fromkeys(shapes, (0, 0))
     for row in records.alive(connection, scope):
         count, total = sums[row.table_name]
-        kinds = shapes[row.table_name].kinds
-        hashed = row_hash(row.table_name, _any(row.key), _any(row.fields), kinds)
+        fields = names.under(_any(row.fields), spoken.get(row.table_name, {}))
+        hashed = row_hash(row.table_name, _any(row.key), fields, kinds[row.table_name])
         sums[row.table_name] = count + 1, total + hashed
     return Digest(
         tables=[
-            TableDigest(table=name, count=count, fingerprint=fingerprint([total]), kinds=dict(shapes[name].kinds))
+            TableDigest(table=name, count=count, fingerprint=fingerprint([total]), kinds={**kinds[name]})
             for name, (count, total) in sums.items()
         ],
         position=position,
@@ -122,9 +140,13 @@ def digest(connection: Connection, scope: str, now: int) -> Digest:
 
 
 class _Page:
-    """The records of one page, for a replica that has seen everything up to the floor."""
+    """The records of one page, for a replica that has seen everything up to the floor.
 
-    def __init__(self, floor: int, replica: str) -> None:
+    columns: nothing but these, of live records.
+    """
+
+    def __init__(self, floor: int, replica: str, columns: frozenset[str] = frozenset()) -> None:
+        self.columns = columns
         self.floor = floor
         self.replica = replica
         self.records: list[OutgoingRecord] = []
@@ -148,7 +170,12 @@ class _Page:
         if self.floor != cursors.BEGINNING and _is_own(row, self.replica, self.floor):
             return
         self.hlc = max(self.hlc, row.hlc, *(stamp[0] for stamp in records.stamps_of(row).values()))
-        self.records.append(_outgoing(row, self.floor))
+        record = _outgoing(row, self.floor)
+        if self.columns:
+            fields = _raw_fields(record.fields) if isinstance(record.fields, Raw) else record.fields
+            record.whole, record.fields = False, {name: fields[name] for name in self.columns if name in fields}
+        if record.fields or not self.columns:
+            self.records.append(record)
 
 
 def _is_own(row: Row[Any], replica: str, floor: int) -> bool:

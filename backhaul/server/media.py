@@ -12,12 +12,14 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Message, Receive, Scope, Send
 
 from backhaul.errors import Refused
-from backhaul.server import tus
+from backhaul.server import exchange, tus
 from backhaul.server.auth import Replica
 from backhaul.server.files import Tail
 from backhaul.server.intake import Intake
@@ -29,6 +31,7 @@ from backhaul.server.uploads import Upload
 COLLECTION = "/v1/media"
 COMMIT_EVERY = 16 * 2**20  # bytes of a chunk without a checksum: what a crash can cost
 ALL_METHODS = ["OPTIONS", "HEAD", "PATCH", "DELETE", "POST"]
+KEPT = ("content-range",)  # of the headers that the framework gives to a refusal
 
 Authenticate = Callable[[Request], Awaitable[Replica]]
 
@@ -78,7 +81,7 @@ class Media:
         """The whole content, or ranges of it (RFC 9110, 14); HEAD asks whether it is here."""
         replica = await self._authenticate(request)
         found = await run_in_threadpool(self._intake.content, replica, request.path_params["hash"])
-        return FileResponse(
+        return _Content(
             self._intake.files.content(replica.scope, found.sha256),
             media_type=found.media_type,
             filename=found.name or found.sha256,
@@ -170,6 +173,26 @@ class Media:
             "Tus-Checksum-Algorithm": ",".join(tus.ALGORITHMS),
         }
         return Response(status_code=204, headers=headers)
+
+
+class _Content(FileResponse):
+    """A file, whose refusals of a range are problems like all others."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused: dict[int, Response] = {}
+
+        async def sending(message: Message) -> None:
+            status = message.get("status", 200) if message["type"] == "http.response.start" else 0
+            if status in (400, 416):
+                headers = {name: value for name, value in Headers(raw=message["headers"]).items() if name in KEPT}
+                name = "range-unsatisfiable" if status == 416 else "malformed"
+                refused[status] = exchange.failed(name, "the Range cannot be served", headers=headers)
+            if not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, sending)
+        for response in refused.values():
+            await response(scope, receive, send)
 
 
 def _method(request: Request) -> str:

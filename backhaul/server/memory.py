@@ -18,6 +18,7 @@ from backhaul.errors import Refused, SignInRequired
 from backhaul.merge import Functions, State
 from backhaul.schema import server_metadata
 from backhaul.server import auth, records
+from backhaul.server.feed import Part
 from backhaul.server.records import Place
 from backhaul.server.store import ServerDatabase, Store, identify
 from backhaul.wire import (
@@ -95,7 +96,7 @@ class StoreRemote:
         return _sent(made, Registered)
 
     def declare(self, tables: Sequence[Table]) -> list[Table]:
-        return _sent(self.store.declare(self._asker.scope, tables), list[Table])
+        return _sent(self.store.declare(self._asker.scope, tables, self._asker.id), list[Table])
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         asker = self._asker
@@ -108,14 +109,18 @@ class StoreRemote:
     def pull(self, cursor: str, limit: int) -> Page:
         return _sent(self.store.pull(self._asker, cursor, limit, self._clock.now()), Page)
 
+    def catch_up(self, cursor: str, limit: int, table: str, columns: Sequence[str]) -> Page:
+        part = Part(table=table, columns=frozenset(columns))
+        return _sent(self.store.pull(self._asker, cursor, limit, self._clock.now(), part), Page)
+
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
-        return _sent(self.store.records(self._asker.scope, keys), list[Record])
+        return _sent(self.store.records(self._asker.scope, keys, self._asker.id), list[Record])
 
     def blocks(self, wanted: Mapping[str, Wanted]) -> list[Block]:
         return _sent(self.store.blocks(self._asker, wanted, self._clock.now()), Blocks).blocks
 
     def digest(self) -> Digest:
-        return _sent(self.store.digest(self._asker.scope, self._clock.now()), Digest)
+        return _sent(self.store.digest(self._asker.scope, self._clock.now(), self._asker.id), Digest)
 
     def close(self) -> None:
         """There is nothing to close: the store stays for the others."""

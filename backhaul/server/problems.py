@@ -57,6 +57,7 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "upload-expired": (410, "The upload has expired"),
     "tus-unsupported": (412, "This version of tus is not spoken here"),
     "upload-too-large": (413, "The upload is too large"),
+    "range-unsatisfiable": (416, "The content has no such range"),
     "content-mismatch": (422, "The content is not what its hash promised"),
     "checksum-mismatch": (460, "The chunk is not what its checksum says"),
     "storage-full": (507, "The server's disk is full"),

@@ -53,19 +53,26 @@ def everything(connection: Connection, scope: str) -> dict[Place, State]:
     return {(row.table_name, row.key): _state(row) for row in connection.execute(text(statement), {"scope": scope})}
 
 
-def since(connection: Connection, scope: str, start: tuple[int, str, str], most: int) -> Rows:
-    """The records that a feed lists after (version, table, key), in this order, not more than `most`, streamed."""
-    statement = """
+def since(connection: Connection, scope: str, start: tuple[int, str, str], most: int, table: str = "") -> Rows:
+    """The records that a feed lists after (version, table, key), in this order, not more than `most`, streamed.
+
+    table: only those of this one.
+    """
+    only = "AND table_name = :only" if table else ""
+    statement = f"""
         SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
         FROM server_record
         WHERE scope = :scope
           AND version >= :version
           AND (version, table_name, key) > (:version, :table, :key)
           AND (born > 0 OR deleted = 1)
+          {only}
         ORDER BY version, table_name, key
         LIMIT :most
-    """
+    """  # noqa: S608 - one of two constants
     values = {"scope": scope, "version": start[0], "table": start[1], "key": start[2], "most": most}
+    if table:
+        values["only"] = table
     with connection.execute(text(statement).execution_options(stream_results=True), values) as result:
         for chunk in result.partitions(CHUNK):
             yield from chunk
@@ -94,6 +101,54 @@ def keep(connection: Connection, scope: str, states: Mapping[Place, State]) -> N
             states = excluded.states
     """
     write_rows(connection, statement, [_row(scope, place, state) for place, state in states.items()])
+
+
+def rename(connection: Connection, scope: str, table: str, names: Mapping[str, str]) -> None:
+    """Give the fields of a table's records their new names, without telling anybody: the values are what they were.
+
+    names: old -> new. Of a field that is there under both names, the later write stands.
+    """
+    after: str | None = ""
+    while after is not None:
+        after = _rename_some(connection, scope, table, names, after)
+
+
+def _rename_some(connection: Connection, scope: str, table: str, names: Mapping[str, str], after: str) -> str | None:
+    """The key of the last record that was looked at; None after the last one."""
+    statement = """
+        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
+        FROM server_record
+        WHERE scope = :scope AND table_name = :table AND key > :after
+        ORDER BY key LIMIT :chunk
+    """
+    values = {"scope": scope, "table": table, "after": after, "chunk": CHUNK}
+    found = connection.execute(text(statement), values).all()
+    changed = {}
+    for row in found:
+        state = _state(row)
+        renamed = _renamed(state, names)
+        if renamed is not state:
+            changed[(table, row.key)] = renamed
+    keep(connection, scope, changed)
+    return found[-1].key if len(found) == CHUNK else None
+
+
+def _renamed(state: State, names: Mapping[str, str]) -> State:
+    if names.keys().isdisjoint(state.fields) and names.keys().isdisjoint(state.stamps):
+        return state
+    fields, stamps, states = dict(state.fields), dict(state.stamps), dict(state.states)
+    for old, new in names.items():
+        there = old in fields
+        said, stamp, kept = fields.pop(old, None), stamps.pop(old, None), states.pop(old, None)
+        if there and (new not in fields or state.stamp(old)[:2] > state.stamp(new)[:2]):
+            fields[new] = said
+            stamps.pop(new, None)
+            states.pop(new, None)
+            if stamp is not None:
+                stamps[new] = stamp
+            if kept is not None:
+                states[new] = kept
+    return msgspec.structs.replace(state, fields=fields, stamps=stamps, states=states)
 
 
 def stamps_of(row: Row[Any]) -> dict[str, Stamp]:

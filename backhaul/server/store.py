@@ -27,11 +27,13 @@ from backhaul.merge.plain import SERVER
 from backhaul.migrations import upgrade_server
 from backhaul.server import (
     aggregates,
+    auth,
     blocks,
     conflicts,
     feed,
     former,
     horizon,
+    names,
     outcomes,
     records,
     scopes,
@@ -43,6 +45,7 @@ from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
 from backhaul.server.gone import refuse_gone
 from backhaul.server.horizon import Standing
+from backhaul.server.names import Speech
 from backhaul.server.problems import is_conflict, problem, refusal
 from backhaul.server.records import Place
 from backhaul.server.tables import Shape
@@ -114,11 +117,17 @@ class Store:
         self._secret = _secret(database)
         self._purged_at = 0
 
-    def declare(self, scope: str, declared: Sequence[Table]) -> list[Table]:
-        """The scope's tables, as agreed now. Raises Refused: `table-invalid`, `schema-conflict`."""
+    def declare(self, scope: str, declared: Sequence[Table], replica: str = "") -> list[Table]:
+        """The scope's tables, as agreed now, as the replica that declares them calls their columns.
+
+        Raises Refused: `table-invalid`, `schema-conflict`.
+        """
         with self.database.writing() as connection:
             scopes.lock(connection, scope)
-            return tables.declare(connection, scope, declared, self.functions)
+            agreed = tables.declare(connection, scope, declared, self.functions)
+            auth.declare(connection, replica, names.declared(declared))
+            spoken = _spoken(connection, scope, replica)
+            return [names.told_table(table, spoken) for table in agreed]
 
     def push(self, replica: Replica, ops: Sequence[Op], now: int) -> Pushed:
         """One result for each op, in the order of the ops.
@@ -165,31 +174,44 @@ class Store:
             scopes.advance(connection, scope, since=position, to=reached, hlc=hlc, now=now)
         return reached
 
-    def pull(self, replica: Replica, cursor: str, limit: int, now: int) -> feed.OutgoingPage:
-        """Raises Refused: `cursor-expired`, `server-restored`."""
+    def pull(
+        self, replica: Replica, cursor: str, limit: int, now: int, part: feed.Part | None = None
+    ) -> feed.OutgoingPage:
+        """part: what the round is about, if not everything. Raises Refused: `cursor-expired`, `server-restored`."""
         try:
             with self.database.reading() as connection:
-                page, heard = feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now)
+                spoken = _spoken(connection, replica.scope, replica.id)
+                part = part and _canonical(part, spoken)
+                page, heard = feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now, part)
         except feed.ServerRestored as restored:
             with self.database.writing() as connection:
                 scopes.leap(connection, replica.scope, over=restored.seen, now=now)
             raise
-        self._note_heard(replica.id, heard, now)
+        if part is None:
+            self._note_heard(replica.id, heard, now)
+        for record in page.records:
+            names.told_record(record, spoken)
         return page
 
-    def records(self, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[feed.OutgoingRecord]:
+    def records(
+        self, scope: str, keys: Sequence[tuple[str, list[Any]]], replica: str = ""
+    ) -> list[feed.OutgoingRecord]:
         """Raises Refused: `answer-too-large`."""
         with self.database.reading() as connection:
-            return feed.whole(connection, scope, keys)
+            spoken = _spoken(connection, scope, replica)
+            found = feed.whole(connection, scope, keys)
+        for record in found:
+            names.told_record(record, spoken)
+        return found
 
     def blocks(self, replica: Replica, wanted: Mapping[str, Wanted], now: int) -> Blocks:
         """Numbers for the keys that a replica makes up while it is apart."""
         with self.database.writing() as connection:
             return Blocks(blocks=blocks.give(connection, replica.scope, replica.id, wanted, now), now=now)
 
-    def digest(self, scope: str, now: int) -> Digest:
+    def digest(self, scope: str, now: int, replica: str = "") -> Digest:
         with self.database.reading() as connection:
-            return feed.digest(connection, scope, now)
+            return feed.digest(connection, scope, now, _spoken(connection, scope, replica))
 
     def purge(self, now: int) -> int:
         """Forget the outcomes of ops that are older than 30 days, and tombstones; returns how many outcomes."""
@@ -215,6 +237,18 @@ class Store:
         if not 0 <= now - self._purged_at < PURGE_EVERY_MS:
             self._purged_at = now
             self.purge(now)
+
+
+def _spoken(connection: Connection, scope: str, replica: str) -> Speech:
+    """What the replica calls the columns that were renamed since it has said them."""
+    renamed = {name: shape.renamed for name, shape in tables.shapes(connection, scope).items() if shape.renamed}
+    return names.speech(renamed, auth.declared(connection, replica)) if renamed else {}
+
+
+def _canonical(part: feed.Part, spoken: Speech) -> feed.Part:
+    """The part under the newest names of its columns."""
+    newest = {old: new for new, old in spoken.get(part.table, {}).items()}
+    return feed.Part(table=part.table, columns=frozenset(newest.get(name, name) for name in part.columns))
 
 
 def _secret(database: Database) -> bytes:
@@ -274,6 +308,10 @@ def _apply(
 ) -> tuple[list[Result], int]:
     """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
     shapes = tables.shapes(connection, replica.scope, functions)
+    renamed = {name: shape.renamed for name, shape in shapes.items() if shape.renamed}
+    if renamed:
+        ops = names.read(ops, renamed)
+        refused = list(zip(names.read([op for op, _ in refused], renamed), [one for _, one in refused], strict=True))
     items = [read(_modest(op, position), shapes, replica.id) for op in ops]
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)

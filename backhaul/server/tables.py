@@ -12,9 +12,10 @@ from sqlalchemy import Connection, text
 from backhaul.errors import Misused
 from backhaul.kinds import Kind, joined, kinds_of
 from backhaul.merge import Functions, Strategies, strategies_of
+from backhaul.server import names, records
 from backhaul.server.aggregates import contradiction
 from backhaul.server.problems import refusal
-from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Reference, Table, encode, strategy_name
+from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Reference, Table, encode, newest_names, strategy_name
 
 LONGEST_NAME = 255
 NONE = Functions()
@@ -33,6 +34,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     merge: dict[str, str]
     deletes: Deletes
     aggregate: str
+    renamed: dict[str, str]  # old column -> its newest name
     strategies: Strategies
 
 
@@ -51,14 +53,46 @@ def declare(connection: Connection, scope: str, tables: Sequence[Table], functio
         _check(table, functions)
     known = {name: _table(definition) for name, definition in _definitions(connection, scope)}
     for table in tables:
-        known[table.name] = _union(known[table.name], table) if table.name in known else table
+        _join(connection, scope, known, table)
     reason = contradiction(known)
     if reason:
         raise refusal("table-invalid", reason)
-    rows = [{"scope": scope, "name": table.name, "definition": encode(known[table.name]).decode()} for table in tables]
+    rows = [{"scope": scope, "name": name, "definition": encode(table).decode()} for name, table in known.items()]
     if rows:
         _keep(connection, rows)
     return [known[name] for name in sorted(known)]
+
+
+def _join(connection: Connection, scope: str, known: dict[str, Table], said: Table) -> None:
+    """What is said of a table, joined with what is agreed; where it gives columns new names, all that is there gets
+    them: this table, those that refer to it, and its records."""
+    old = known.get(said.name)
+    renamed = _renamed(old, said)
+    newest = newest_names(renamed)
+    new = msgspec.structs.replace(names.table_under(said, newest), renamed=renamed)
+    for name, table in known.items():
+        new.references = names.referring(new.references, name, newest_names(table.renamed))
+    if old is None:
+        known[said.name] = new
+        return
+    known[said.name] = _union(names.table_under(old, newest), new)
+    if renamed != old.renamed:
+        records.rename(connection, scope, said.name, newest)
+        for table in known.values():
+            table.references = names.referring(table.references, said.name, newest)
+
+
+def _renamed(old: Table | None, said: Table) -> dict[str, str]:
+    """Every renaming of the table so far: old column -> new. Raises Refused `schema-conflict`."""
+    before = old.renamed if old is not None else {}
+    renamed = said.renamed | before
+    newest = newest_names(renamed)
+    for column, name in said.renamed.items():
+        if newest[column] != newest.get(name, name):
+            raise refusal(
+                "schema-conflict", f"{said.name}.{column} was renamed to {newest[column]} here, not to {name}"
+            )
+    return renamed
 
 
 def _union(old: Table, new: Table) -> Table:
@@ -75,7 +109,7 @@ def _union(old: Table, new: Table) -> Table:
         merge=_agreed(old, new),
         deletes="edit_wins" if "edit_wins" in (old.deletes, new.deletes) else "delete_wins",  # what loses no edit
         aggregate=old.aggregate or new.aggregate,
-        renamed=old.renamed | new.renamed,
+        renamed=new.renamed,
     )
 
 
@@ -102,20 +136,23 @@ def _agreed(old: Table, new: Table) -> dict[str, str]:
 
 
 def _check(table: Table, functions: Functions) -> None:
-    names = [column.name for column in table.columns]
-    for name in (table.name, *names):
+    columns = [column.name for column in table.columns]
+    for name in (table.name, *columns):
         if not name or len(name) > LONGEST_NAME or not name.isprintable():
             raise refusal("table-invalid", f"{name!r:.80} is no name of a table or a column")
-    if len(set(names)) != len(names):
+    if len(set(columns)) != len(columns):
         raise refusal("table-invalid", f"{table.name} names a column twice")
-    if not table.key or len(set(table.key)) != len(table.key) or not set(table.key) <= set(names):
+    if not table.key or len(set(table.key)) != len(table.key) or not set(table.key) <= set(columns):
         raise refusal("table-invalid", f"the key of {table.name} is not made of its columns")
     for reference in table.references:
         told = bool(reference.columns) and len(reference.columns) == len(reference.target)
-        if not told or not set(reference.columns) <= set(names):
+        if not told or not set(reference.columns) <= set(columns):
             raise refusal("table-invalid", f"a reference of {table.name} is not made of its columns")
     if table.aggregate and all(reference.table != table.aggregate for reference in table.references):
         raise refusal("table-invalid", f"{table.name} has no reference to {table.aggregate:.80}, its aggregate")
+    for column, name in table.renamed.items():
+        if column in columns or name not in columns:
+            raise refusal("table-invalid", f"{table.name} has no column {name!r:.80} that was {column!r:.80} before")
     for column, said in table.merge.items():
         _check_strategy(table, column, said, functions)
 
@@ -144,6 +181,7 @@ def _shape(definition: str, functions: Functions) -> Shape:
         merge=table.merge,
         deletes=table.deletes,
         aggregate=table.aggregate,
+        renamed=newest_names(table.renamed),
         kinds=dict(kinds_of(table)),
         strategies=strategies_of(table, functions),
     )

@@ -67,4 +67,4 @@ def _applied(items: Sequence[Item], place: Place) -> Iterator[Item]:
 
 
 def _size(state: State | None) -> int:
-    return 0 if state is None else len(encode(state.fields)) + len(encode(state.states))
+    return 0 if state is None else len(encode(state.fields)) + len(encode(state.states)) + len(encode(state.states))

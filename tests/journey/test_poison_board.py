@@ -132,10 +132,10 @@ def test_a_server_that_fails_on_one_record_refuses_that_one_and_takes_the_rest(
     """Case 3: the server answers 500 because of one record. Ours tells which one it is."""
     a, b = pair
 
-    def failing(state: Any, change: Any, version: int) -> Any:
+    def failing(state: Any, change: Any, version: int, strategies: Any) -> Any:
         if change.fields.get("name") == BAD:
             raise ZeroDivisionError("a bug that one record meets")
-        return merging.merge(state, change, version)
+        return merging.merge(state, change, version, strategies)
 
     monkeypatch.setattr(store, "merge", failing)
     monkeypatch.setattr(trial, "merge", failing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,13 @@ from workers.cli.options import AsJson, Home
 from workers.cli.output import make_table, say_json, say_table
 from workers.joining import Wanted
 from workers.signing_in import sign_in
+
+SAID = {
+    "tables": "renewed",
+    "gone": "gone, synced no more (what waits of them still goes out)",
+    "renamed": "renamed, with what waits",
+    "new": "new columns (one that was only renamed: say so in backhaul.toml, see tables.NAME.renamed, first)",
+}
 
 
 def add_to(program: typer.Typer) -> None:
@@ -107,9 +115,12 @@ def _renew(folder: Path, names: list[str], as_json: bool) -> None:
         raise NotInitialised(f"{folder} holds no replica", hint=INIT)
     renewed = joining.bring_up_to_date(load(folder), names, SystemClock())
     if as_json:
-        say_json({"renewed": renewed.tables})
-    elif renewed.tables:
-        print(f"renewed: {', '.join(renewed.tables)}; their rows are sent again, which does no harm")
+        say_json(asdict(renewed) | {"renewed": renewed.tables})
+    elif renewed.tables or renewed.gone:
+        for what, names_of_it in asdict(renewed).items():
+            if names_of_it:
+                print(f"{SAID[what]}: {', '.join(names_of_it)}")
+        print("the next pull fetches what the server has of what is new; what was only here is sent")
     else:
         print("all is up to date; nothing was changed")
 

@@ -75,6 +75,10 @@ def _backhaul_table() -> None:
         ),
         sa.Column("backfill_after", sa.Text),
         sa.Column("backfill_rows", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("behind", sa.Text),
+        sa.Column("behind_cursor", sa.Text, nullable=False, server_default=""),
+        sa.Column("suspect", sa.Text),
+        sa.Column("suspect_after", sa.Text),
         sa.Column("fresh", sa.Integer, nullable=False, server_default="1"),
         sa.PrimaryKeyConstraint("name", name="pk_backhaul_table"),
     )

@@ -99,6 +99,7 @@ def _server_replica() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("seen_at", sa.BigInteger, nullable=False),
         sa.Column("revoked_at", sa.BigInteger),
+        sa.Column("declared", sa.Text, nullable=False, server_default="{}"),
         sa.PrimaryKeyConstraint("replica", name="pk_server_replica"),
         sa.ForeignKeyConstraint(["scope"], ["server_scope.name"], name="fk_server_replica_scope"),
         sa.UniqueConstraint("token_sha256", name="uq_server_replica_token_sha256"),

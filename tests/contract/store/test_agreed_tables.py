@@ -31,10 +31,12 @@ def test_who_says_nothing_follows_what_was_said_first(ann, store):
     )
     *_, line = [table for table in store.declare("shop", [LINE]) if table.name == "stock_line"]
     assert line == said(merge={"stock": "counter"}, deletes="edit_wins", aggregate="invoice", keys="generated")
-    wider = said(columns=[*LINE.columns, Column(name="tags")], merge={"tags": "set"}, keys="blocks", renamed={"a": "b"})
+    wider = said(
+        columns=[*LINE.columns, Column(name="tags")], merge={"tags": "set"}, keys="blocks", renamed={"a": "tags"}
+    )
     *_, line = [table for table in store.declare("shop", [wider]) if table.name == "stock_line"]
     assert line.merge == {"stock": "counter", "tags": "set"}
-    assert (line.keys, line.renamed) == ("blocks", {"a": "b"})
+    assert (line.keys, line.renamed) == ("blocks", {"a": "tags"})
     assert {table.name for table in store.declare("shop", [])} >= {"stock_line", "customer", "invoice"}
 
 

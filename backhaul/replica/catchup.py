@@ -1,0 +1,69 @@
+"""Catching up: what the server has of a table or of columns that are new here, and nothing else.
+
+The ordinary cursor stays where it is, and so does what waits. A table (or some of its columns) that was tracked later
+than the rest has a round of pages of its own, from the beginning to the head, with a cursor of its own in
+backhaul_table: it may be cut anywhere, and goes on from there. A page is asked for outside of any transaction, and is
+dropped when a page of the ordinary feed was applied meanwhile: that one may be newer.
+"""
+
+from __future__ import annotations
+
+from backhaul.clock import Clock
+from backhaul.database import Database
+from backhaul.errors import Refused
+from backhaul.remotes.base import Remote
+from backhaul.replica import aside, blocks, checkpoint, refill, tables
+from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.context import Context
+from backhaul.replica.tables import Behind
+from backhaul.telemetry import emit
+from backhaul.wire import Page, canonical_key
+
+
+def catch_up(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int) -> int:
+    """Fetch and apply all that is new; returns how many records were touched. Raises what a pull raises."""
+    touched = 0
+    while True:
+        context.check()
+        with database.reading() as connection:
+            behind = tables.behind(connection)
+            since = checkpoint.read(connection).cursor
+        if behind is None:
+            return touched
+        page = _page(remote, behind, limit)
+        if page is None:
+            with database.writing() as connection:
+                tables.caught_up_to(connection, behind, "")
+            continue
+        if not behind.columns:
+            refill.make_room(database, remote, page.records, now=clock.now())
+        touched += _apply(database, behind, page, since=since, now=clock.now())
+
+
+def _page(remote: Remote, behind: Behind, limit: int) -> Page | None:
+    """None: the server does not know the cursor any more."""
+    try:
+        return remote.catch_up(behind.cursor, limit, behind.table, behind.columns)
+    except Refused as refusal:
+        if refusal.problem != "cursor-expired" or not behind.cursor:
+            raise
+        return None
+
+
+def _apply(database: Database, behind: Behind, page: Page, *, since: str, now: int) -> int:
+    with database.writing() as connection:
+        checkpoint.hold(connection)
+        shapes = [one.table for one in tables.checked(connection)]
+        known = checkpoint.read(connection)
+        if known.cursor != since or tables.behind(connection) != behind:
+            return 0
+        touched, refused = apply_what_fits(connection, shapes, page.records, known.position)
+        for record, reason in refused:
+            aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
+        blocks.turn(connection, shapes, now=now)
+        if page.more:
+            tables.caught_up_to(connection, behind, page.cursor)
+        else:
+            tables.caught_up(connection, behind)
+    emit("pull.caught_up", table=behind.table, records=touched)
+    return touched
