@@ -76,4 +76,6 @@ class Functions:
 
 
 def _plain(value: Any) -> Any:
-    return bytes.fromhex(value["hex"]) if isinstance(value, dict) and "hex" in value else value
+    if isinstance(value, dict):
+        return bytes.fromhex(value["hex"]) if "hex" in value else float(value["real"])
+    return value

@@ -33,9 +33,12 @@ class Documents:
             return held if said == held.value else lost(held, change, version)
         else:
             update = seed(said)
-        state = joined(document_of(held.value, held.kept) if held else b"", update)
+        before = document_of(held.value, held.kept) if held else b""
+        waiting = held is not None and type(held.kept) is dict and "waits" in held.kept
+        state, text, waits = woven(before, update, waiting=waiting)
         hlc, writer = (change.hlc, change.writer) if held is None else max(held.stamp[:2], (change.hlc, change.writer))
-        return Register((hlc, writer, version), text_of(state), {"yjs": state.hex()})
+        kept = {"yjs": state.hex(), "waits": True} if waits else {"yjs": state.hex()}
+        return Register((hlc, writer, version), text, kept)
 
     def unusable(self, kind: Kind, said: Any) -> str | None:
         if kind != "update" and type(said) is not dict:
@@ -74,14 +77,23 @@ def document_of(value: str | None, kept: Any) -> bytes:
 
 
 def joined(state: bytes, update: bytes) -> bytes:
-    """The state with the update. What builds on something that is not there yet waits in it."""
-    both = pycrdt.merge_updates(state, update) if state and update else state or update
-    if not both:
-        return b""
-    made = _open(both)
+    """The state with the update."""
+    return woven(state, update, waiting=False)[0]
+
+
+def woven(state: bytes, update: bytes, *, waiting: bool) -> tuple[bytes, str, bool]:
+    """The state with the update, its text, and whether something in it waits: what builds on something that is not
+    there yet is kept, and shows when that comes. waiting: whether something waits in the state."""
+    made = _open(state)
+    if update:
+        made.apply_update(update)
     known = end_of_state(made.get_state())
-    waits = any(end > known.get(writer, 0) for writer, end in ends(both, ROOT, skips=True).items())
-    return both if waits else made.get_update()
+    both = pycrdt.merge_updates(state, update) if waiting and state and update else update
+    waits = bool(both) and any(end > known.get(writer, 0) for writer, end in ends(both, ROOT, skips=True).items())
+    text = str(made.get(ROOT, type=pycrdt.Text))
+    if not waits:
+        return made.get_update() if state or update else b"", text, False
+    return (pycrdt.merge_updates(state, update) if state and update else state or update), text, True
 
 
 def text_of(state: bytes) -> str:

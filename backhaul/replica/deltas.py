@@ -128,7 +128,7 @@ def _hold(strategy: str, value: Any) -> None:
     """Raises ValueError for what the strategy cannot use."""
     if strategy in ("custom", "manual") or (type(value) is dict and not _is_captured(value) and "hex" not in value):
         return  # as it is, or frozen before
-    was, now = (value["was"], value["now"]) if _is_captured(value) else (None, value)
+    was, now = (plain(value["was"]), plain(value["now"])) if _is_captured(value) else (None, value)
     if strategy == "counter":
         delta.added(was, now)
     elif strategy == "set":
@@ -148,6 +148,11 @@ def _is_captured(value: Any) -> bool:
     return type(value) is dict and value.keys() == {"was", "now"}
 
 
+def plain(value: Any) -> Any:
+    """A text may come as the server has told it, with its document."""
+    return value["text"] if type(value) is dict and "text" in value else value
+
+
 def _travelling(strategy: str, value: dict[str, Any]) -> Any:
     if strategy == "counter":
         return {"add": delta.added(value["was"], value["now"])}
@@ -158,7 +163,9 @@ def _text(kind: str, value: Any, column: str, known: Texts) -> Any:
     """None: it travels as it is."""
     state = known.get(column)
     if _is_captured(value):
-        update, known.moved[column] = delta.edited(state, value["was"], value["now"], op=f"{known.op} {column}")
+        update, known.moved[column] = delta.edited(
+            state, plain(value["was"]), plain(value["now"]), op=f"{known.op} {column}"
+        )
         return {"update": update.hex()}
     if kind == "update" or state is None or type(value) is not str:
         return None

@@ -81,7 +81,7 @@ class Documents:
                 self.kept[name] = documents.joined(self.kept[name], bytes.fromhex(said["update"]))
                 self.seen[name] = documents.joined(before, bytes.fromhex(said["update"]))
             else:
-                self.seen[name] = delta.edited(before, said["was"], said["now"])[1]
+                self.seen[name] = delta.edited(before, deltas.plain(said["was"]), deltas.plain(said["now"]))[1]
         except (ValueError, KeyError):  # it cannot be sent, and is ours to show until it is given up
             return said.get("now", there)
         return documents.text_of(self.seen[name])

@@ -136,9 +136,15 @@ def _tell_theirs(
         told.version, told.deleted = state.version, state.deleted
         if not state.deleted:
             names = state.fields if item.op.kind == "delete" else item.change.fields
-            theirs = {name: state.fields.get(name) for name in names}
+            theirs = {name: told_of(state, name) for name in names}
             room -= len(encode(theirs))
             told.theirs = theirs if room >= 0 else None
+
+
+def told_of(state: State, name: str) -> Any:
+    """A field as the feed tells of it: a text that was edited, with its document."""
+    value, kept = state.fields.get(name), state.states.get(name)
+    return {"text": value, "state": kept["yjs"]} if type(kept) is dict and "yjs" in kept else value
 
 
 def changed_roots(items: Sequence[Item], merged: Mapping[Place, State]) -> dict[Place, int]:

@@ -184,3 +184,15 @@ def test_an_edit_that_the_deleter_had_not_seen_keeps_the_record(meet):
     head = bob.pull().position
     bob.push(bob.op("delete", "article", [1], 6, base=head))
     assert shown(ann.pull()) == [("article", [1], "deleted")]
+
+
+def test_what_stands_there_comes_with_a_conflict_as_the_feed_tells_it(meet):
+    held = msgspec.structs.replace(ARTICLE, merge={**ARTICLE.merge, "best": "manual"})
+    ann, bob = meet(table=held)
+    change, state = edited(None, "a box", "a red box")
+    ann.push(update(ann, notes={"update": change.hex()}, best=1))
+    change, _ = edited(None, "a box", "a big box")
+    (result,) = bob.push(update(bob, notes={"update": change.hex()}, best=2, stock={"add": 1}))
+    assert result.status == "conflict"
+    theirs = builtins(result.problem.theirs)
+    assert theirs == {"notes": {"text": "a red box", "state": state.hex()}, "best": 1, "stock": 5}
