@@ -76,7 +76,18 @@ def postgresql() -> Iterator[PostgreSQL]:
     with _folder() as folder:
         data, create = folder / "data", ["-A", "trust", "-U", "backhaul", "-E", "UTF8", "--no-sync"]
         _run_as([binaries / "initdb", "-D", data, *create], folder, "postgres", "nobody")
-        options = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=60"]
+        options = [
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+            "-c",
+            "full_page_writes=off",
+            "-c",
+            "synchronous_commit=off",
+            "-c",
+            "max_connections=60",
+        ]
         server = _start_as([binaries / "postgres", "-D", data, "-k", folder, *options], folder, "postgres", "nobody")
         with _stopped(server, signal.SIGINT):
             ready = [binaries / "pg_isready", "-q", "-h", folder, "-U", "backhaul", "-d", "postgres"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from backhaul.clock import SystemClock
@@ -25,48 +26,44 @@ CHUNK_BYTES = 64 * 2**10
 def run(journey: str, job: dict[str, Any]) -> Any:
     """job: database (URL); server (URL of its database), replica, and op ids to give up; for an upload url, token and
     upload."""
-    database = open_database(job["database"])
-    try:
-        return JOURNEYS[journey](database, job)
-    finally:
-        database.close()
+    with ExitStack() as stack:
+        database = open_database(job["database"])
+        stack.callback(database.close)
+        return JOURNEYS[journey](database, job, stack)
 
 
-def _push(database: Database, job: dict[str, Any]) -> Any:
-    return push.push(database, _store(job), clock=CLOCK, context=Undisturbed(), batch=BATCH, alone=True)
+def _push(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    return push.push(database, _store(job, stack), clock=CLOCK, context=Undisturbed(), batch=BATCH, alone=True)
 
 
-def _push_at_once(database: Database, job: dict[str, Any]) -> Any:
-    return push.push(database, _store(job), clock=CLOCK, context=Undisturbed(), alone=True)
+def _push_at_once(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    return push.push(database, _store(job, stack), clock=CLOCK, context=Undisturbed(), alone=True)
 
 
-def _pull(database: Database, job: dict[str, Any]) -> Any:
-    return pull.pull(database, _store(job), clock=CLOCK, context=Undisturbed(), limit=PAGE)
+def _pull(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    return pull.pull(database, _store(job, stack), clock=CLOCK, context=Undisturbed(), limit=PAGE)
 
 
-def _discard(database: Database, job: dict[str, Any]) -> Any:
+def _discard(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     """What is still there of the ops that a person has looked at."""
     with database.reading() as connection:
         left = [row["op_id"] for row in outbox.parked(connection) if row["op_id"] in job["parked"]]
-    return parked.discard(database, _store(job), left) if left else 0
+    return parked.discard(database, _store(job, stack), left) if left else 0
 
 
-def _upload(database: Database, job: dict[str, Any]) -> Any:
+def _upload(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     remote = TusRemote(job["url"], job["token"])
-    try:
-        return transfer.upload(
-            database, remote, job["upload"], clock=CLOCK, context=Undisturbed(), chunk_bytes=CHUNK_BYTES
-        )
-    finally:
-        remote.close()
+    stack.callback(remote.close)
+    return transfer.upload(database, remote, job["upload"], clock=CLOCK, context=Undisturbed(), chunk_bytes=CHUNK_BYTES)
 
 
-def _store(job: dict[str, Any]) -> StoreRemote:
-    store = Store(ServerDatabase(open_database(job["server"])))
-    return StoreRemote(store, CLOCK, auth.Replica(id=job["replica"], scope=SCOPE))
+def _store(job: dict[str, Any], stack: ExitStack) -> StoreRemote:
+    database = ServerDatabase(open_database(job["server"]))
+    stack.callback(database.close)
+    return StoreRemote(Store(database), CLOCK, auth.Replica(id=job["replica"], scope=SCOPE))
 
 
-JOURNEYS: dict[str, Callable[[Database, dict[str, Any]], Any]] = {
+JOURNEYS: dict[str, Callable[[Database, dict[str, Any], ExitStack], Any]] = {
     "push": _push,
     "refusal": _push,
     "unsendable": _push_at_once,

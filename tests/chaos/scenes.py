@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backhaul.database import open_database
 from backhaul.server.memory import StoreRemote
 from backhaul.wire import Pushed
 from tests.chaos.journeys import CLOCK, run
 from tests.convergence.servers import store_server
-from tests.replicas import Replica, make_replica
+from tests.replicas import Replica, make_postgresql_replica, make_replica
+from tests.services import PostgreSQL
 
 TABLES = ("customer", "invoice", "line")
 OUTBOX = ("kind", "key", "fields", "state", "reason")
@@ -21,9 +22,9 @@ OUTBOX = ("kind", "key", "fields", "state", "reason")
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """parked: the ops that a person has looked at, and gives up."""
+    """server_url: of the server's database. parked: the ops that a person has looked at, and gives up."""
 
-    folder: Path
+    server_url: str
     a: Replica
     b: Replica
     parked: list[str] = field(default_factory=list)
@@ -34,8 +35,8 @@ class Scene:
         assert isinstance(remote, StoreRemote)
         assert remote.replica is not None
         return {
-            "database": f"sqlite:///{self.b.path}",
-            "server": f"sqlite:///{self.folder / 'server.sqlite'}",
+            "database": self.b.database.engine.url.render_as_string(),
+            "server": self.server_url,
             "replica": remote.replica.id,
             "parked": self.parked,
         }
@@ -58,22 +59,29 @@ class Scene:
         }
 
     def _server(self, statement: str) -> list[Any]:
-        connection = sqlite3.connect(self.folder / "server.sqlite")
+        database = open_database(self.server_url)
         try:
-            return connection.execute(statement).fetchall()
+            with database.reading() as connection:
+                return [tuple(row) for row in connection.exec_driver_sql(statement)]
         finally:
-            connection.close()
+            database.close()
 
 
 @contextmanager
-def scene(folder: Path, journey: str) -> Iterator[Scene]:
+def scene(folder: Path, journey: str, cluster: PostgreSQL | None = None) -> Iterator[Scene]:
+    """cluster: where the server and replica b have their databases; None: they are SQLite's, in the folder."""
     folder.mkdir()
-    with store_server(folder, CLOCK) as server:
+    server_url = cluster.database() if cluster else f"sqlite:///{folder / 'server.sqlite'}"
+    with store_server(server_url, CLOCK) as server:
         before = BEFORE if journey == "backfill" else ""
-        a = make_replica(folder / "a.sqlite", server.connect(), code=server.enrol())
-        b = make_replica(folder / "b.sqlite", server.connect(), code=server.enrol(), before=before)
-        b.app.text_factory = lambda raw: raw.decode(errors="replace")
-        made = Scene(folder=folder, a=a, b=b)
+        a = make_replica(folder / "a.sqlite", server.connect(), schema=SQLITE, code=server.enrol())
+        if cluster:
+            joining = server.connect(), server.enrol()
+            b = _on_postgresql(cluster.database(), *joining, folder=folder, before=before)
+        else:
+            b = make_replica(folder / "b.sqlite", server.connect(), schema=SQLITE, code=server.enrol(), before=before)
+            b.app.text_factory = lambda raw: raw.decode(errors="replace")
+        made = Scene(server_url=server_url, a=a, b=b)
         try:
             a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada'), (2, 'Bob'), (3, 'Eve')")
             a.sync()
@@ -86,6 +94,19 @@ def scene(folder: Path, journey: str) -> Iterator[Scene]:
             b.close()
 
 
+def _on_postgresql(url: str, remote: StoreRemote, code: str, *, folder: Path, before: str) -> Replica:
+    return make_postgresql_replica(url, remote, schema=POSTGRESQL, code=code, home=folder, before=before)
+
+
+SHOP = """
+    CREATE TABLE customer ({serial} PRIMARY KEY, name TEXT NOT NULL, phone TEXT, credit INTEGER);
+    CREATE TABLE invoice (
+        {serial} PRIMARY KEY, customer_id INTEGER NOT NULL REFERENCES customer (id), total NUMERIC(10, 2));
+    CREATE TABLE line (
+        invoice_id INTEGER NOT NULL REFERENCES invoice (id), position INTEGER NOT NULL, what TEXT,
+        PRIMARY KEY (invoice_id, position));
+"""
+SQLITE, POSTGRESQL = SHOP.format(serial="id INTEGER"), SHOP.format(serial="id SERIAL")
 BEFORE = """
     INSERT INTO customer (id, name) VALUES (50, 'fifty'), (51, 'fifty-one'), (52, 'fifty-two');
     INSERT INTO invoice (id, customer_id, total) VALUES (60, 50, 1.5), (61, 51, 2.5);
@@ -96,11 +117,13 @@ def _writes(scene: Scene) -> None:
     """Five changes alone, and a group of three."""
     b = scene.b
     b.write("UPDATE customer SET phone = '1' WHERE id = 1")
-    with b.app:
-        b.app.execute("UPDATE backhaul_replica SET group_id = 'an invoice'")
+    with b.app if b.database.sqlite else b.app.transaction():  # PostgreSQL knows by itself what belongs together
+        if b.database.sqlite:
+            b.app.execute("UPDATE backhaul_replica SET group_id = 'an invoice'")
         b.app.execute("INSERT INTO invoice (id, customer_id, total) VALUES (9, 1, 12.5)")
         b.app.execute("INSERT INTO line VALUES (9, 1, 'tea'), (9, 2, 'milk')")
-        b.app.execute("UPDATE backhaul_replica SET group_id = NULL")
+        if b.database.sqlite:
+            b.app.execute("UPDATE backhaul_replica SET group_id = NULL")
     b.write("INSERT INTO customer (id, name) VALUES (100, 'Kim')")
     b.write("UPDATE customer SET phone = '2' WHERE id = 100")
     b.write("DELETE FROM customer WHERE id = 2")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from backhaul.clock import Clock
 from backhaul.database import open_database
@@ -26,8 +25,9 @@ class Server:
 
 
 @contextmanager
-def store_server(folder: Path, clock: Clock) -> Iterator[Server]:
-    database = ServerDatabase(open_database(f"sqlite:///{folder / 'server.sqlite'}"))
+def store_server(url: str, clock: Clock) -> Iterator[Server]:
+    """url: of its database."""
+    database = ServerDatabase(open_database(url))
     prepare(database, clock.now())
     store = Store(database)
 

@@ -19,7 +19,7 @@ STEPS = 60
 
 def simulate(folder: Path, seed: int, steps: int = STEPS) -> None:
     clock, random = MovedClock(BEGINNING), Random(seed)
-    with pytest.MonkeyPatch.context() as patch, store_server(folder, clock) as running:
+    with pytest.MonkeyPatch.context() as patch, store_server(f"sqlite:///{folder / 'server.sqlite'}", clock) as running:
         patch.setattr("secrets.token_hex", lambda size: random.randbytes(size).hex())  # replicas' ids break ties
         world = World(running, clock, folder, random)
         try:
