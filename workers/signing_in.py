@@ -33,8 +33,10 @@ def sign_in(settings: Settings, code: str, name: str, clock: Clock) -> Registere
         nonce = nonce_of(settings.state, code)
         try:
             registered = remote.register(code, tracked, name, was=known.replica, nonce=nonce)
-        except Refused:
+        except Refused as refusal:
             forget_nonce(settings.state)
+            if refusal.problem == "replica-unrelated":
+                refusal.hint = f"ask for a code of this scope: backhaul enroll --scope {known.scope}"
             raise
         recover.sign_in(database, registered, was=known.replica)
         with database.writing() as connection:
