@@ -1,8 +1,9 @@
 """Pull: ask for what changed since the cursor, apply the page and move the cursor in one transaction, until the head;
 before that, fetch the records of changes that were overtaken (see outbox.py).
 
-A round of several pages becomes visible together: its pages are staged (stage.py), and applied with the last one. A
-round that is too long for that is applied in pieces, for on SQLite nobody else can write meanwhile.
+A round of several pages becomes visible together: the first few are held in memory, more are staged (stage.py), and all
+are applied with the last one. A round that is too long for that is applied in pieces, for on SQLite nobody else can
+write meanwhile.
 
 Where it may be cut: before the applying transaction commits, nothing happened, and the same page comes again; after
 it, the cursor has moved with the rows. Two pulls at once: the second to commit finds the cursor moved, and drops its
@@ -14,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 from sqlalchemy import Connection
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Refused
+from backhaul.errors import Refused, SignInRequired, TryLater
 from backhaul.remotes import endpoint
 from backhaul.remotes.base import Remote
 from backhaul.replica import (
@@ -44,9 +46,10 @@ from backhaul.replica.context import Context
 from backhaul.replica.recover import OnReset
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import Page, Record
+from backhaul.wire import Page, Record, canonical_key
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
+MOST_HELD = 5  # pages of a round in memory; a round of more is staged, and so is one whose next page does not come
 MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite: the app waits for about a second
 
 
@@ -67,11 +70,13 @@ def pull(
     clock: Clock,
     context: Context,
     limit: int = PAGE,
+    most_held: int = MOST_HELD,
     on_reset: OnReset = "recover",
 ) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
-    on_reset: what becomes of what waits when this replica was away for too long (see recover.py).
+    most_held: pages of a round in memory. on_reset: what becomes of what waits when this replica was away for too long
+    (see recover.py).
     """
     recover.be_oneself(database, remote)
     _check_hold(database, clock.now())
@@ -90,6 +95,14 @@ def pull(
         page = _page(database, remote, since, limit, on_reset)
         if page is None:
             continue
+        held = 1
+        while page.more and held < most_held and not _recovering(database):
+            context.check()
+            later = clock.now()
+            following = _following(remote, page, limit)
+            if following is None:
+                break
+            page, asked_at, held = _joined(page, following), later, held + 1
         refill.make_room(database, remote, page.records, now=clock.now())
         records += _take(database, remote, since, page, asked_at=asked_at, now=clock.now())
         context.progress({"done": page.position, "total": page.head})
@@ -146,6 +159,24 @@ def _page(database: Database, remote: Remote, since: str, limit: int, on_reset: 
         else:
             raise
     return None
+
+
+def _following(remote: Remote, page: Page, limit: int) -> Page | None:
+    """None when it does not come: it is asked for again, and then it is heard why, once this one is staged."""
+    try:
+        return remote.pull(page.cursor, limit)
+    except (TryLater, SignInRequired, Refused):
+        return None
+
+
+def _joined(page: Page, following: Page) -> Page:
+    """A record that comes again comes with all that its first coming said, and more."""
+    records = {(record.table, canonical_key(record.key)): record for record in page.records}
+    for record in following.records:
+        place = record.table, canonical_key(record.key)
+        records.pop(place, None)  # what is listed later stands later
+        records[place] = record
+    return msgspec.structs.replace(following, records=list(records.values()), hlc=max(page.hlc, following.hlc))
 
 
 def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_at: int, now: int) -> int:

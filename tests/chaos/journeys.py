@@ -41,7 +41,7 @@ def _push_at_once(database: Database, job: dict[str, Any], stack: ExitStack) -> 
 
 
 def _pull(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
-    return pull.pull(database, _store(job, stack), clock=CLOCK, context=Undisturbed(), limit=PAGE)
+    return pull.pull(database, _store(job, stack), clock=CLOCK, context=Undisturbed(), limit=PAGE, most_held=1)
 
 
 def _discard(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
