@@ -232,7 +232,7 @@ def undone(connection: Connection, number: int) -> None:
 
 def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None:
     """The table's columns have other names, in all that is told of its records. names: old -> new."""
-    said = (ledger.c.was, ledger.c.mine, ledger.c.theirs, ledger.c.before)
+    said = (ledger.c.was, ledger.c.mine, ledger.c.theirs, ledger.c.before, ledger.c.after)
     statement = select(ledger.c.id.label("row"), *said).where(ledger.c.table_name == table)
     changed = []
     for row in connection.execute(statement).mappings().all():
