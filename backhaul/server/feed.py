@@ -204,6 +204,8 @@ def _outgoing(row: Row[Any], floor: int) -> OutgoingRecord:
 
 def _with_documents(row: Row[Any], told: Raw | dict[str, Raw]) -> Raw | dict[str, Raw]:
     """The fields, where a text that was edited comes with its document."""
+    if row.states == records.NOTHING:
+        return told
     documents = {name: kept["yjs"] for name, kept in records.states_of(row).items() if name and "yjs" in _dict(kept)}
     if not documents:
         return told
