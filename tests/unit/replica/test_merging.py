@@ -221,15 +221,16 @@ def test_a_record_that_is_made_again_starts_anew(ann, bob):
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["ann", "bob", "ann pushes", "ann's answer is lost", "bob syncs", "ann pulls"]),
-        st.integers(-5, 5),
+        st.sampled_from(["ann", "bob", "ann pulls", "ann's answer is lost", "ann pushes"]),
+        st.integers(1, 9),
         st.sets(st.sampled_from("abc"), max_size=3),
     ),
+    min_size=6,
     max_size=14,
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_what_is_shown_is_the_servers_value_and_what_waits(steps, server, ann, bob, shown_keys):
     """Whatever happened: after a pull, a counter is the server's value and every addition that it does not hold."""
@@ -246,8 +247,8 @@ def test_what_is_shown_is_the_servers_value_and_what_waits(steps, server, ann, b
             writer.write(
                 "UPDATE article SET stock = stock + ?, tags = ? WHERE id = ?", number, json.dumps([*tags]), key
             )
-        elif step == "bob syncs":
-            bob.sync()
+            if writer is bob:
+                bob.sync()
         elif step == "ann pushes":
             ann.push()
         elif step == "ann's answer is lost":
