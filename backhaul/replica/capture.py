@@ -8,7 +8,8 @@ are being applied in this transaction).
 This page is SQLite's; PostgreSQL's triggers are in capture_postgresql.py.
 
 Values become JSON exactly: SQLite's own json_quote would cut a real to fifteen digits and refuse a blob, so reals go
-through quote() (twenty digits where fifteen do not suffice) and blobs through hex().
+through printf() with eighteen digits (its own quote() has fifteen where it takes them for enough, and errs) and blobs
+through hex().
 
 A column that is merged by what was done to it (wire.DELTAS) tells of an update as {"was": ..., "now": ...}; what was
 done is made of that at the freeze (deltas.py), where a value that cannot be used harms no commit of the app's.
@@ -156,7 +157,7 @@ def _changed_expression(column: str, with_old: bool) -> str:
 def _json_expression(value: str) -> str:
     real = (
         f'CASE {value} WHEN 9e999 THEN \'{{"real":"Infinity"}}\' WHEN -9e999 THEN \'{{"real":"-Infinity"}}\''
-        f" ELSE quote({value}) END"
+        f" ELSE printf('%!.18g', {value}) END"  # seventeen digits are read back as another double now and then
     )
     blob = f"'{{\"hex\":\"' || lower(hex({value})) || '\"}}'"
     return f"CASE typeof({value}) WHEN 'real' THEN {real} WHEN 'blob' THEN {blob} ELSE json_quote({value}) END"

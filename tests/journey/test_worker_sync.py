@@ -83,6 +83,31 @@ def test_what_another_program_writes_reaches_the_other_replica(tmp_path: Path, s
         there.end()
 
 
+def test_a_broker_that_is_flushed_every_second_costs_time_and_nothing_else(tmp_path: Path, server: SyncServer) -> None:
+    here, there = join(tmp_path / "here", server), join(tmp_path / "there", server)
+    flushes = 0
+    try:
+        for crew in (here, there):
+            crew.worker(queues="sync")
+            crew.beat()
+        with sqlite3.connect(here.home / "shop.db") as app:
+            while flushes < 5:
+                for number in range(20):
+                    app.execute("INSERT INTO customer (id, name) VALUES (?, 'x')", [20 * flushes + number])
+                    app.commit()
+                    time.sleep(0.05)  # the app's own pace
+                for crew in (here, there):
+                    crew.app.connection_for_write().default_channel.client.flushall()
+                flushes += 1
+        app.close()
+        eventually(lambda: len(customers(there)) == 100, 30, "the other replica has them")
+        eventually(lambda: not waiting(here), 10, "nothing waits")
+        assert customers(there) == customers(here)
+    finally:
+        here.end()
+        there.end()
+
+
 def test_a_writer_without_our_hook_is_noticed_without_a_beat(tmp_path: Path, server: SyncServer) -> None:
     crew = join(tmp_path / "here", server)
     try:

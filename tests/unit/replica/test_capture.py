@@ -7,7 +7,7 @@ import math
 import sqlite3
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import StaticPool
@@ -133,6 +133,7 @@ scalars = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
+@example(values=[6.671767594166729e-302, 7.517990765926411e-61, 8.203807730433729e-06, 0.1, 1e300, 5e-324, 12.5])
 @given(values=st.lists(scalars, min_size=1, max_size=6))
 def test_every_value_round_trips_exactly(values: list[object]) -> None:
     import msgspec
