@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,9 @@ class Backhaul:
     def _look_for_push(self) -> Ring | None:
         """On the bell's thread: what Flower is to call this run can only be read when the message is sent. And numbers
         for the app's next rows are begun in time, also while the server is away."""
-        try:
+        with suppress(BackhaulError):
             refill.turn(self._database, now=self._clock.now())
+        try:
             with self._database.reading() as connection:
                 work = ledger.get(connection, "push")
         except BackhaulError:

@@ -119,7 +119,7 @@ def read_conflict(connection: Connection, number: int) -> Conflict:
 
 
 def _record(entry: Entry) -> ContestedRecord:
-    names = entry.mine.keys() if entry.mine and entry.root is None else entry.theirs.keys()
+    names = entry.mine.keys() if entry.mine and not entry.roots else entry.theirs.keys()
     gone = entry.theirs_as_record().deleted
     return ContestedRecord(
         table=entry.table,

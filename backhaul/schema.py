@@ -192,7 +192,7 @@ conflict = Table(
     Column("state", Text, nullable=False),
     Column("table_name", Text, nullable=False),
     Column("key", Text, nullable=False),  # canonical JSON array
-    Column("root", Text),  # of its aggregate: JSON, table and key
+    Column("roots", Text, nullable=False, server_default="[]"),  # JSON: the aggregates it is of, here, there and before
     Column("ops", Text, nullable=False, server_default="[]"),  # JSON: the op ids of our changes
     Column("kind", Text),  # of our changes together; NULL: none of them is of this record
     Column("base", BigInteger),  # the feed position that the first of them had seen
@@ -210,6 +210,7 @@ conflict = Table(
     Column("choice", Text),  # mine, theirs, values
     Column("resolved_at", BigInteger),
     Column("before", Text),  # JSON: the fields that the choice did away with; null: there was no record
+    Column("after", Text),  # JSON: the fields that it left here; null: it left no record
     CheckConstraint("state IN ('withheld', 'open', 'resolved', 'undone')", name="state"),
     CheckConstraint("(state = 'withheld') = (number IS NULL)", name="numbered"),
     sqlite_autoincrement=True,

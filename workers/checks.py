@@ -92,7 +92,7 @@ def _app_triggers(patient: Patient) -> Finding:
         tracked = [one.table.name for one in tables.all_tracked(connection)]
         found = inspection.app_triggers(connection, tracked)
     if found:
-        hint = "they run again where a change arrives: one that writes to synced tables takes effect twice"
+        hint = 'they run again where a change arrives; if they write to synced tables: [tables.NAME] triggers = "mute"'
         return Finding("app triggers", "warn", f"on synced tables: {', '.join(found)}", hint)
     return Finding("app triggers", "ok", "none on synced tables")
 

@@ -62,26 +62,56 @@ def turn(connection: Connection, tables: Sequence[Table], *, now: int) -> None:
             _turn(connection, table, held[table.name], now)
 
 
+def is_due(connection: Connection, tables: Sequence[Table]) -> bool:
+    """Whether `turn` would change anything. It only reads."""
+    held = _held(connection)
+    return any(
+        _is_due(held[table.name], numbering.stands_at(connection, table))
+        for table in drawing(tables)
+        if table.name in held
+    )
+
+
+def _is_due(held: Sequence[Held], at: int) -> bool:
+    present = _present(held, at)
+    return _to_begin(held, present, at) is not None or any(_is_done(one, present, at) for one in held)
+
+
 def _turn(connection: Connection, table: Table, held: Sequence[Held], now: int) -> None:
     at = numbering.stands_at(connection, table)
-    before = next((one for one in held if one.state == "open"), None)
-    spare = _spare(held, at)
-    chosen = before if before is not None and before.serves(at) else None
-    if spare is not None and (chosen is None or (chosen.last - at) * RESERVE < chosen.size):
+    chosen = _present(held, at)
+    spare = _to_begin(held, chosen, at)
+    if spare is not None:
         numbering.go_on_after(connection, table, spare.first - 1)
         begun = """
             UPDATE backhaul_block SET state = 'open', next_size = :size
             WHERE table_name = :table AND first = :first AND state = 'spare'
         """
+        before = next((one for one in held if one.state == "open"), None)
         values = {"table": table.name, "first": spare.first, "size": _next_size(before, spare, at, now)}
         connection.execute(text(begun), values)
         chosen, at = spare, spare.first - 1
     if chosen is not None:
         numbering.pass_by_rows(connection, table, chosen.last)
-    done = [one.first for one in held if one is not chosen and (one.state == "open" or one.first <= at)]
+    done = [one.first for one in held if _is_done(one, chosen, at)]
     dropped = "DELETE FROM backhaul_block WHERE table_name = :table AND first = :first"
     if done:
         connection.execute(text(dropped), [{"table": table.name, "first": first} for first in done])
+
+
+def _present(held: Sequence[Held], at: int) -> Held | None:
+    return next((one for one in held if one.state == "open" and one.serves(at)), None)
+
+
+def _to_begin(held: Sequence[Held], present: Held | None, at: int) -> Held | None:
+    """The spare block, when there is no other one, or this one is nearly used up."""
+    if present is not None and (present.last - at) * RESERVE >= present.size:
+        return None
+    return _spare(held, at)
+
+
+def _is_done(one: Held, chosen: Held | None, at: int) -> bool:
+    return one is not chosen and (one.state == "open" or one.first <= at)
 
 
 def _next_size(before: Held | None, begun: Held, at: int, now: int) -> int:

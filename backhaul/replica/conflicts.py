@@ -26,6 +26,8 @@ KEPT_MS = 30 * 86_400_000  # what became of a conflict is kept so long
 LIVE = or_(ledger.c.state == "withheld", ledger.c.state == "open")
 
 _fields = msgspec.json.Decoder(dict[str, Value]).decode
+_maybe = msgspec.json.Decoder(dict[str, Value] | None).decode
+_places = msgspec.json.Decoder(tuple[Place, ...]).decode
 _names = msgspec.json.Decoder(list[str]).decode
 
 
@@ -76,23 +78,27 @@ def live(connection: Connection, places: Iterable[Place]) -> dict[Place, Entry]:
     return found
 
 
-def of_roots(connection: Connection, roots: Iterable[Place]) -> list[Entry]:
-    """What is open or withheld of these aggregates."""
-    wanted, found = [_root(root) for root in roots], list[Entry]()
-    for at in range(0, len(wanted), AT_ONCE):
-        statement = select(ledger).where(LIVE, ledger.c.root.in_(wanted[at : at + AT_ONCE]))
-        found += [_entry(row) for row in connection.execute(statement).mappings()]
-    return found
+def rooted(connection: Connection) -> list[Entry]:
+    """What is open or withheld of aggregates."""
+    statement = select(ledger).where(LIVE, ledger.c.roots != "[]").order_by(ledger.c.version, ledger.c.id)
+    return [_entry(row) for row in connection.execute(statement).mappings()]
 
 
 def open_roots(connection: Connection) -> dict[Place, str]:
-    """The aggregates that are in conflicts, each with the op id of a change of ours."""
-    statement = select(ledger).where(ledger.c.state == "open", ledger.c.root.is_not(None)).order_by(ledger.c.id.desc())
+    """The aggregates that are in conflicts, each with the op id of a change of ours, as far as there is one."""
     found: dict[Place, str] = {}
-    for row in connection.execute(statement).mappings():
-        entry = _entry(row)
-        if entry.root is not None and (entry.ops or entry.root not in found):
-            found[entry.root] = entry.ops[0] if entry.ops else ""
+    for entry in rooted(connection):
+        if entry.state == "open":
+            found |= {root: found.get(root) or (entry.ops[0] if entry.ops else "") for root in entry.roots}
+    return found
+
+
+def unseen(connection: Connection) -> dict[Place, int]:
+    """The aggregates of which something is withheld, each with the feed position that the app has seen of it."""
+    found: dict[Place, int] = {}
+    for entry in rooted(connection):
+        if entry.state == "withheld" and entry.base is not None:
+            found |= {root: min(entry.base, found.get(root, entry.base)) for root in entry.roots}
     return found
 
 
@@ -145,32 +151,26 @@ def hear(connection: Connection, records: Sequence[Record]) -> int:
     return len(entries)
 
 
-def withhold(connection: Connection, records: Mapping[Place, Sequence[Record]], *, now: int) -> None:
-    """Keep what the feed says of these records. records: by the root of their aggregate."""
-    of_record = {(one.table, canonical_key(one.key)): (root, one) for root, some in records.items() for one in some}
-    entries = live(connection, of_record)
-    open_numbers = {entry.root: entry.number for entry in of_roots(connection, records) if entry.number is not None}
-    for place, (root, record) in of_record.items():
-        number = open_numbers.get(root)
-        made = Entry(
-            table=place[0],
-            key=place[1],
-            root=root,
-            number=number,
-            state="withheld" if number is None else "open",
-            opened_at=now,
-        )
-        entries.setdefault(place, made).hear(record)
+def withhold(
+    connection: Connection, records: Sequence[tuple[Record, tuple[Place, ...], int | None]], *, position: int, now: int
+) -> None:
+    """Keep what the feed says of these records. records: each with its aggregates, and the number of the conflict that
+    they are in. position: what the app has seen of them."""
+    entries = live(connection, [(one.table, canonical_key(one.key)) for one, _, _ in records])
+    for record, roots, number in records:
+        place = (record.table, canonical_key(record.key))
+        entry = entries.setdefault(place, Entry(table=place[0], key=place[1], base=position, opened_at=now))
+        entry.roots = tuple(dict.fromkeys((*entry.roots, *roots)))
+        if number is not None:
+            entry.number, entry.state = number, "open"
+        entry.hear(record)
     keep(connection, list(entries.values()))
 
 
-def release(connection: Connection, busy: Iterable[Place]) -> list[Record]:
+def release(connection: Connection, entries: Sequence[Entry]) -> list[Record]:
     """What was withheld of aggregates to which no change of ours is on its way any more: the caller applies it."""
-    held = set(busy)
-    statement = select(ledger).where(ledger.c.state == "withheld").order_by(ledger.c.version, ledger.c.id)
-    free = [entry for row in connection.execute(statement).mappings() if (entry := _entry(row)).root not in held]
-    _forget(connection, [entry.id for entry in free])
-    return [entry.theirs_as_record() for entry in free]
+    _forget(connection, [entry.id for entry in entries])
+    return [entry.theirs_as_record() for entry in entries]
 
 
 def forget_withheld(connection: Connection, records: Sequence[Record]) -> None:
@@ -190,9 +190,16 @@ def _forget(connection: Connection, ids: Sequence[int | None]) -> None:
 
 
 def resolved(
-    connection: Connection, number: int, choice: str, before: Mapping[Place, dict[str, Value] | None], *, now: int
+    connection: Connection,
+    number: int,
+    choice: str,
+    before: Mapping[Place, dict[str, Value] | None],
+    after: Mapping[Place, dict[str, Value]],
+    *,
+    now: int,
 ) -> None:
-    """A person chose. before: what that did away with, by record. What is long over is forgotten."""
+    """A person chose. before, after: what that did away with and what it left, by record. What is long over is
+    forgotten."""
     statement = (
         update(ledger)
         .where(
@@ -201,10 +208,16 @@ def resolved(
             ledger.c.table_name == bindparam("table"),
             ledger.c.key == bindparam("of_key"),
         )
-        .values(state="resolved", choice=choice, resolved_at=now, before=bindparam("fields"))
+        .values(state="resolved", choice=choice, resolved_at=now, before=bindparam("fields"), after=bindparam("left"))
     )
     rows = [
-        {"table": table, "of_key": key, "fields": encode(fields).decode()} for (table, key), fields in before.items()
+        {
+            "table": place[0],
+            "of_key": place[1],
+            "fields": encode(fields).decode(),
+            "left": encode(after.get(place)).decode(),
+        }
+        for place, fields in before.items()
     ]
     connection.execute(statement, rows)
     over = ledger.c.state.in_(("resolved", "undone")), ledger.c.resolved_at < now - KEPT_MS
@@ -221,8 +234,7 @@ def undone(connection: Connection, number: int) -> None:
 
 
 def _entry(row: RowMapping) -> Entry:
-    root = msgspec.json.decode(row["root"], type=tuple[str, str]) if row["root"] else None
-    before = msgspec.json.decode(row["before"], type=dict[str, Value] | None) if row["before"] else None
+    before, after = (_maybe(row[name]) if row[name] else None for name in ("before", "after"))
     plain = (
         "id",
         "number",
@@ -240,12 +252,13 @@ def _entry(row: RowMapping) -> Entry:
     return Entry(
         **{name: row[name] for name in (*plain, "choice", "resolved_at")},
         table=row["table_name"],
-        root=root,
+        roots=_places(row["roots"]),
         ops=_names(row["ops"]),
         was=_fields(row["was"]),
         mine=_fields(row["mine"]),
         theirs=_fields(row["theirs"]),
         before=before,
+        after=after,
     )
 
 
@@ -253,13 +266,9 @@ def _row(entry: Entry) -> dict[str, Any]:
     plain = ("number", "state", "key", "kind", "base", "there", "version", "since", "reason", "detail", "opened_at")
     return {name: getattr(entry, name) for name in plain} | {
         "table_name": entry.table,
-        "root": _root(entry.root) if entry.root else None,
+        "roots": encode(entry.roots).decode(),
         "ops": encode(entry.ops).decode(),
         "was": encode(entry.was).decode(),
         "mine": encode(entry.mine).decode(),
         "theirs": encode(entry.theirs).decode(),
     }
-
-
-def _root(root: Place) -> str:
-    return encode(root).decode()

@@ -16,10 +16,11 @@ There = Literal["whole", "changed", "deleted", "absent", "unknown"]
 
 @dataclass(kw_only=True)
 class Entry:
-    """A row of backhaul_conflict. key: JSON. kind: of our changes together, None where none is of this record.
+    """A row of backhaul_conflict. key: JSON. roots: the aggregates that it is of, here or there, or was. kind: of our
+    changes together, None where none is of this record.
 
     there: what `theirs` is; unknown: not all that giving in would need, so it is to be asked for. before: what the
-    choice did away with, None for no record.
+    choice did away with, after: what it left here; None for no record.
     """
 
     table: str
@@ -28,7 +29,7 @@ class Entry:
     id: int | None = None
     number: int | None = None
     state: str = "withheld"
-    root: Place | None = None
+    roots: tuple[Place, ...] = ()
     ops: list[str] = field(default_factory=list)
     kind: str | None = None
     base: int | None = None
@@ -43,6 +44,7 @@ class Entry:
     choice: str | None = None
     resolved_at: int | None = None
     before: dict[str, Value] | None = None
+    after: dict[str, Value] | None = None
 
     @property
     def place(self) -> Place:

@@ -7,7 +7,7 @@ so that a database is a replica or is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, inspect
@@ -17,7 +17,7 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import capture, checkpoint, numbering, refill, strategies, tables, upgrades
+from backhaul.replica import capture, checkpoint, muting, numbering, refill, strategies, tables, upgrades
 from backhaul.replica.inspection import find_tables
 from backhaul.replica.names import field_names
 from backhaul.replica.strategies import Rules
@@ -79,6 +79,7 @@ def enrol(
         checkpoint.begin(connection, registered, remote=url, home=home, now=answered_at)
         checkpoint.measure_clock(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
         _track(connection, found)
+        _say_to_triggers(connection, [table.name for table in found], rules or {})
         why = {table.name: numbering.why(connection, table) for table in found}
     refill.refill(database, remote, now=answered_at)
     return Enrolled(registered=registered, tables=found, left_out=left_out, why=why)
@@ -103,6 +104,8 @@ def renew(
         found, _ = wanted_tables(connection, sorted((known.keys() - gone) | set(names)), rules or {})
     found = strategies.agreed(found, remote.declare(found), database.engine.dialect.name)
     stale |= {table.name for table in found if known.get(table.name) != table}
+    with database.writing() as connection:
+        _say_to_triggers(connection, [table.name for table in found], rules or {})
     if not stale and not gone:
         return Renewed(tables=[])
     renewed = Renewed(tables=sorted(stale - gone), gone=sorted(gone))
@@ -168,6 +171,14 @@ def wanted_tables(
             said = rules[table.name].keys if table.name in rules else None
             found[at] = numbering.overruled(connection, table, said) if said else table
     return found, left_out
+
+
+def _say_to_triggers(connection: Connection, names: Iterable[str], rules: Mapping[str, Rules]) -> None:
+    """The app's own triggers are kept still, or let go, as the settings say; untouched where they say nothing."""
+    for name in names:
+        said = rules[name].triggers if name in rules else None
+        if said is not None:
+            (muting.keep_still if said == "mute" else muting.let_go)(connection, name)
 
 
 def _track(connection: Connection, found: Sequence[Table]) -> None:

@@ -14,13 +14,12 @@ from sqlalchemy import Connection
 from backhaul.merge.aggregate import Place
 from backhaul.replica import conflicts, dependents, outbox
 from backhaul.replica.contested import Entry
+from backhaul.replica.knots import Knots, Node
 from backhaul.replica.outbox import Conflicting
 from backhaul.replica.roots import Roots, fields_of
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
 from backhaul.wire import Problem, Result
-
-Node = tuple[str, object]
 
 
 def settled(connection: Connection, tracked: Sequence[Tracked], results: Iterable[Result], *, now: int) -> None:
@@ -41,6 +40,22 @@ def hold_pending(
         outbox.hold(connection, causes, now=now)
         enter(connection, tracked, {}, now=now, causes=_by_op(connection, causes))
     return bool(causes)
+
+
+def unsee(connection: Connection, tracked: Sequence[Tracked]) -> None:
+    """What the app wrote into an aggregate of which something is withheld, it wrote without having seen that, however
+    far the pull had got: what waits to be sent says so."""
+    unseen = conflicts.unseen(connection)
+    if not unseen:
+        return
+    roots = Roots(connection, [one.table for one in tracked])
+    changes = [one for table in sorted(roots.tables) for one in outbox.unsettled_of(connection, table, ["pending"])]
+    bases = {
+        change.id: unseen[root]
+        for change, root in zip(changes, _roots(roots, changes), strict=True)
+        if root in unseen and change.base > unseen[root]
+    }
+    outbox.lower_base(connection, bases)
 
 
 def held_with(
@@ -88,8 +103,8 @@ def enter(
     known = {change.id: root for change, root in zip(changes, roots, strict=True)}
     places = {(change.table, change.key) for change in changes}
     found = conflicts.live(connection, places)
-    found |= {entry.place: entry for entry in conflicts.of_roots(connection, {root for root in known.values() if root})}
-    knots = _Knots()
+    found |= {entry.place: entry for entry in conflicts.rooted(connection)}
+    knots = Knots()
     for entry in found.values():
         knots.tie(("record", entry.place), *_existing(entry))
     groups = sorted({change.group_id for change in changes if change.group_id is not None})
@@ -123,8 +138,11 @@ def _enter_one(
     numbers = sorted(int(str(name)) for kind, name in nodes if kind == "number")
     by_place = {entry.place: entry for entry in entries}
     for change in changes:
-        made = Entry(table=change.table, key=change.key, root=roots[change.id], opened_at=now)
-        _add(by_place.setdefault((change.table, change.key), made), change, problems.get(change.op_id or ""))
+        made = Entry(table=change.table, key=change.key, opened_at=now)
+        entry = by_place.setdefault((change.table, change.key), made)
+        root = roots[change.id]
+        entry.roots += (root,) if root is not None and root not in entry.roots else ()
+        _add(entry, change, problems.get(change.op_id or ""))
     first = by_place[changes[0].table, changes[0].key]
     number = numbers[0] if numbers else conflicts.begin(connection, first)
     if not numbers:
@@ -150,7 +168,7 @@ def _add(entry: Entry, change: Conflicting, problem: Problem | None) -> None:
 
 
 def _existing(entry: Entry) -> list[Node]:
-    nodes: list[Node] = [("root", entry.root)] if entry.root is not None else []
+    nodes: list[Node] = [("root", root) for root in entry.roots]
     return nodes + ([("number", entry.number)] if entry.number is not None else [])
 
 
@@ -160,30 +178,3 @@ def _roots(roots: Roots, changes: Sequence[Conflicting]) -> list[Place | None]:
 
 def _by_op(connection: Connection, causes: Mapping[int, str]) -> dict[str, str]:
     return {change.op_id or "": causes[change.id] for change in outbox.unnumbered(connection) if change.id in causes}
-
-
-class _Knots:
-    """What is tied together is one: sets that grow into each other (union-find)."""
-
-    def __init__(self) -> None:
-        self._above: dict[Node, Node] = {}
-
-    def tie(self, first: Node, *others: Node) -> None:
-        for other in others:
-            self._above[self._top(other)] = self._top(first)
-        self._top(first)
-
-    def all(self) -> list[set[Node]]:
-        found: dict[Node, set[Node]] = {}
-        for node in list(self._above):
-            found.setdefault(self._top(node), set()).add(node)
-        return list(found.values())
-
-    def _top(self, node: Node) -> Node:
-        path = []
-        while (above := self._above.setdefault(node, node)) != node:
-            path.append(node)
-            node = above
-        for one in path:
-            self._above[one] = node
-        return node

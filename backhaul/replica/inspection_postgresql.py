@@ -91,6 +91,7 @@ def app_triggers(connection: Connection, names: Sequence[str]) -> list[str]:
     statement = """
         SELECT tgname FROM pg_trigger
         WHERE NOT tgisinternal AND tgname NOT LIKE 'backhaul\\_%'
+          AND coalesce(obj_description(oid, 'pg_trigger'), '') NOT LIKE 'backhaul: %'
           AND tgrelid IN (SELECT to_regclass(quote_ident(name)) FROM unnest(CAST(:names AS text[])) AS name)
         ORDER BY tgname
     """

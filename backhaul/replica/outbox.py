@@ -684,10 +684,18 @@ def unsettled_of(connection: Connection, table: str, states: Sequence[str] = UNS
         SELECT id, op_id, group_id, table_name, key, kind, {as_bytes(connection, "fields")} AS fields, base, reason,
                detail, conflict_id
         FROM backhaul_outbox
-        WHERE table_name = :table AND kind <> 'backfill' AND state IN ({members(connection, "states")}) ORDER BY id
+        WHERE table_name = :table AND kind NOT IN ('backfill', 'void') AND state IN ({members(connection, "states")})
+        ORDER BY id
     """  # noqa: S608 - the parts are constants
     values = {"table": table, "states": json.dumps(list(states))}
     return [Conflicting(*row) for row in connection.execute(text(statement), values)]
+
+
+def lower_base(connection: Connection, bases: Mapping[int, int]) -> None:
+    """Less was seen than the triggers could know. bases: id -> feed position."""
+    statement = "UPDATE backhaul_outbox SET base = :base WHERE id = :id AND state = 'pending' AND base > :base"
+    if bases:
+        connection.execute(text(statement), [{"id": one, "base": base} for one, base in bases.items()])
 
 
 def hold(connection: Connection, causes: dict[int, str], *, now: int) -> None:

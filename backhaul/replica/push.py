@@ -103,6 +103,7 @@ def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
         tracked = tables.checked(connection)
         endpoint.check(connection, now)
         checkpoint.clear_stale_mark(connection)
+        holding.unsee(connection, tracked)
         learned = endpoint.sizes(connection)
         limit, most_bytes = min(limit, learned.ops or limit), learned.size or endpoint.MOST_BYTES
         merged = deltas.tables_with_deltas(one.table for one in tracked)

@@ -41,7 +41,8 @@ def turn(database: Database, *, now: int) -> None:
     """Begin what is in hand where it is time to, without asking anybody."""
     with database.reading() as connection:
         tracked = [one.table for one in tables.all_tracked(connection)]
-    if blocks.drawing(tracked):
+        due = blocks.is_due(connection, tracked)
+    if due:
         with database.writing() as connection:
             blocks.turn(connection, tracked, now=now)
 

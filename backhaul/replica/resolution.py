@@ -22,7 +22,7 @@ from backhaul.replica import rows as app_rows
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.contested import Entry
 from backhaul.replica.misfit import Misfit
-from backhaul.replica.names import field_names
+from backhaul.replica.names import field_names, root_columns
 from backhaul.replica.roots import decode_key, rows
 from backhaul.replica.rows import TablePlan
 from backhaul.telemetry import emit
@@ -57,15 +57,16 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
         else:
             raise Misused(f"{choice!r} is no side", hint="choose mine or theirs, or say the fields' values")
         said = choice if isinstance(choice, str) else "values"
-        conflicts.resolved(connection, number, said, before, now=now)
+        after = _here(connection, known, entries)
+        conflicts.resolved(connection, number, said, before, after, now=now)
     emit("conflict.resolved", conflict=number, choice=said)
 
 
 def undo(database: Database, number: int) -> None:
     """Put back, as a new change, what the choice did away with: theirs after `mine` or values, ours after `theirs`.
 
-    Raises Unknown (no such conflict), Misused (it is not resolved, or is a conflict again, or what stood before does
-    not fit the database any more): nothing is changed then.
+    Raises Unknown (no such conflict), Misused (it is not resolved, or is a conflict again; its aggregate was changed
+    since; what stood before does not fit the database any more): nothing is changed then.
     """
     with database.writing() as connection:
         checkpoint.hold(connection)
@@ -127,7 +128,8 @@ def _insist(
         again += ids
         rest = _differing(known[entry.table], entry, ours)
         if rest is None:
-            written.append((*entry.place, "delete", None))
+            named = {name: entry.theirs.get(name) for name in root_columns(known[entry.table])}
+            written.append((*entry.place, "delete", encode(named).decode() if named else None))
         elif rest:
             written.append((*entry.place, "update", encode(rest).decode()))
     outbox.insist(connection, sorted(again), group, now=now)
@@ -140,7 +142,7 @@ def _differing(table: Table, entry: Entry, ours: Fields | None) -> Fields | None
 
     Only of a record that is withheld as a whole: of others the feed's word was taken.
     """
-    if entry.root is None or entry.there not in ("whole", "changed"):
+    if not entry.roots or entry.there not in ("whole", "changed"):
         return {}
     if ours is None:
         return {} if entry.kind == "delete" else None
@@ -206,6 +208,11 @@ def _put_back(connection: Connection, known: Mapping[str, Table], entries: Seque
     here = _here(connection, known, entries)
     plans: dict[str, TablePlan] = {}
     for entry in entries:
+        if entry.roots and not _is_as_left(entry, here.get(entry.place)):
+            raise Misused(
+                f"{entry.table} {entry.key} was changed since, and is part of a whole",
+                hint="put it right in your app, by an ordinary edit",
+            )
         plan = plans.setdefault(entry.table, TablePlan(table=known[entry.table]))
         before, now = entry.before, here.get(entry.place)
         if before is None:
@@ -228,7 +235,7 @@ def _check_known(connection: Connection, entries: Sequence[Entry], *, whole: boo
     """Raises TryLater: what was not pulled was not seen, and would be a conflict again. whole: all of what stands there
     is needed; as it always is of an aggregate."""
     position = checkpoint.read(connection).position
-    needed = [entry for entry in entries if whole or entry.root is not None]
+    needed = [entry for entry in entries if whole or entry.roots]
     if any(entry.there in (None, "unknown") for entry in needed) or any(entry.since > position for entry in entries):
         raise TryLater("what the other side wrote is not all here yet", hint="backhaul pull, and then again")
 
@@ -242,6 +249,14 @@ def _here(connection: Connection, known: Mapping[str, Table], entries: Iterable[
         for name, some in keys.items()
         for key, fields in rows(connection, known[name], some).items()
     }
+
+
+def _is_as_left(entry: Entry, now: Fields | None) -> bool:
+    """Whether the choice still stands here: what was made of the whole since would not go with what stood before."""
+    if now is None or entry.after is None:
+        return now is None and entry.after is None
+    contested = entry.mine.keys() | entry.theirs.keys()
+    return all(encode(now.get(name)) == encode(entry.after.get(name)) for name in contested)
 
 
 def _change(plan: TablePlan, key: str, values: Mapping[str, Value]) -> None:

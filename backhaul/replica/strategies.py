@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -21,6 +22,9 @@ DECIMALS = ("NUMERIC", "DECIMAL")
 TEXTS = ("CHAR", "CLOB", "TEXT", "STRING")
 
 
+Triggers = Literal["fire", "mute"]  # what the app's own do where records of others arrive
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What the settings say of one table. merge: column (or `*`) -> strategy. renamed: old column -> new. Empty: not
@@ -31,6 +35,7 @@ class Rules:
     aggregate: str = ""
     renamed: Mapping[str, str] = field(default_factory=dict)
     keys: KeyKind | None = None
+    triggers: Triggers | None = None
 
 
 def ruled(tables: Sequence[Table], rules: Mapping[str, Rules], dialect: str, present: Sequence[str]) -> list[Table]:

@@ -10,7 +10,7 @@ from backhaul.clock import SystemClock
 from backhaul.database import Database, open_database
 from backhaul.media import transfer
 from backhaul.remotes.tus import TusRemote
-from backhaul.replica import outbox, parked, pull, push
+from backhaul.replica import conflicts, outbox, parked, pull, push, resolution
 from backhaul.server import auth
 from backhaul.server.memory import StoreRemote
 from backhaul.server.store import ServerDatabase, Store
@@ -51,6 +51,22 @@ def _discard(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     return parked.discard(database, _store(job, stack), left) if left else 0
 
 
+def _resolve(database: Database, job: dict[str, Any], stack: ExitStack) -> None:
+    """Ours for the customers, theirs for the invoices."""
+    with database.reading() as connection:
+        found = [(number, conflicts.of_number(connection, number)) for number in conflicts.numbers(connection)]
+    for number, entries in found:
+        resolution.resolve(database, number, "mine" if not entries[0].roots else "theirs", now=CLOCK.now())
+
+
+def _undo(database: Database, job: dict[str, Any], stack: ExitStack) -> None:
+    with database.reading() as connection:
+        numbers = conflicts.numbers(connection, open_only=False)
+        found = [number for number in numbers if conflicts.of_number(connection, number)[0].state == "resolved"]
+    for number in found:
+        resolution.undo(database, number)
+
+
 def _upload(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     remote = TusRemote(job["url"], job["token"])
     stack.callback(remote.close)
@@ -71,5 +87,8 @@ JOURNEYS: dict[str, Callable[[Database, dict[str, Any], ExitStack], Any]] = {
     "pull": _pull,
     "overtaken": _pull,
     "discard": _discard,
+    "conflict": _push,
+    "resolve": _resolve,
+    "undo": _undo,
     "upload": _upload,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backhaul.database import open_database
+from backhaul.replica.strategies import Rules
 from backhaul.server.memory import StoreRemote
 from backhaul.wire import Pushed
 from tests.chaos.journeys import CLOCK, run
@@ -16,7 +17,10 @@ from tests.convergence.servers import store_server
 from tests.replicas import Replica, make_postgresql_replica, make_replica
 from tests.services import PostgreSQL
 
+DISPUTES = ("conflict", "resolve", "undo")
+RULES = {"customer": Rules(merge={"name": "manual"}), "line": Rules(aggregate="invoice")}
 TABLES = ("customer", "invoice", "line")
+CONFLICTS = "SELECT state, table_name, key, kind, mine, there, theirs, choice FROM backhaul_conflict ORDER BY 2, 3, 1"
 OUTBOX = ("kind", "key", "fields", "state", "reason")
 
 
@@ -53,6 +57,7 @@ class Scene:
             "a": {table: self.a.rows(table) for table in TABLES},
             "b": {table: self.b.rows(table) for table in TABLES},
             "outbox": [tuple(row[name] for name in OUTBOX) for row in self.b.outbox()],
+            "conflicts": self.b.app.execute(CONFLICTS).fetchall(),
             "muted": self.b.app.execute("SELECT muted, group_id FROM backhaul_replica").fetchall(),
             "applied": self._server("SELECT status, count(*) FROM server_applied GROUP BY status ORDER BY status"),
             "position": self._server("SELECT position FROM server_scope"),
@@ -74,12 +79,15 @@ def scene(folder: Path, journey: str, cluster: PostgreSQL | None = None) -> Iter
     server_url = cluster.database() if cluster else f"sqlite:///{folder / 'server.sqlite'}"
     with store_server(server_url, CLOCK) as server:
         before = BEFORE if journey == "backfill" else ""
-        a = make_replica(folder / "a.sqlite", server.connect(), schema=SQLITE, code=server.enrol())
+        rules = RULES if journey in DISPUTES else None
+        a = make_replica(folder / "a.sqlite", server.connect(), schema=SQLITE, code=server.enrol(), rules=rules)
+        joining = server.connect(), server.enrol()
         if cluster:
-            joining = server.connect(), server.enrol()
-            b = _on_postgresql(cluster.database(), *joining, folder=folder, before=before)
+            b = _on_postgresql(cluster.database(), *joining, folder=folder, before=before, rules=rules)
         else:
-            b = make_replica(folder / "b.sqlite", server.connect(), schema=SQLITE, code=server.enrol(), before=before)
+            b = make_replica(
+                folder / "b.sqlite", joining[0], schema=SQLITE, code=joining[1], before=before, rules=rules
+            )
             b.app.text_factory = lambda raw: raw.decode(errors="replace")
         made = Scene(server_url=server_url, a=a, b=b)
         try:
@@ -94,8 +102,8 @@ def scene(folder: Path, journey: str, cluster: PostgreSQL | None = None) -> Iter
             b.close()
 
 
-def _on_postgresql(url: str, remote: StoreRemote, code: str, *, folder: Path, before: str) -> Replica:
-    return make_postgresql_replica(url, remote, schema=POSTGRESQL, code=code, home=folder, before=before)
+def _on_postgresql(url: str, remote: StoreRemote, code: str, *, folder: Path, before: str, rules: Any) -> Replica:
+    return make_postgresql_replica(url, remote, schema=POSTGRESQL, code=code, home=folder, before=before, rules=rules)
 
 
 SHOP = """
@@ -188,6 +196,34 @@ def _has_parked_changes(scene: Scene) -> None:
     scene.b.write("UPDATE invoice SET total = 5 WHERE id = 9")
 
 
+def _meets_other_edits(scene: Scene) -> None:
+    """Of one customer's name, and of an invoice and its lines."""
+    a, b = scene.a, scene.b
+    a.write("INSERT INTO invoice (id, customer_id, total) VALUES (9, 1, 1)")
+    a.write("INSERT INTO line VALUES (9, 1, 'tea')")
+    a.sync()
+    b.sync()
+    b.write("UPDATE customer SET name = 'of b', phone = 'of b' WHERE id = 1")
+    b.write("UPDATE line SET what = 'milk'")
+    b.write("UPDATE invoice SET total = 2")
+    a.write("UPDATE customer SET name = 'of a' WHERE id = 1")
+    a.write_together("INSERT INTO line VALUES (9, 2, 'salt')", "UPDATE invoice SET total = 3")
+    a.sync()
+
+
+def _has_conflicts(scene: Scene) -> None:
+    _meets_other_edits(scene)
+    scene.b.sync()
+    scene.b.write("UPDATE customer SET phone = 'later' WHERE id = 1")
+
+
+def _has_resolved_conflicts(scene: Scene) -> None:
+    _has_conflicts(scene)
+    run("resolve", scene.job)
+    for replica in (scene.b, scene.a, scene.b):
+        replica.sync()
+
+
 SCENES: dict[str, Callable[[Scene], None]] = {
     "push": _writes,
     "refusal": _takes_a_taken_key,
@@ -196,4 +232,7 @@ SCENES: dict[str, Callable[[Scene], None]] = {
     "pull": _hears_news,
     "overtaken": _is_overtaken,
     "discard": _has_parked_changes,
+    "conflict": _meets_other_edits,
+    "resolve": _has_conflicts,
+    "undo": _has_resolved_conflicts,
 }

@@ -20,7 +20,7 @@ from backhaul.wire import Column, Table
 from tests.chaos.crash_points import CRASH_POINTS, CrashPoint
 from tests.chaos.dying import DEATH, Reaper, reaper
 from tests.chaos.journeys import CHUNK_BYTES, run
-from tests.chaos.scenes import scene
+from tests.chaos.scenes import DISPUTES, scene
 from tests.services import PostgreSQL, SyncServer, sync_server
 
 Undisturbed = Callable[[str, str], dict[str, Any]]
@@ -82,10 +82,11 @@ def test_the_journeys_that_are_disturbed_have_something_to_do_and_end_equal(
 ) -> None:
     outcome = undisturbed(database, journey)
     parked = {row[1] for row in outcome["outbox"] if row[3] == "parked"}
-    assert {row[3] for row in outcome["outbox"]} <= {"parked"}
+    assert {row[3] for row in outcome["outbox"]} <= {"parked", "conflict"}
+    assert bool(outcome["conflicts"]) == (journey in DISPUTES)
     assert outcome["muted"] == [(0, None)]
     assert bool(parked) == (journey in ("refusal", "unsendable", "discard"))
-    if not parked and database == "sqlite":
+    if not parked and database == "sqlite" and journey != "conflict":
         assert outcome["a"] == outcome["b"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backhaul.errors import Misused, Refused, TryLater, Unreachable
-from backhaul.replica import parked, remap
+from backhaul.replica import apply, blocks, outbox, parked, rekeying, remap
 from backhaul.replica.reconcile import compare
 from backhaul.server.memory import MemoryRemote
 from tests.replicas import SHOP, Replica
@@ -229,3 +229,36 @@ def test_a_change_that_is_given_up_afterwards_leaves_the_others_record(make: Mak
     parked.discard(b.database, b.remote, [])
     assert b.rows("invoice") == [(1, 1, 10)]
     assert [row[1] for row in b.rows("customer")] == ["Ada", "Bob"]
+
+
+STEPS = [
+    (outbox, "rewrite"),
+    (outbox, "requeue"),
+    (rekeying, "take_out"),
+    (rekeying, "settle_in"),
+    (apply, "lay_under"),
+    (blocks, "turn"),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step[1])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_cut_at_any_step_it_has_done_nothing_and_can_be_done_again(
+    make: MakeReplica, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str], when: str
+) -> None:
+    a, b = two_customers(make)
+    before = (b.rows("customer"), b.rows("invoice"), b.rows("line"), b.outbox())
+    plain = getattr(*step)
+
+    def cut(*given: Any, **named: Any) -> None:
+        if when == "after":
+            plain(*given, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*step, cut)
+        with pytest.raises(KeyboardInterrupt):
+            again(b)
+    assert (b.rows("customer"), b.rows("invoice"), b.rows("line"), b.outbox()) == before
+    assert len(again(b)) == 2
+    settled(a, b)
