@@ -77,7 +77,7 @@ def _plans_under(
     plans = []
     for table in tables:
         ours = {canonical_key(record.key): record for record in records if record.table == table.name}
-        over = _unsettled(connection, table, list(ours), position)
+        over = _unsettled(connection, table, list(ours.values()), position)
         plan = TablePlan(table=table)
         kept: list[tuple[Record, frozenset[str]]] = []
         for key, record in ours.items():
@@ -120,7 +120,7 @@ def _laid_over(table: Table, record: Record, changes: Sequence[Row]) -> Record |
 
 
 def _planned(connection: Connection, table: Table, records: Sequence[Record], position: int) -> TablePlan:
-    over = _unsettled(connection, table, [canonical_key(record.key) for record in records], position)
+    over = _unsettled(connection, table, records, position)
     if over:
         outbox.told(connection, table.name, list(over), position)
     plan = TablePlan(table=table)
@@ -150,19 +150,26 @@ def _withheld(changes: Sequence[Row]) -> frozenset[str]:
     return withheld
 
 
-def _unsettled(connection: Connection, table: Table, keys: Sequence[str], position: int) -> dict[str, list[Row]]:
-    """The changes of these records that the feed does not include at this position: kind and fields (as bytes), by
-    key, oldest first."""
+def _unsettled(connection: Connection, table: Table, records: Sequence[Record], position: int) -> dict[str, list[Row]]:
+    """The changes that are not in these records yet: kind and fields (as bytes), by key, oldest first.
+
+    What the server took is in a record from that version of it on. A record may have been fetched long before the
+    position that is applied now (see stage.py), and what came after it of ours alone does not come again.
+    """
     statement = f"""
-        SELECT key, kind, {as_bytes(connection, "fields")} FROM backhaul_outbox
+        SELECT key, kind, {as_bytes(connection, "fields")}, CASE WHEN state = 'acked' THEN version END
+        FROM backhaul_outbox
         WHERE table_name = :table AND key IN ({members(connection, "keys")})
-          AND (state IN ('pending', 'sent', 'parked', 'conflict') OR state = 'acked' AND version > :position)
+          AND (state IN ('pending', 'sent', 'parked', 'conflict') OR state = 'acked' AND version IS NOT NULL)
         ORDER BY id
     """  # noqa: S608 - the parts are constants
-    values = {"table": table.name, "keys": msgspec.json.encode(keys).decode(), "position": position}
+    reached = {canonical_key(record.key): record.version or position for record in records}
+    values = {"table": table.name, "keys": msgspec.json.encode(list(reached)).decode()}
     names = newest_names(table.renamed)  # what was sent under an old name is about the column that has the new one
     found: dict[str, list[Row]] = {}
-    for key, kind, fields in connection.execute(text(statement), values):
+    for key, kind, fields, taken in connection.execute(text(statement), values):
+        if taken is not None and taken <= reached[key]:
+            continue
         found.setdefault(key, []).append((kind, reworded(fields, names) if names and fields else fields))
     return found
 

@@ -153,8 +153,8 @@ def draw(connection: Connection, table: Table, count: int) -> list[int]:
     at = numbering.stands_at(connection, table)
     for one in _held(connection).get(table.name, []):
         if one.state == "open" and one.serves(at) and at + count <= one.last:
-            numbering.go_on_after(connection, table, at + count)
-            return list(range(at + 1, at + count + 1))
+            numbers = numbering.take(connection, table, count, after=at)
+            return numbers if numbers[-1] <= one.last else []
     return []
 
 

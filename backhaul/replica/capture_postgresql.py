@@ -108,10 +108,15 @@ DECLARE
     at bigint := {NOW}; bucket text := CAST(at >> 8 AS text);
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        {outbox})
-        SELECT CAST(pg_current_xact_id() AS text), {name}, {key_expression(table, "lost")}, 'delete',
-               {_root(table, "lost")}, at, mark.seen_hlc, mark.position
-        FROM {schema}.{quoted(table.name)} AS lost, {schema}.backhaul_replica AS mark;
+        BEGIN
+            {outbox})
+            SELECT CAST(pg_current_xact_id() AS text), {name}, {key_expression(table, "lost")}, 'delete',
+                   {_root(table, "lost")}, at, mark.seen_hlc, mark.position
+            FROM {schema}.{quoted(table.name)} AS lost, {schema}.backhaul_replica AS mark;
+        EXCEPTION WHEN OTHERS THEN
+            trouble := SQLERRM;
+        END;
+        change := 'delete';
     ELSE
         BEGIN
             IF TG_OP <> 'INSERT' THEN
@@ -131,12 +136,7 @@ BEGIN
         EXCEPTION WHEN OTHERS THEN
             trouble := SQLERRM;
         END;
-        IF trouble IS NOT NULL THEN
-            {outbox}, state, op_id, reason, detail, settled_at)
-            SELECT CAST(pg_current_xact_id() AS text), {name}, coalesce(here, gone, '[]'), lower(TG_OP), '{{}}', at,
-                   seen_hlc, position, 'parked', md5(random()::text || at::text), 'not-captured', left(trouble, 500), at
-            {checkpoint};
-        ELSE
+        IF trouble IS NULL THEN
             IF gone IS NOT NULL THEN
                 {outbox})
                 SELECT CAST(pg_current_xact_id() AS text), {name}, gone, 'delete', root, at, seen_hlc, position
@@ -147,7 +147,18 @@ BEGIN
                 SELECT CAST(pg_current_xact_id() AS text), {name}, here, change, said, at, seen_hlc, position
                 {checkpoint};
             END IF;
+        ELSIF gone <> here COLLATE "C" THEN
+            change := 'insert';
+            {outbox})
+            SELECT CAST(pg_current_xact_id() AS text), {name}, gone, 'delete', root, at, seen_hlc, position
+            {checkpoint};
         END IF;
+    END IF;
+    IF trouble IS NOT NULL THEN
+        {outbox}, state, op_id, reason, detail, settled_at)
+        SELECT CAST(pg_current_xact_id() AS text), {name}, coalesce(here, gone, '[]'), change, '{{}}', at,
+               seen_hlc, position, 'parked', md5(random()::text || at::text), 'not-captured', left(trouble, 500), at
+        {checkpoint};
     END IF;
     IF current_setting('backhaul.rung', true) IS DISTINCT FROM bucket
        AND current_setting('max_prepared_transactions') = '0' THEN

@@ -28,6 +28,7 @@ def edit(database: Database, op_id: str, fields: Mapping[str, Any], *, now: int)
     """Have a parked change say these fields (Python values, or wire values), and send it again; returns how many
     changes go out. Raises Unknown, Misused: nothing is changed then."""
     with database.writing() as connection:
+        checkpoint.hold(connection)
         known = {one.table.name: one.table for one in tables.checked(connection)}
         chosen = [row for row in parked.chosen(connection, [op_id]) if row["op_id"] == op_id]
         change = next(row for row in outbox.parked_as_they_are(connection) if row.id == chosen[0]["id"])

@@ -136,6 +136,17 @@ def _sequence(connection: Connection, name: str, column: str) -> str | None:
     return found
 
 
+def take(connection: Connection, table: Table, count: int, *, after: int) -> list[int]:
+    """The next numbers, as rows would get them. after: where the table stands."""
+    if on_postgresql(connection):  # where the app may draw from the sequence meanwhile
+        drawn = "SELECT nextval(CAST(? AS regclass)) FROM generate_series(1, ?)"
+        return sorted(
+            row[0] for row in run(connection, drawn, (_sequence(connection, table.name, table.key[0]), count))
+        )
+    go_on_after(connection, table, after + count)
+    return list(range(after + 1, after + count + 1))
+
+
 def _counts(connection: Connection, name: str) -> bool:
     statement = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :name"
     sql = connection.execute(text(statement), {"name": name}).scalar_one()

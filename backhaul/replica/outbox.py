@@ -631,6 +631,17 @@ def rewrite(connection: Connection, changes: Sequence[tuple[str, bytes | None, i
         run(connection, statement, list(changes))
 
 
+def retell(connection: Connection, changes: Sequence[tuple[int, str, str | None]]) -> None:
+    """Parked changes of which it was not known what they say. changes: id, kind, fields."""
+    statement = """
+        UPDATE backhaul_outbox SET kind = :kind, fields = :fields
+        WHERE id = :id AND state = 'parked' AND reason = 'not-captured'
+    """
+    if changes:
+        rows = [{"id": number, "kind": kind, "fields": fields} for number, kind, fields in changes]
+        connection.execute(text(statement), rows)
+
+
 def discard(connection: Connection, ids: Sequence[int]) -> int:
     """parked -> gone."""
     statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = 'parked'"

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Unknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import checkpoint, dependents, outbox, refetch, tables
+from backhaul.replica import checkpoint, dependents, outbox, refetch, tables, uncaptured
 from backhaul.wire import Table, Tagged, Value
 
 DEPENDS = ("depends-on-parked", "depends-on-refused")
@@ -25,12 +25,15 @@ OP_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
     """Send these parked changes (or, with none named, all) again, as new ops, and with them what came after them on
-    the same records or in the same transactions. Raises Unknown."""
+    the same records or in the same transactions. Raises Unknown, and Misused for one that cannot be told any more."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         rows = chosen(connection, op_ids)
         park_dependents(connection, now=now)
-        return outbox.requeue(connection, _with_what_follows(outbox.parked(connection), rows), now=now)
+        parked = outbox.parked(connection)
+        ids = _with_what_follows(parked, rows)
+        uncaptured.tell_as_it_is(connection, parked, ids)
+        return outbox.requeue(connection, ids, now=now)
 
 
 def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
@@ -42,7 +45,7 @@ def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
             return 0
         park_dependents(connection, now=max(row["settled_at"] for row in rows))  # when their fate was sealed
     ids = [row["id"] for row in rows]
-    places = [(row["table_name"], row["key"]) for row in rows]
+    places = [(row["table_name"], row["key"]) for row in rows if row["key"] != uncaptured.NO_KEY]
     return refetch.lay_under(
         database, remote, places, lambda connection: outbox.discard(connection, ids), absent="delete"
     )

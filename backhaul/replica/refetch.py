@@ -50,6 +50,7 @@ def contested(database: Database, remote: Remote) -> int:
     there = ask(remote, keys)
     there += never_were(keys, there)
     with database.writing() as connection:
+        checkpoint.hold(connection)
         return conflicts.hear(connection, there)
 
 

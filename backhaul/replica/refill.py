@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from backhaul.database import Database
 from backhaul.errors import Refused, SignInRequired, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import blocks, tables
+from backhaul.replica import blocks, checkpoint, tables
 from backhaul.telemetry import emit
 from backhaul.wire import Record, Wanted
 
@@ -24,6 +24,7 @@ def refill(database: Database, remote: Remote, *, now: int) -> None:
             return
     for _ in range(2):  # one to open, and one to spare
         with database.writing() as connection:
+            checkpoint.hold(connection)
             blocks.turn(connection, tracked, now=now)
             wanted = blocks.lacking(connection, tracked)
         if not wanted:
@@ -34,6 +35,7 @@ def refill(database: Database, remote: Remote, *, now: int) -> None:
             emit("blocks.failed", error=type(error).__name__)
             return
     with database.writing() as connection:
+        checkpoint.hold(connection)
         blocks.turn(connection, tracked, now=now)
 
 
@@ -44,6 +46,7 @@ def turn(database: Database, *, now: int) -> None:
         due = blocks.is_due(connection, tracked)
     if due:
         with database.writing() as connection:
+            checkpoint.hold(connection)
             blocks.turn(connection, tracked, now=now)
 
 
@@ -70,5 +73,6 @@ def make_room(database: Database, remote: Remote, records: Iterable[Record], *, 
 def _ask(database: Database, remote: Remote, wanted: Mapping[str, Wanted], *, now: int) -> None:
     given = remote.blocks(wanted)
     with database.writing() as connection:
+        checkpoint.hold(connection)
         blocks.keep(connection, given, now=now)
     emit("blocks.given", tables=len(given))

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from backhaul.database import Database
 from backhaul.errors import Misused, Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import blocks, dependents, numbering, outbox, parked, refetch, rekeying, rows, tables
+from backhaul.replica import blocks, checkpoint, dependents, numbering, outbox, parked, refetch, rekeying, rows, tables
 from backhaul.replica.rekeying import Moves
 from backhaul.wire import Table, Wanted
 
@@ -48,6 +48,7 @@ def remap(database: Database, remote: Remote, op_ids: Sequence[str], *, now: int
     done: list[Remapped] = []
     while True:
         with database.writing() as connection:
+            checkpoint.hold(connection)
             parked.park_dependents(connection, now=now)
             chosen = _chosen(connection, op_ids)[:AT_ONCE]
             _check_nothing_is_out(connection)

@@ -164,7 +164,10 @@ def _holds_numbers(declared: str) -> bool:
 
 
 def _check_digits(value: Any, table: str, column: str) -> None:
-    """Raises Misfit for a decimal of which this column would keep but a part."""
+    """Raises Misfit for a decimal of which this column would keep but a part, and for what is no number (SQLite would
+    make it NULL)."""
+    if type(value) is float and value != value:  # NaN alone is not itself
+        raise Misfit(f"{table}.{column} cannot hold NaN (SQLite has none)")
     if type(value) is not str or len(value) <= SAFE or not DECIMAL.fullmatch(value):
         return
     exact = Decimal(value.strip())

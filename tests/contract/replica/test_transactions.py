@@ -12,9 +12,11 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from backhaul.replica import outbox
+from backhaul.errors import Misused
+from backhaul.replica import enrol, outbox, parked
 from backhaul.replica.hook import Hook
 from backhaul.replica.inspection import find_tables
+from backhaul.replica.strategies import Rules
 from tests.contract.replica.conftest import MakeReplica
 from tests.contract.replica.test_rounds import assert_equal
 from tests.replicas import Replica
@@ -129,6 +131,40 @@ def test_a_value_that_cannot_be_told_fails_no_commit_and_is_shown(replica: Repli
     (row,) = replica.outbox()
     assert (row["state"], row["reason"], row["key"]) == ("parked", "not-captured", '["a"]')
     assert "label" in row["detail"]
+
+
+def test_what_could_not_be_told_goes_out_as_the_row_is_by_then(make_on: MakeReplica) -> None:
+    schema = "CREATE TABLE thing (id text PRIMARY KEY, a text, b text);"
+    ann, bob = make_on("postgresql", schema=schema), make_on("postgresql", schema=schema)
+    ann.write("INSERT INTO thing VALUES ('x', 'a', 'b'), ('z', 'a', 'b')")
+    ann.sync()
+    bob.sync()
+    for replica in (ann, bob):
+        replica.write("ALTER TABLE thing RENAME COLUMN b TO c")
+    ann.write("UPDATE thing SET a = 'new a', c = 'new c' WHERE id = 'x'")
+    ann.write("INSERT INTO thing VALUES ('y', 'a', 'b')")
+    ann.write("UPDATE thing SET id = 'moved' WHERE id = 'z'")
+    for replica in (ann, bob):
+        enrol.renew(replica.database, replica.remote, rules={"thing": Rules(renamed={"b": "c"})})
+    assert {row["reason"] for row in ann.parked()} == {"not-captured"}
+    parked.retry(ann.database, [], now=ann.clock.now())
+    ann.sync()
+    bob.sync()
+    assert bob.rows("thing") == [("moved", "a", "b"), ("x", "new a", "new c"), ("y", "a", "b")]
+    assert_equal((ann, bob))
+
+
+def test_a_truncate_that_cannot_be_told_fails_no_commit_and_cannot_be_sent(replica: Replica) -> None:
+    replica.write("INSERT INTO tag VALUES ('a', '')")
+    replica.write("ALTER TABLE tag RENAME COLUMN code TO sign")
+    replica.write("TRUNCATE tag")
+    (row,) = replica.parked()
+    assert (row["reason"], row["kind"], row["key"]) == ("not-captured", "delete", "[]")
+    replica.write("ALTER TABLE tag RENAME COLUMN sign TO code")
+    with pytest.raises(Misused, match="not known"):
+        parked.retry(replica.database, [], now=replica.clock.now())
+    parked.discard(replica.database, replica.remote, [row["op_id"]])
+    assert replica.parked() == []
 
 
 def test_truncate_is_captured_as_deletes_and_copy_as_inserts(replica: Replica) -> None:

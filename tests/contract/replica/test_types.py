@@ -151,6 +151,16 @@ def test_a_decimal_that_a_column_of_sqlite_cannot_hold_is_set_aside(make_on: Mak
     assert_equal((ann, bob))
 
 
+def test_what_is_no_number_is_set_aside_on_sqlite_and_arrives_on_postgresql(make_on: MakeReplica) -> None:
+    schema = "CREATE TABLE t (id text PRIMARY KEY, amount double precision);"
+    ann, bob, col = (make_on(kind, schema=schema) for kind in ("postgresql", "sqlite", "postgresql"))
+    ann.write("INSERT INTO t VALUES ('a', 'NaN'), ('b', 'Infinity')")
+    settle(ann, bob, col)
+    assert bob.rows("t") == [("b", float("inf"))]
+    assert col.asked("SELECT amount::text FROM t ORDER BY id") == [("NaN",), ("Infinity",)]
+    assert_equal((ann, col))
+
+
 def test_a_change_of_nothing_but_the_digits_is_a_change(make_on: MakeReplica) -> None:
     schema = "CREATE TABLE t (id text PRIMARY KEY, amount numeric, said json);"
     ann, bob = make_on("postgresql", schema=schema), make_on("postgresql", schema=schema)
