@@ -17,7 +17,17 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import capture, checkpoint, muting, numbering, refill, strategies, tables, upgrades
+from backhaul.replica import (
+    capture,
+    checkpoint,
+    clock_guard,
+    muting,
+    numbering,
+    refill,
+    strategies,
+    tables,
+    upgrades,
+)
 from backhaul.replica.inspection import find_tables
 from backhaul.replica.names import field_names
 from backhaul.replica.strategies import Rules
@@ -76,8 +86,8 @@ def enrol(
     found = strategies.agreed(found, registered.tables, database.engine.dialect.name)
     migrations.upgrade_replica(database)
     with database.writing() as connection:
-        checkpoint.begin(connection, registered, remote=url, home=home, now=answered_at)
-        checkpoint.measure_clock(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
+        checkpoint.begin(connection, registered, remote=url, home=home, now=registered.now)
+        clock_guard.measure(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
         _track(connection, found)
         _say_to_triggers(connection, [table.name for table in found], rules or {})
         why = {table.name: numbering.why(connection, table) for table in found}
@@ -123,7 +133,9 @@ def renew(
 def renew_if_harmless(database: Database, remote: Remote, *, rules: Mapping[str, Rules] | None = None) -> bool:
     """The same without a person, where tables have only grown and none has lost its triggers: a column was added.
 
-    Whatever else was done to a table, `init` is to be run by somebody who knows why. Raises what `renew` raises.
+    Whatever else was done to a table, `init` is to be run by somebody who knows why. So it is where the settings have
+    strategies for a table and none for the new column: to be declared without one may be for good. Raises what `renew`
+    raises.
     """
     with database.reading() as connection:
         tracked = {one.table.name: one.table for one in tables.all_tracked(connection)}
@@ -134,8 +146,11 @@ def renew_if_harmless(database: Database, remote: Remote, *, rules: Mapping[str,
         if not all(capture.is_installed(connection, name) for name in altered):
             return False
         found, _ = find_tables(connection, altered)
-    if not all(upgrades.is_harmless(tracked[table.name], table) for table in found):
-        return False
+    for table in found:
+        before = tracked[table.name]
+        said = rules.get(table.name, Rules()) if rules else Rules()
+        if not (upgrades.is_harmless(before, table) and said.decides(upgrades.new_columns(before, table))):
+            return False
     renew(database, remote, rules=rules)
     return True
 

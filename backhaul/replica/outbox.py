@@ -89,6 +89,7 @@ class Counts:
 
 
 PENDING = "id > (SELECT frozen_id FROM backhaul_replica) AND state = 'pending'"
+NOT_OUT = "(state = 'pending' OR state = 'parked' OR state = 'conflict')"
 
 
 def pending(connection: Connection, now: int) -> bool:
@@ -278,11 +279,13 @@ def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> li
     known = checkpoint.read(connection)
     seq, last, offset = known.last_send_seq, known.last_hlc, known.clock_offset_ms
     changes: list[Change] = []
-    for row in rows:
-        number, _, group, table, key, kind, fields, base, _, _, attempts, fence, captured_at, seen_hlc, *_ = tuple(row)
+    for taken in map(tuple, rows):
+        number, _, group, table, key, kind, fields, base, _, said, attempts, fence, captured_at, seen_hlc, *_ = taken
         seq += 1
         if kind == "backfill":
             hlc = BACKFILL_STAMP
+        elif said is not None:  # what is offered anew has the stamp that it is offered with
+            hlc = said
         else:
             hlc = last = _stamp(captured_at, seen_hlc, last, now=now, offset=offset)
         op_id = _op_id(known.origin, number, captured_at, table, kind, key, fields)
@@ -445,6 +448,18 @@ def restamp(connection: Connection, *, now: int) -> bool:
     return bool(stamps) and stamps[0][0] < rows[0].hlc
 
 
+def mend_captured(connection: Connection, *, before: int, after: int, began: int, now: int) -> None:
+    """The clock was set, by the difference of the offsets: changes whose time makes sense only with the offset that the
+    clock had `before` get the time that it would have been by the clock of now. began: by the server's clock."""
+    statement = """
+        UPDATE backhaul_outbox SET captured_at = captured_at + :before - :after
+        WHERE state = 'pending' AND (captured_at > :now OR captured_at + :after < :began)
+          AND captured_at + :before BETWEEN :began AND :now + :after
+    """
+    values = {"before": before, "after": after, "began": began, "now": now}
+    connection.execute(text(statement), values)
+
+
 def told(connection: Connection, table: str, keys: Sequence[str], position: int) -> None:
     """The feed has told of these records, up to this position, and what was sent of them was laid over it."""
     statement = f"""
@@ -522,12 +537,12 @@ def found(connection: Connection, table: str, changes: Sequence[tuple[str, str, 
 
 
 def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[list[tuple[int, bytes]]]:
-    """Id and fields of the changes of a table that were not sent, or are parked, in chunks."""
+    """Id and fields of the changes of a table that were not sent, are parked or in a conflict, in chunks."""
     statement = f"""
         SELECT id, {as_bytes(connection, "fields")} AS fields FROM backhaul_outbox
-        WHERE table_name = :table AND (state = 'pending' OR state = 'parked') AND fields IS NOT NULL AND id > :after
+        WHERE table_name = :table AND {NOT_OUT} AND fields IS NOT NULL AND id > :after
         ORDER BY id LIMIT :chunk
-    """  # noqa: S608 - the part is a constant
+    """  # noqa: S608 - the parts are constants
     after = 0
     while rows := connection.execute(text(statement), {"table": table, "after": after, "chunk": chunk}).all():
         yield [(row.id, bytes(row.fields)) for row in rows]
@@ -535,13 +550,13 @@ def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[l
 
 
 def reword(connection: Connection, changes: Sequence[tuple[int, bytes]]) -> None:
-    """pending, parked: they say the same of columns that have other names now. changes: id, fields."""
-    statement = "UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND (state = 'pending' OR state = 'parked')"
-    together = """
+    """pending, parked, conflict: they say the same of columns that have other names now. changes: id, fields."""
+    statement = f"UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND {NOT_OUT}"  # noqa: S608 - a constant
+    together = f"""
         UPDATE backhaul_outbox SET fields = given.fields
         FROM unnest(CAST(? AS text[]), CAST(? AS bigint[])) AS given (fields, id)
-        WHERE backhaul_outbox.id = given.id AND (state = 'pending' OR state = 'parked')
-    """
+        WHERE backhaul_outbox.id = given.id AND {NOT_OUT}
+    """  # noqa: S608 - the same
     rows = [(fields.decode(), one) for one, fields in changes if fields.isascii() or _is_utf8(fields)]
     run_together(connection, statement, rows, together=together)
 
@@ -605,6 +620,12 @@ def forget_overtaken(connection: Connection, ids: Sequence[int]) -> None:
     """Their records were fetched, in this same transaction."""
     statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = 'acked' AND version IS NULL"
     connection.execute(text(statement), [{"id": one} for one in ids])
+
+
+def give_up(connection: Connection) -> None:
+    """pending, parked -> gone: an operator wants the server's state after a long absence, whatever waits. What was sent
+    may have arrived, and is settled as always."""
+    connection.execute(text("DELETE FROM backhaul_outbox WHERE state = 'pending' OR state = 'parked'"))
 
 
 # ------------------------------------------------------------------------------------------------ parked -> ...

@@ -45,6 +45,19 @@ def keep(connection: Connection, states: Mapping[Place, bytes]) -> None:
     run_together(connection, statement, [(*place, state) for place, state in states.items()], together=together)
 
 
+def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None:
+    """The columns have other names, and their texts are the same. names: old -> new."""
+    taken = """
+        DELETE FROM backhaul_text WHERE table_name = :table AND column_name = :new
+          AND key IN (SELECT key FROM backhaul_text WHERE table_name = :table AND column_name = :old)
+    """
+    renamed = "UPDATE backhaul_text SET column_name = :new WHERE table_name = :table AND column_name = :old"
+    for old, new in names.items():
+        values = {"table": table, "old": old, "new": new}
+        connection.execute(text(taken), values)
+        connection.execute(text(renamed), values)
+
+
 def forget(connection: Connection, table: str, keys: Sequence[str]) -> None:
     """The records are gone, or came anew."""
     statement = text("DELETE FROM backhaul_text WHERE table_name = :table AND key IN :keys")
