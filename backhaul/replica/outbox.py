@@ -308,9 +308,13 @@ def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int)
 
 def freeze_fields(connection: Connection, rows: Sequence[tuple[bytes, int]]) -> None:
     """What these changes say from now on, as they are frozen. rows: fields, id."""
-    if rows:
-        statement = "UPDATE backhaul_outbox SET fields = :fields WHERE id = :id AND state = 'pending'"
-        connection.execute(text(statement), [{"fields": fields.decode(), "id": number} for fields, number in rows])
+    statement = "UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND state = 'pending'"
+    together = """
+        UPDATE backhaul_outbox AS outbox SET fields = frozen.fields
+        FROM unnest(?::text[], ?::bigint[]) AS frozen (fields, id)
+        WHERE outbox.id = frozen.id AND outbox.state = 'pending'
+    """
+    run_together(connection, statement, [(fields.decode(), number) for fields, number in rows], together=together)
 
 
 def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> None:
