@@ -89,6 +89,7 @@ class Counts:
 
 
 PENDING = "id > (SELECT frozen_id FROM backhaul_replica) AND state = 'pending'"
+NOT_OUT = "(state = 'pending' OR state = 'parked' OR state = 'conflict')"
 
 
 def pending(connection: Connection, now: int) -> bool:
@@ -307,9 +308,13 @@ def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int)
 
 def freeze_fields(connection: Connection, rows: Sequence[tuple[bytes, int]]) -> None:
     """What these changes say from now on, as they are frozen. rows: fields, id."""
-    if rows:
-        statement = "UPDATE backhaul_outbox SET fields = :fields WHERE id = :id AND state = 'pending'"
-        connection.execute(text(statement), [{"fields": fields.decode(), "id": number} for fields, number in rows])
+    statement = "UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND state = 'pending'"
+    together = """
+        UPDATE backhaul_outbox AS outbox SET fields = frozen.fields
+        FROM unnest(?::text[], ?::bigint[]) AS frozen (fields, id)
+        WHERE outbox.id = frozen.id AND outbox.state = 'pending'
+    """
+    run_together(connection, statement, [(fields.decode(), number) for fields, number in rows], together=together)
 
 
 def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> None:
@@ -337,6 +342,7 @@ def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> 
 def settle(connection: Connection, changes: Sequence[Change], results: dict[str, Result], *, now: int) -> list[Change]:
     """Each change by its own result; returns those that have none yet, as they are."""
     accepted: list[tuple[int, int, int, int, int]] = []
+    position = checkpoint.read(connection).position
     last_hlc = 0
     refused: list[dict[str, object]] = []
     again: list[Change] = []
@@ -345,9 +351,11 @@ def settle(connection: Connection, changes: Sequence[Change], results: dict[str,
         if result is None or result.status == "retry":
             again.append(change)
         elif change.kind == "void":
-            accepted.append((result.version, result.version, now, change.id, change.fence + 1))
+            accepted.append((max(1, result.version), result.version, now, change.id, change.fence + 1))
         elif result.status in ("applied", "duplicate"):
-            accepted.append((result.version, result.version, now, change.id, change.fence + 1))
+            # Taken before what we have pulled: by the one that we were before a backup. The pull withheld what it said.
+            passed = 0 if result.version <= position else result.version
+            accepted.append((passed, result.version, now, change.id, change.fence + 1))
             last_hlc = change.hlc
         else:
             refused.append(_refusal(change, result, now))
@@ -360,13 +368,14 @@ def settle(connection: Connection, changes: Sequence[Change], results: dict[str,
 def _accept(connection: Connection, values: list[tuple[int, int, int, int, int]]) -> None:
     statement = """
         UPDATE backhaul_outbox
-        SET state = 'acked', version = CASE WHEN version >= ? THEN NULL ELSE ? END, settled_at = ?, lease_until = 0,
-            reason = NULL, detail = NULL
+        SET state = 'acked', version = CASE WHEN coalesce(version, 0) >= ? THEN NULL ELSE ? END, settled_at = ?,
+            lease_until = 0, reason = NULL, detail = NULL
         WHERE id = ? AND fence = ? AND state = 'sent'
     """
     together = """
         UPDATE backhaul_outbox AS outbox
-        SET state = 'acked', version = CASE WHEN outbox.version >= told.version THEN NULL ELSE told.version END,
+        SET state = 'acked',
+            version = CASE WHEN coalesce(outbox.version, 0) >= told.passed THEN NULL ELSE told.version END,
             settled_at = told.settled_at, lease_until = 0, reason = NULL, detail = NULL
         FROM unnest(?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[])
              AS told (passed, version, settled_at, id, fence)
@@ -532,12 +541,12 @@ def found(connection: Connection, table: str, changes: Sequence[tuple[str, str, 
 
 
 def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[list[tuple[int, bytes]]]:
-    """Id and fields of the changes of a table that were not sent, or are parked, in chunks."""
+    """Id and fields of the changes of a table that were not sent, are parked or in a conflict, in chunks."""
     statement = f"""
         SELECT id, {as_bytes(connection, "fields")} AS fields FROM backhaul_outbox
-        WHERE table_name = :table AND (state = 'pending' OR state = 'parked') AND fields IS NOT NULL AND id > :after
+        WHERE table_name = :table AND {NOT_OUT} AND fields IS NOT NULL AND id > :after
         ORDER BY id LIMIT :chunk
-    """  # noqa: S608 - the part is a constant
+    """  # noqa: S608 - the parts are constants
     after = 0
     while rows := connection.execute(text(statement), {"table": table, "after": after, "chunk": chunk}).all():
         yield [(row.id, bytes(row.fields)) for row in rows]
@@ -545,13 +554,13 @@ def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[l
 
 
 def reword(connection: Connection, changes: Sequence[tuple[int, bytes]]) -> None:
-    """pending, parked: they say the same of columns that have other names now. changes: id, fields."""
-    statement = "UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND (state = 'pending' OR state = 'parked')"
-    together = """
+    """pending, parked, conflict: they say the same of columns that have other names now. changes: id, fields."""
+    statement = f"UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND {NOT_OUT}"  # noqa: S608 - a constant
+    together = f"""
         UPDATE backhaul_outbox SET fields = given.fields
         FROM unnest(CAST(? AS text[]), CAST(? AS bigint[])) AS given (fields, id)
-        WHERE backhaul_outbox.id = given.id AND (state = 'pending' OR state = 'parked')
-    """
+        WHERE backhaul_outbox.id = given.id AND {NOT_OUT}
+    """  # noqa: S608 - the same
     rows = [(fields.decode(), one) for one, fields in changes if fields.isascii() or _is_utf8(fields)]
     run_together(connection, statement, rows, together=together)
 
