@@ -8,9 +8,9 @@ from random import Random
 from typing import Any
 
 from sqlalchemy import Connection, event, text
-from sqlalchemy.exc import OperationalError
 
 from backhaul.database import open_database
+from backhaul.errors import DatabaseBusy
 from backhaul.replica.hook import Hook
 from tests.checker.history import Transaction
 
@@ -56,9 +56,8 @@ class Session:
         while True:
             try:
                 return self._write(keys)
-            except OperationalError as error:  # PostgreSQL's way to say that another one was faster
-                if "serialize" not in str(error.orig):
-                    raise
+            except DatabaseBusy:  # PostgreSQL: another one was faster
+                continue
 
     def _write(self, keys: list[str]) -> Transaction:
         began = time.monotonic_ns()
