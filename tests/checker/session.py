@@ -56,9 +56,8 @@ class Session:
         while True:
             try:
                 return self._write(keys)
-            except DatabaseBusy:  # PostgreSQL's way to say that another one was faster
-                if self._database.sqlite:
-                    raise
+            except DatabaseBusy:  # PostgreSQL: another one was faster
+                continue
 
     def _write(self, keys: list[str]) -> Transaction:
         began = time.monotonic_ns()
