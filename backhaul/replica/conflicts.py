@@ -186,6 +186,22 @@ def _forget(connection: Connection, ids: Sequence[int | None]) -> None:
         connection.execute(delete(ledger).where(*gone))
 
 
+def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None:
+    """Columns of the table have other names now, in what waits and in what can still be undone."""
+    statement = select(ledger).where(ledger.c.table_name == table).order_by(ledger.c.id)
+    for row in connection.execute(statement).mappings().all():
+        renamed = {part: _renamed(row[part], names) for part in ("was", "mine", "theirs", "before", "after")}
+        if any(renamed[part] != row[part] for part in renamed):
+            connection.execute(update(ledger).where(ledger.c.id == row["id"]).values(renamed))
+
+
+def _renamed(said: str | None, names: Mapping[str, str]) -> str | None:
+    fields = _maybe(said) if said else None
+    if not fields or names.keys().isdisjoint(fields):
+        return said
+    return encode({names.get(name, name): value for name, value in fields.items()}).decode()
+
+
 # ------------------------------------------------------------------------------------------------ open -> resolved
 
 

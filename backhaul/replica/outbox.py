@@ -518,10 +518,11 @@ def found(connection: Connection, table: str, changes: Sequence[tuple[str, str, 
 
 
 def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[list[tuple[int, bytes]]]:
-    """Id and fields of the changes of a table that were not sent, or are parked, in chunks."""
+    """Id and fields of the changes of a table that were not sent, or are parked or a conflict, in chunks."""
     statement = f"""
         SELECT id, {as_bytes(connection, "fields")} AS fields FROM backhaul_outbox
-        WHERE table_name = :table AND (state = 'pending' OR state = 'parked') AND fields IS NOT NULL AND id > :after
+        WHERE table_name = :table AND (state = 'pending' OR state = 'parked' OR state = 'conflict')
+          AND fields IS NOT NULL AND id > :after
         ORDER BY id LIMIT :chunk
     """  # noqa: S608 - the part is a constant
     after = 0
@@ -531,12 +532,15 @@ def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[l
 
 
 def reword(connection: Connection, changes: Sequence[tuple[int, bytes]]) -> None:
-    """pending, parked: they say the same of columns that have other names now. changes: id, fields."""
-    statement = "UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND (state = 'pending' OR state = 'parked')"
+    """pending, parked, conflict: they say the same of columns that have other names now. changes: id, fields."""
+    statement = """
+        UPDATE backhaul_outbox SET fields = ?
+        WHERE id = ? AND (state = 'pending' OR state = 'parked' OR state = 'conflict')
+    """
     together = """
         UPDATE backhaul_outbox SET fields = given.fields
         FROM unnest(CAST(? AS text[]), CAST(? AS bigint[])) AS given (fields, id)
-        WHERE backhaul_outbox.id = given.id AND (state = 'pending' OR state = 'parked')
+        WHERE backhaul_outbox.id = given.id AND (state = 'pending' OR state = 'parked' OR state = 'conflict')
     """
     rows = [(fields.decode(), one) for one, fields in changes if fields.isascii() or _is_utf8(fields)]
     run_together(connection, statement, rows, together=together)

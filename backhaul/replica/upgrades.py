@@ -1,8 +1,8 @@
 """Upgrades: what was captured of a table under an older shape, brought to the one that it has now.
 
-A column that was renamed (and said so: `renamed` in backhaul.toml) is renamed in every change that waits or is parked;
-what was sent keeps its bytes, and the server reads it under the new name. A column that was dropped here goes on in
-the scope: what was written to it before goes out as it is.
+A column that was renamed (and said so: `renamed` in backhaul.toml) is renamed in every change that waits, is parked or
+is a conflict; what was sent keeps its bytes, and the server reads it under the new name. A column that was dropped here
+goes on in the scope: what was written to it before goes out as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 from sqlalchemy import Connection
 
-from backhaul.replica import outbox
+from backhaul.replica import conflicts, outbox
 from backhaul.wire import Table, newest_names
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -25,6 +25,7 @@ def upgrade(connection: Connection, before: Table, now: Table) -> None:
     if renamed:
         for ids in outbox.unsent(connection, now.name):
             outbox.reword(connection, [(one, reworded(fields, renamed)) for one, fields in ids])
+        conflicts.rename(connection, now.name, renamed)
 
 
 def is_harmless(before: Table, now: Table) -> bool:
