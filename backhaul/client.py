@@ -43,6 +43,7 @@ SETTINGS = "backhaul.toml"
 class Status:
     """How far this replica is. Times: milliseconds since 1970. work: how many are in each state.
 
+    clock_offset_ms: the server's clock minus this machine's.
     aside: how many records of the server the app's own schema refuses for now.
     held_until, held_because: the server asked to be left alone until then; None when it has not.
     """
@@ -58,6 +59,7 @@ class Status:
     last_push_at: int | None
     last_pull_at: int | None
     position: int
+    clock_offset_ms: int
     held_until: int | None
     held_because: str | None
     work: dict[str, int]
@@ -233,6 +235,7 @@ def read_status(database: Database, now: int) -> Status:
             last_push_at=known.last_push_at,
             last_pull_at=known.last_pull_at,
             position=known.position,
+            clock_offset_ms=known.clock_offset_ms,
             held_until=held.until if held else None,
             held_because=held.because if held else None,
             work={str(state): number for state, number in ledger.counts(connection).items()},

@@ -53,3 +53,12 @@ def iso(milliseconds: int | None) -> str | None:
     if milliseconds is None:
         return None
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(milliseconds / 1000))
+
+
+def offset_said(offset_ms: int) -> str:
+    """What an offset (the right clock minus this one) says of this machine's clock: `47 min slow`."""
+    seconds = abs(offset_ms) // 1000
+    for size, unit in ((86_400 * 365, "years"), (86_400, "days"), (3_600, "h"), (60, "min"), (1, "s")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} {'slow' if offset_ms > 0 else 'fast'}"
+    return "right"

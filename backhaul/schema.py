@@ -67,7 +67,7 @@ replica = Table(
     Column("scope", Text, nullable=False),
     Column("remote", Text, nullable=False),  # the server's URL
     Column("home", Text, nullable=False),  # the folder of backhaul.toml
-    Column("created_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),  # by the server's clock
     # read by the triggers
     Column("muted", Integer, nullable=False, server_default="0"),  # 1 inside a transaction that applies remote changes
     Column("group_id", Text),  # of the hooked transaction that is open now

@@ -82,6 +82,7 @@ class Sync(Section):
     pull_flex: Duration = 0
     reconcile_every: Duration = 12 * 3_600_000
     reconcile_flex: Duration = 3_600_000
+    on_reset: Literal["recover", "discard"] = "recover"
 
 
 class Retry(Section):
@@ -155,13 +156,15 @@ class WorkSection(Section):
 
 class Server(Section):
     """For `backhaul serve`. data: the folder of its database and media. database: another one, by URL. merge_modules:
-    what may be imported for the functions of columns that are merged as `custom`."""
+    what may be imported for the functions of columns that are merged as `custom`. horizon: how long deletions are
+    remembered for replicas that do not pull."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65535)
     data: str = "server"
     database: str | None = None
     merge_modules: tuple[str, ...] = ()
+    horizon: Duration = 90 * 86_400_000
 
 
 DEFAULT_QUEUES = {

@@ -33,7 +33,13 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
             task,
             context,
             lambda remote: push.push(
-                context.database, remote, clock=context.clock, context=context, retry=policy, alone=True
+                context.database,
+                remote,
+                clock=context.clock,
+                context=context,
+                retry=policy,
+                alone=True,
+                on_reset=settings_of(task).sync.on_reset,
             ),
         )
         acked = sent.acked
@@ -51,14 +57,28 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
 
 @named("backhaul.pull")
 def pull_changes(task: Task, work_id: str, generation: int) -> str:
+    offered = 0
+
     def body(context: Context) -> dict[str, Any]:
+        nonlocal offered
         received = _renewing(
-            task, context, lambda remote: pull.pull(context.database, remote, clock=context.clock, context=context)
+            task,
+            context,
+            lambda remote: pull.pull(
+                context.database,
+                remote,
+                clock=context.clock,
+                context=context,
+                on_reset=settings_of(task).sync.on_reset,
+            ),
         )
+        offered = received.offered
         return {"records": received.records, "position": received.position}
 
     settled = run_work(task, work_id, generation, body)
     ring_what_is_left(task, settled)
+    if offered:
+        _wake_and_ring(task, "push")
     return told(settled)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
-from backhaul.clock import Clock
+from backhaul.clock import Clock, offset_said
 from backhaul.database import Database
 from backhaul.errors import BackhaulError
 from backhaul.remotes.base import Remote
@@ -146,7 +146,8 @@ def _server(patient: Patient) -> Finding:
         f"{patient.settings.replica.remote} answers in {answered_at - asked_at} ms, its clock {offset:+} ms from ours"
     )
     if abs(offset) > LARGE_OFFSET_MS:
-        return Finding("server", "warn", said, "set this machine's clock; stamps are corrected by the difference")
+        hint = "set this machine's clock; stamps are corrected by the difference"
+        return Finding("server", "warn", f"{said}: this machine's clock is {offset_said(offset)}", hint)
     return Finding("server", "ok", said)
 
 

@@ -10,6 +10,7 @@ from contextlib import closing
 
 from backhaul.clock import Clock
 from backhaul.database import open_database
+from backhaul.errors import Refused
 from backhaul.remotes.http import HttpRemote
 from backhaul.replica import checkpoint, recover, tables
 from backhaul.wire import Registered
@@ -30,7 +31,12 @@ def sign_in(settings: Settings, code: str, name: str, clock: Clock) -> Registere
             tracked = [one.table for one in tables.all_tracked(connection)]
         remote.belong(None, keeper(settings.state))
         nonce = nonce_of(settings.state, code)
-        registered = remote.register(code, tracked, name, was=known.replica, nonce=nonce)
+        try:
+            registered = remote.register(code, tracked, name, was=known.replica, nonce=nonce)
+        except Refused as refusal:
+            if refusal.problem == "replica-unrelated":
+                refusal.hint = f"ask for a code of this scope: backhaul enroll --scope {known.scope}"
+            raise
         recover.sign_in(database, registered, was=known.replica)
         with database.writing() as connection:
             ensure_standing(connection, settings, clock.now())

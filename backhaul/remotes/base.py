@@ -36,8 +36,12 @@ class Remote(Protocol):
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         """Send ops in the order of their send seq, groups whole; one result for each op that has an outcome."""
 
-    def pull(self, cursor: str, limit: int) -> Page:
-        """The records that changed since the cursor ("" is the beginning), oldest first, groups whole."""
+    def pull(self, cursor: str, limit: int, *, sent: int | None = None) -> Page:
+        """The records that changed since the cursor ("" is the beginning), oldest first, groups whole.
+
+        sent: the last number that this replica has given out, from before the request; a server that has outcomes of
+        later ones knows that the database was copied, or put back.
+        """
 
     def catch_up(self, cursor: str, limit: int, table: str, columns: Sequence[str]) -> Page:
         """As `pull`, but of one table alone, and of nothing but these columns, unless there are none."""

@@ -81,8 +81,8 @@ class HttpRemote:
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         return self._ask("POST", "/v1/push", OutgoingPush(ops=list(ops)), Pushed)
 
-    def pull(self, cursor: str, limit: int) -> Page:
-        return self._page({"cursor": cursor}, limit)
+    def pull(self, cursor: str, limit: int, *, sent: int | None = None) -> Page:
+        return self._page({"cursor": cursor} | ({} if sent is None else {"sent": str(sent)}), limit)
 
     def catch_up(self, cursor: str, limit: int, table: str, columns: Sequence[str]) -> Page:
         return self._page({"cursor": cursor, "table": table, "column": list(columns)}, limit)

@@ -45,7 +45,7 @@ def _page(remote: Remote, behind: Behind, limit: int) -> Page | None:
     try:
         return remote.catch_up(behind.cursor, limit, behind.table, behind.columns)
     except Refused as refusal:
-        if refusal.problem != "cursor-expired" or not behind.cursor:
+        if refusal.problem not in ("cursor-expired", "server-restored") or not behind.cursor:
             raise
         return None
 

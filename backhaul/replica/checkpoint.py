@@ -159,6 +159,12 @@ def staged(connection: Connection, page: Page, *, since: str) -> None:
     connection.execute(text(statement), values)
 
 
+def compared(connection: Connection, *, since: str, cursor: str) -> None:
+    """In a recovery, pages up to this cursor are staged, in this same transaction, to be held against what is here."""
+    statement = "UPDATE backhaul_replica SET staged_cursor = :cursor WHERE staged_cursor = :since"
+    connection.execute(text(statement), {"cursor": cursor, "since": since})
+
+
 def signed_in(connection: Connection, registered: Registered, *, last_send_seq: int, former_id: int) -> None:
     """This database is another replica now. Its changes up to `former_id` may have been sent by the one it was."""
     statement = """
@@ -213,7 +219,6 @@ def pushed(connection: Connection, now: int) -> None:
     connection.execute(text("UPDATE backhaul_replica SET last_push_at = :now"), {"now": now})
 
 
-def measure_clock(connection: Connection, *, server_now: int, asked_at: int, answered_at: int) -> None:
-    """The server's clock minus ours, taking the middle of the exchange as the server's moment."""
-    offset = server_now - (asked_at + answered_at) // 2
+def keep_offset(connection: Connection, offset: int) -> None:
+    """The server's clock minus ours, in milliseconds."""
     connection.execute(text("UPDATE backhaul_replica SET clock_offset_ms = :offset"), {"offset": offset})

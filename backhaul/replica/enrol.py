@@ -17,7 +17,17 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import capture, checkpoint, muting, numbering, refill, strategies, tables, upgrades
+from backhaul.replica import (
+    capture,
+    checkpoint,
+    clock_guard,
+    muting,
+    numbering,
+    refill,
+    strategies,
+    tables,
+    upgrades,
+)
 from backhaul.replica.inspection import find_tables
 from backhaul.replica.names import field_names
 from backhaul.replica.strategies import Rules
@@ -76,8 +86,8 @@ def enrol(
     found = strategies.agreed(found, registered.tables, database.engine.dialect.name)
     migrations.upgrade_replica(database)
     with database.writing() as connection:
-        checkpoint.begin(connection, registered, remote=url, home=home, now=answered_at)
-        checkpoint.measure_clock(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
+        checkpoint.begin(connection, registered, remote=url, home=home, now=registered.now)
+        clock_guard.measure(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
         _track(connection, found)
         _say_to_triggers(connection, [table.name for table in found], rules or {})
         why = {table.name: numbering.why(connection, table) for table in found}

@@ -278,11 +278,13 @@ def _freeze(connection: Connection, rows: Sequence[Row[Any]], *, now: int) -> li
     known = checkpoint.read(connection)
     seq, last, offset = known.last_send_seq, known.last_hlc, known.clock_offset_ms
     changes: list[Change] = []
-    for row in rows:
-        number, _, group, table, key, kind, fields, base, _, _, attempts, fence, captured_at, seen_hlc, *_ = tuple(row)
+    for taken in map(tuple, rows):
+        number, _, group, table, key, kind, fields, base, _, said, attempts, fence, captured_at, seen_hlc, *_ = taken
         seq += 1
         if kind == "backfill":
             hlc = BACKFILL_STAMP
+        elif said is not None:  # what is offered anew has the stamp that it is offered with
+            hlc = said
         else:
             hlc = last = _stamp(captured_at, seen_hlc, last, now=now, offset=offset)
         op_id = _op_id(known.origin, number, captured_at, table, kind, key, fields)
@@ -439,6 +441,18 @@ def restamp(connection: Connection, *, now: int) -> bool:
     if stamps:
         run(connection, "UPDATE backhaul_outbox SET hlc = ? WHERE id = ? AND state = 'sent'", stamps)
     return bool(stamps) and stamps[0][0] < rows[0].hlc
+
+
+def mend_captured(connection: Connection, *, before: int, after: int, began: int, now: int) -> None:
+    """The clock was set, by the difference of the offsets: changes whose time makes sense only with the offset that the
+    clock had `before` get the time that it would have been by the clock of now. began: by the server's clock."""
+    statement = """
+        UPDATE backhaul_outbox SET captured_at = captured_at + :before - :after
+        WHERE state = 'pending' AND (captured_at > :now OR captured_at + :after < :began)
+          AND captured_at + :before BETWEEN :began AND :now + :after
+    """
+    values = {"before": before, "after": after, "began": began, "now": now}
+    connection.execute(text(statement), values)
 
 
 def told(connection: Connection, table: str, keys: Sequence[str], position: int) -> None:
@@ -605,6 +619,12 @@ def forget_overtaken(connection: Connection, ids: Sequence[int]) -> None:
     """Their records were fetched, in this same transaction."""
     statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = 'acked' AND version IS NULL"
     connection.execute(text(statement), [{"id": one} for one in ids])
+
+
+def give_up(connection: Connection) -> None:
+    """pending, parked -> gone: an operator wants the server's state after a long absence, whatever waits. What was sent
+    may have arrived, and is settled as always."""
+    connection.execute(text("DELETE FROM backhaul_outbox WHERE state = 'pending' OR state = 'parked'"))
 
 
 # ------------------------------------------------------------------------------------------------ parked -> ...

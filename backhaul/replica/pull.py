@@ -26,10 +26,12 @@ from backhaul.replica import (
     backfill,
     blocks,
     checkpoint,
+    clock_guard,
     outbox,
     recover,
     refetch,
     refill,
+    restored,
     stage,
     suspicion,
     sweep,
@@ -39,6 +41,7 @@ from backhaul.replica.apart import Ours, apart
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.catchup import catch_up
 from backhaul.replica.context import Context
+from backhaul.replica.recover import OnReset
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
 from backhaul.wire import Page, Record, Table
@@ -49,27 +52,44 @@ MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite:
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """What one pull did. records: how many were touched. position: of the feed, now."""
+    """What one pull did. records: how many were touched. position: of the feed, now. offered: how many changes were put
+    into the outbox, because the server has lost them."""
 
     records: int
     position: int
+    offered: int = 0
 
 
-def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int = PAGE) -> Received:
-    """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped."""
+def pull(
+    database: Database,
+    remote: Remote,
+    *,
+    clock: Clock,
+    context: Context,
+    limit: int = PAGE,
+    on_reset: OnReset = "recover",
+) -> Received:
+    """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
+
+    on_reset: what becomes of what waits when this replica was away for too long (see recover.py).
+    """
     recover.be_oneself(database, remote)
     _check_hold(database, clock.now())
     refetch.contested(database, remote)
     while backfill.advance(database, now=clock.now(), made_up=True):
         context.check()
+    offered = 0
     arrived: set[str] = set()
     records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
     while True:
         context.check()
-        records += _recover(database, clock=clock)
+        swept, found = _recover(database, remote, clock=clock, context=context, limit=limit)
+        records, offered = records + swept, offered + found
         since = _cursor(database)
         asked_at = clock.now()
-        since, page = _page(database, remote, since, limit)
+        page = _page(database, remote, since, limit, on_reset)
+        if page is None:
+            continue
         refill.make_room(database, remote, page.records, now=clock.now())
         records += _take(database, remote, since, page, asked_at=asked_at, now=clock.now())
         context.progress({"done": page.position, "total": page.head})
@@ -79,14 +99,18 @@ def pull(database: Database, remote: Remote, *, clock: Clock, context: Context, 
             refill.refill(database, remote, now=clock.now())
             suspicion.settle(database, remote, clock=clock, context=context)
             records += catch_up(database, remote, clock=clock, context=context, limit=limit)
-            return Received(records=records, position=page.position)
+            return Received(records=records, position=page.position, offered=offered)
 
 
-def _recover(database: Database, *, clock: Clock) -> int:
-    """What a recovery has to do before the next page."""
-    if _recovering(database) == "sweep":
-        return sweep.sweep(database, now=clock.now())
-    return 0
+def _recover(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int) -> tuple[int, int]:
+    """What a recovery has to do before the next page. Returns how many records were deleted, and how many changes are
+    offered anew."""
+    step = _recovering(database)
+    if step == "sweep":
+        return sweep.sweep(database, now=clock.now()), 0
+    if step in restored.STEPS:
+        return 0, restored.go_on(database, remote, clock=clock, context=context, limit=limit)
+    return 0, 0
 
 
 def _recovering(database: Database) -> str:
@@ -105,16 +129,23 @@ def _cursor(database: Database) -> str:
         return checkpoint.read(connection).fetched
 
 
-def _page(database: Database, remote: Remote, since: str, limit: int) -> tuple[str, Page]:
-    """The page, and the cursor that it starts from: the beginning, when the server does not know ours any more."""
+def _page(database: Database, remote: Remote, since: str, limit: int, on_reset: OnReset) -> Page | None:
+    """None when the server does not know the cursor any more, and a recovery has begun."""
+    with database.reading() as connection:
+        known = checkpoint.read(connection)
     try:
-        return since, remote.pull(since, limit)
+        return remote.pull(since, limit, sent=known.last_send_seq)
     except Refused as refusal:
-        if refusal.problem != "cursor-expired" or not since:
+        if refusal.problem == "replica-forked":
+            recover.heal_pull(database, remote, known)
+        elif refusal.problem == "server-restored" and refusal.cursor:
+            recover.begin_restored(database, refusal, since=since)
+        elif refusal.problem == "cursor-expired" and since:
+            # What waits in the outbox stays; everything the server has comes again, and is laid under it.
+            recover.begin_anew(database, on_reset=on_reset)
+        else:
             raise
-        # What waits in the outbox stays; everything the server has comes again, and is laid under it.
-        recover.begin_anew(database)
-        return "", remote.pull("", limit)
+    return None
 
 
 def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_at: int, now: int) -> int:
@@ -125,7 +156,7 @@ def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_a
         known = checkpoint.read(connection)
         if known.fetched != since or not recover.is_oneself(known, remote):
             return 0
-        checkpoint.measure_clock(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
+        clock_guard.measure(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
         if page.more and _fits(connection, known, page, most=MOST_TOGETHER if database.sqlite else None):
             stage.keep(connection, page.records)
             checkpoint.staged(connection, page, since=since)

@@ -29,6 +29,7 @@ from backhaul.remotes.base import Remote
 from backhaul.replica import (
     backfill,
     checkpoint,
+    clock_guard,
     conflicts,
     deltas,
     dependents,
@@ -41,6 +42,7 @@ from backhaul.replica import (
 )
 from backhaul.replica.context import Context
 from backhaul.replica.outbox import Change
+from backhaul.replica.recover import OnReset
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
 from backhaul.wire import OutgoingOp, Pushed, Result, problem_name
@@ -69,6 +71,7 @@ def push(
     batch: int = BATCH,
     retry: Backoff = RETRY,
     alone: bool = False,
+    on_reset: OnReset = "recover",
 ) -> Sent:
     """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
@@ -97,7 +100,7 @@ def push(
             if heals <= HEALS and recover.heal_push(database, remote, refusal):
                 continue
             if refusal.problem == "cursor-expired" and heals <= HEALS:  # first hear what is gone
-                pull.pull(database, remote, clock=clock, context=context)
+                pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
                 continue
             if refusal.status not in TOO_MUCH_OR_WRONG:
                 raise
@@ -188,7 +191,7 @@ def _settle(
     wait = 0
     with database.writing() as connection:
         checkpoint.hold(connection)
-        checkpoint.measure_clock(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
+        clock_guard.measure(connection, server_now=reply.now, asked_at=asked_at, answered_at=now)
         undecided = outbox.settle(connection, changes, results, now=now)
         if undecided:
             drifted = all(_has_drifted(results.get(change.op_id)) for change in undecided)

@@ -12,21 +12,24 @@
 
     late       pulling from the beginning, noting which records come; then
     sweep      deleting what did not come
-    restored   pulling what was written since the server's backup, up to the head; then
-    compare    fetching everything, to find what the server has lost; then
-    offer      putting that into the outbox
+    restored   fetching all that a server has that was put back; then
+    offer      putting what it has lost into the outbox
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from sqlalchemy import Connection
 
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import checkpoint, renumbering, stage, tables
+from backhaul.replica import blocks, checkpoint, outbox, renumbering, stage, tables
 from backhaul.telemetry import emit
 from backhaul.wire import Page, Registered
+
+OnReset = Literal["recover", "discard"]
 
 
 def be_oneself(database: Database, remote: Remote) -> None:
@@ -59,18 +62,29 @@ def heal_push(database: Database, remote: Remote, refusal: Refused) -> bool:
     return False
 
 
-def begin_anew(database: Database) -> None:
-    """Pull everything, and delete what did not come."""
+def heal_pull(database: Database, remote: Remote, known: checkpoint.Checkpoint) -> None:
+    """The server has outcomes of numbers that this database had not given out when it asked: unless it has done so
+    meanwhile, another one has. known: as it was when it asked."""
+    with database.reading() as connection:
+        now = checkpoint.read(connection)
+    if (now.replica, now.last_send_seq) == (known.replica, known.last_send_seq):
+        _become_successor(database, remote, known.replica)
+
+
+def begin_anew(database: Database, *, on_reset: OnReset = "recover") -> None:
+    """Pull everything, and delete what did not come. What waits stays, unless it was said to discard it."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         if checkpoint.read(connection).recovering not in ("late", "sweep"):
+            if on_reset == "discard":
+                outbox.give_up(connection)
             _pull_anew(connection)
     emit("replica.recovering", because="cursor-expired")
 
 
 def note(connection: Connection, known: checkpoint.Checkpoint, page: Page) -> None:
     """The page is applied, with what was staged, in this same transaction: how far that brings a recovery."""
-    if not known.recovering:
+    if known.recovering not in ("late", "sweep"):
         if known.staged_cursor:
             stage.clear(connection)
         return
@@ -78,6 +92,25 @@ def note(connection: Connection, known: checkpoint.Checkpoint, page: Page) -> No
     stage.note(connection, page.records)
     if known.recovering == "late" and not page.more:
         checkpoint.recover(connection, "sweep")
+
+
+def begin_restored(database: Database, refusal: Refused, *, since: str) -> None:
+    """The server was put back: go on from the last place that both know. since: the cursor that it does not know."""
+    with database.writing() as connection:
+        checkpoint.hold(connection)
+        known = checkpoint.read(connection)
+        if known.fetched != since:
+            return
+        renumbering.forget_base(connection)
+        renumbering.take_back(connection)
+        blocks.abandon(connection)
+        stage.clear(connection)
+        checkpoint.server_restored(connection, cursor=refusal.cursor, position=refusal.position)
+        if known.recovering in ("late", "sweep"):  # what is gone there is not known yet: nothing can be offered
+            _pull_anew(connection)
+        else:
+            checkpoint.recover(connection, "restored")
+    emit("replica.recovering", because="server-restored")
 
 
 def sign_in(database: Database, registered: Registered, *, was: str) -> None:
@@ -89,6 +122,7 @@ def sign_in(database: Database, registered: Registered, *, was: str) -> None:
         checkpoint.hold(connection)
         if checkpoint.read(connection).replica != was:
             raise TryLater("another process has signed this replica in meanwhile", hint="try again")
+        blocks.abandon(connection)
         if registered.succeeds:
             renumbering.sign_in(connection, registered)
             _pull_anew(connection)

@@ -107,7 +107,7 @@ def _try_again(database: Database, remote: Remote, places: Sequence[tuple[str, s
 
 def _must_wait(connection: Connection, record: Record) -> bool:
     """The server does not have it, and has not judged yet what waits of it here, or a person has not."""
-    return not record.version and bool(outbox.of_record(connection, record.table, canonical_key(record.key)))
+    return record.deleted and bool(outbox.of_record(connection, record.table, canonical_key(record.key)))
 
 
 def lay_under(

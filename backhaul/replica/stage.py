@@ -45,16 +45,6 @@ def applied(connection: Connection) -> None:
     connection.execute(text("UPDATE backhaul_stage SET record = NULL WHERE record IS NOT NULL"))
 
 
-def of_table(connection: Connection, table: str, after: str) -> list[Record]:
-    """The next records of a table that wait, in the order of their keys; after: the last key before, or ""."""
-    statement = """
-        SELECT record FROM backhaul_stage
-        WHERE table_name = :table AND key > :after AND record IS NOT NULL ORDER BY key LIMIT :limit
-    """
-    rows = connection.execute(text(statement), {"table": table, "after": after, "limit": CHUNK})
-    return [msgspec.json.decode(row.record, type=Record) for row in rows]
-
-
 def clear(connection: Connection) -> None:
     connection.execute(text("DELETE FROM backhaul_stage"))
 

@@ -152,6 +152,12 @@ def all_tracked(connection: Connection) -> list[Tracked]:
     ]
 
 
+def not_fetched(connection: Connection) -> dict[str, tuple[str, ...]]:
+    """What is still to be fetched of each table that is behind: columns, or none for all of it."""
+    rows = connection.execute(text("SELECT name, behind FROM backhaul_table WHERE behind IS NOT NULL"))
+    return {row.name: tuple(_names(row.behind)) for row in rows}
+
+
 def altered(connection: Connection, tracked: Iterable[Tracked]) -> list[str]:
     """The tables whose definition or triggers are not what they were."""
     expected = {one.table.name: one.shape for one in tracked}

@@ -58,7 +58,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Starlette:
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = ServerDatabase(open_database(settings.url))
     prepare(database, clock.now())
-    api = Api(Store(database, Functions(settings.merge_modules)), clock)
+    api = Api(Store(database, Functions(settings.merge_modules), horizon_ms=settings.horizon_ms), clock)
     media = Media(Intake(settings, database, clock), settings.most_upload, api.replica)
 
     @asynccontextmanager
@@ -174,7 +174,8 @@ class Api:
 
     def _pull(self, request: Request, replica: Replica) -> Response:
         cursor, part = request.query_params.get("cursor", ""), _part(request)
-        return exchange.answer(request, self._store.pull(replica, cursor, _limit(request), self._clock.now(), part))
+        limit, sent, now = _limit(request), _number(request, "sent"), self._clock.now()
+        return exchange.answer(request, self._store.pull(replica, cursor, limit, now, part, sent=sent))
 
     def _records(self, request: Request, replica: Replica, raw: bytes) -> Response:
         keys = exchange.message(request, raw, Keys)
@@ -218,6 +219,15 @@ def _limit(request: Request) -> int:
     if not (said.isascii() and said.isdigit() and int(said[:9]) > 0):
         raise refusal("malformed", f"limit is a number from 1 to {MOST_PAGE}")
     return min(int(said[:9]), MOST_PAGE)
+
+
+def _number(request: Request, name: str) -> int | None:
+    said = request.query_params.get(name)
+    if said is None:
+        return None
+    if not (said.isascii() and said.isdigit() and len(said) < 20):
+        raise refusal("malformed", f"{name} is a number")
+    return int(said)
 
 
 async def _refused(_request: Request, error: Any) -> Response:

@@ -17,6 +17,7 @@ from backhaul.server import scopes, tables
 from backhaul.wire import Block, Wanted, encode
 
 MOST = 100_000  # numbers of one block
+FORGOTTEN = 10 * MOST  # numbers that a server that was put back may have given out and not know of
 LAST = 2**63 - 1
 
 
@@ -37,6 +38,13 @@ def give(connection: Connection, scope: str, replica: str, wanted: Mapping[str, 
             given.append(Block(table=name, first=above + 1, last=above + count))
     _keep(connection, scope, replica, given, position=position, now=now)
     return given
+
+
+def leap(connection: Connection, scope: str) -> None:
+    """The server was put back to an older state, and has forgotten numbers that it gave out: leave a gap behind those
+    that it knows of."""
+    statement = "UPDATE server_block SET last = last + :gap WHERE scope = :scope AND last < :most - :gap"
+    connection.execute(text(statement), {"scope": scope, "gap": FORGOTTEN, "most": LAST})
 
 
 def _highest(connection: Connection, scope: str, names: list[str]) -> dict[str, int]:

@@ -246,18 +246,21 @@ def _check_is_of_this_past(
 ) -> None:
     if place.seen <= head.position and scopes.nonce_at(connection, scope, place.seen) == place.nonce:
         return
+    if place.floor == cursors.BEGINNING:
+        raise ServerRestored(place.seen)
     # What was committed before the cursor was written, and is still here, was there before the backup was taken.
     position, nonce = scopes.common(connection, scope, before=place.seen, until=place.at)
-    common = cursors.Place(
-        floor=position, start=(position + 1, "", ""), began=position, seen=position, nonce=nonce, at=now
-    )
-    raise ServerRestored(place.seen, position, cursors.seal(secret, scope, head.feed, common))
+    floor = min(position, place.floor)  # of a round that is under way, nothing after its floor is sure to have come
+    common = cursors.Place(floor=floor, start=(floor + 1, "", ""), began=floor, seen=position, nonce=nonce, at=now)
+    raise ServerRestored(place.seen, floor, cursors.seal(secret, scope, head.feed, common))
 
 
 class ServerRestored(Refused):
-    """seen: the position that the replica has been at, and the server is not any more."""
+    """seen: the position that the replica has been at, and the server is not any more. cursor: of the common one; a
+    replica that has not come to the end of its first round has nothing to offer, and begins anew."""
 
-    def __init__(self, seen: int, position: int, cursor: str) -> None:
-        told = refusal("server-restored", f"the server was put back to a backup: it knows nothing of position {seen}")
-        super().__init__(str(told), problem=told.problem, status=told.status, cursor=cursor, position=position)
+    def __init__(self, seen: int, position: int = 0, cursor: str = "") -> None:
+        name = "server-restored" if cursor else "cursor-expired"
+        told = refusal(name, f"the server was put back to a backup: it knows nothing of position {seen}")
+        super().__init__(str(told), problem=name, status=told.status, cursor=cursor, position=position)
         self.seen = seen

@@ -106,8 +106,8 @@ class StoreRemote:
             raise Refused(str(error), problem="malformed", status=400) from error
         return _sent(self.store.push(asker, read.ops, self._clock.now()), Pushed)
 
-    def pull(self, cursor: str, limit: int) -> Page:
-        return _sent(self.store.pull(self._asker, cursor, limit, self._clock.now()), Page)
+    def pull(self, cursor: str, limit: int, *, sent: int | None = None) -> Page:
+        return _sent(self.store.pull(self._asker, cursor, limit, self._clock.now(), sent=sent), Page)
 
     def catch_up(self, cursor: str, limit: int, table: str, columns: Sequence[str]) -> Page:
         part = Part(table=table, columns=frozenset(columns))

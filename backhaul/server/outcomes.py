@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, text
 from backhaul.errors import DatabaseBusy
 from backhaul.server.problems import refusal
 from backhaul.server.statements import write_rows
-from backhaul.wire import Op, Problem, Result, encode
+from backhaul.wire import Op, Problem, Result, Status, encode
 
 KEPT_MS = 30 * 86_400_000
 
@@ -52,10 +52,15 @@ def keep(connection: Connection, replica: str, ops: Sequence[Op], results: Seque
         VALUES (?, ?, ?, ?, ?, ?, ?)
     """
     rows = [
-        (replica, op.seq, op.op, result.status, result.version, _text(result.problem), now)
+        (replica, op.seq, op.op, _lasting(result.status), result.version, _text(result.problem), now)
         for op, result in zip(ops, results, strict=True)
     ]
     write_rows(connection, statement, rows)
+
+
+def _lasting(status: Status) -> Status:
+    """An op that was taken before, under another number, was taken."""
+    return "applied" if status == "duplicate" else status
 
 
 def advance(connection: Connection, replica: str, *, since: int, to: int, first: int, now: int) -> None:

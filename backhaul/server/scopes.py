@@ -63,12 +63,14 @@ def advance(connection: Connection, scope: str, *, since: int, to: int, hlc: int
         _commit(connection, scope, to, now)
 
 
-def leap(connection: Connection, scope: str, *, over: int, now: int) -> None:
+def leap(connection: Connection, scope: str, *, over: int, now: int) -> bool:
     """The server was put back to an older state, and positions up to about `over` were given out before: no position
-    may mean two things, so the feed goes on far behind them."""
+    may mean two things, so the feed goes on far behind them. False when it has done so already."""
     position = lock(connection, scope)
-    if position < over + HARDLY:
-        advance(connection, scope, since=position, to=over + LEAP, now=now)
+    if position >= over + HARDLY:
+        return False
+    advance(connection, scope, since=position, to=over + LEAP, now=now)
+    return True
 
 
 def head(connection: Connection, scope: str) -> Head:

@@ -27,6 +27,7 @@ class Settings:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     merge_modules: tuple[str, ...] = ()
+    horizon_ms: int = 90 * DAY_MS  # deletions are remembered so long for replicas that do not pull
 
     @property
     def url(self) -> str:

@@ -175,17 +175,30 @@ class Store:
         return reached
 
     def pull(
-        self, replica: Replica, cursor: str, limit: int, now: int, part: feed.Part | None = None
+        self,
+        replica: Replica,
+        cursor: str,
+        limit: int,
+        now: int,
+        part: feed.Part | None = None,
+        *,
+        sent: int | None = None,
     ) -> feed.OutgoingPage:
-        """part: what the round is about, if not everything. Raises Refused: `cursor-expired`, `server-restored`."""
+        """part: what the round is about, if not everything. sent: the last number that the replica has given out.
+
+        Raises Refused: `cursor-expired`, `server-restored`, `replica-forked`.
+        """
         try:
             with self.database.reading() as connection:
+                if sent is not None and outcomes.high_water(connection, replica.id) > sent:
+                    raise refusal("replica-forked", f"numbers beyond {sent} were given to ops before")
                 spoken = _spoken(connection, replica.scope, replica.id)
                 part = part and _canonical(part, spoken)
                 page, heard = feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now, part)
         except feed.ServerRestored as restored:
             with self.database.writing() as connection:
-                scopes.leap(connection, replica.scope, over=restored.seen, now=now)
+                if scopes.leap(connection, replica.scope, over=restored.seen, now=now):
+                    blocks.leap(connection, replica.scope)
             raise
         if part is None:
             self._note_heard(replica.id, heard, now)

@@ -335,7 +335,8 @@ def mend_clock(connection: Connection, now: int) -> int:
         .where(table.c.state == "ENQUEUED", table.c.enqueued_at > now + MOST_SKEW_MS)
         .values(enqueued_at=now, due_at=now, rung_at=0)
     )
-    return connection.execute(ahead).rowcount
+    rung = update(table).where(table.c.state == "ENQUEUED", table.c.rung_at > now + MOST_SKEW_MS).values(rung_at=0)
+    return connection.execute(ahead).rowcount + connection.execute(rung).rowcount
 
 
 def _close_period(work: Work, now: int, *, outcome: str, error: str | None) -> ReturningUpdate[Any]:

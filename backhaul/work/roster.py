@@ -11,6 +11,8 @@ from sqlalchemy import Connection, case, delete, select
 from backhaul.schema import worker
 from backhaul.statements import insert
 
+MOST_SKEW_MS = 120_000  # who was heard of later than that was heard of while the clock was ahead
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueueState:
@@ -63,7 +65,9 @@ def leave(connection: Connection, name: str) -> None:
 
 def alive(connection: Connection, now: int, within_ms: int) -> list[Worker]:
     """The workers that were heard of within so many milliseconds, by name."""
-    rows = connection.execute(select(worker).where(worker.c.seen_at >= now - within_ms).order_by(worker.c.name))
+    rows = connection.execute(
+        select(worker).where(worker.c.seen_at.between(now - within_ms, now + MOST_SKEW_MS)).order_by(worker.c.name)
+    )
     return [
         Worker(
             name=row.name,

@@ -197,6 +197,36 @@ def test_errors_are_json_where_json_is_asked_for(tmp_path: Path) -> None:
     assert backhaul("status", "--json", "--loud", home=tmp_path).json["error"]["code"] == "misused"
 
 
+def test_a_replica_whose_token_is_lost_or_revoked_is_signed_in_again_and_keeps_what_waits(
+    replica: Path, server: Server
+) -> None:
+    data = ("--data", str(server.data))
+    before = backhaul("status", "--json", home=replica).json
+    was = before["replica"]
+    execute(replica, "UPDATE customer SET phone = '7' WHERE id = 1")
+    assert backhaul("revoke", was, *data).out == f"{was} is revoked\n"
+    assert backhaul("revoke", was, *data).status == 2
+    assert backhaul("verify", home=replica).status == 77
+    (replica / ".backhaul" / "token").unlink()
+
+    assert backhaul("init", "--code", "AAAAA-AAAAA-AAAAA-AAAAA", home=replica).status == 65
+    elsewhere = backhaul("enroll", "--scope", "elsewhere", *data).out.strip()
+    assert f"--scope {before['scope']}" in backhaul("init", "--code", elsewhere, home=replica).err
+    code = backhaul("enroll", "--scope", before["scope"], *data).out.strip()
+    done = backhaul("init", "--code", code, "--json", home=replica)
+    assert done.status == 0, (done.out, done.err)
+    said = done.json
+
+    assert said["was"] == was
+    assert backhaul("sync", "--wait", home=replica).status == 0
+    status = backhaul("status", "--json", home=replica).json
+    assert (status["replica"], status["pending"]) == (said["replica"], 0)
+    listed = {row["replica"]: row for row in backhaul("replicas", "--json", *data).json}
+    assert listed[was]["revoked_at"] is not None
+    assert listed[said["replica"]]["predecessor"] == was
+    assert listed[said["replica"]]["revoked_at"] is None
+
+
 def test_a_code_stands_alone_on_its_line(server: Server) -> None:
     said = backhaul("enroll", "--data", str(server.data))
     assert said.out.count("\n") == 1

@@ -81,6 +81,9 @@ def _store(job: dict[str, Any], stack: ExitStack) -> StoreRemote:
 
 JOURNEYS: dict[str, Callable[[Database, dict[str, Any], ExitStack], Any]] = {
     "push": _push,
+    "fork": _push,
+    "late": _pull,
+    "restored": _pull,
     "refusal": _push,
     "unsendable": _push_at_once,
     "backfill": _push,

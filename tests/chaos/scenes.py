@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.services import PostgreSQL
 DISPUTES = ("conflict", "resolve", "undo")
 RULES = {"customer": Rules(merge={"name": "manual"}), "line": Rules(aggregate="invoice")}
 TABLES = ("customer", "invoice", "line")
+DAY = 86_400_000
 CONFLICTS = "SELECT state, table_name, key, kind, mine, there, theirs, choice FROM backhaul_conflict ORDER BY 2, 3, 1"
 OUTBOX = ("kind", "key", "fields", "state", "reason")
 
@@ -59,7 +61,9 @@ class Scene:
             "outbox": [tuple(row[name] for name in OUTBOX) for row in self.b.outbox()],
             "conflicts": self.b.app.execute(CONFLICTS).fetchall(),
             "muted": self.b.app.execute("SELECT muted, group_id FROM backhaul_replica").fetchall(),
-            "applied": self._server("SELECT status, count(*) FROM server_applied GROUP BY status ORDER BY status"),
+            "applied": self._server(
+                "SELECT status, count(DISTINCT op_id) FROM server_applied GROUP BY status ORDER BY status"
+            ),
             "position": self._server("SELECT position FROM server_scope"),
         }
 
@@ -196,6 +200,50 @@ def _has_parked_changes(scene: Scene) -> None:
     scene.b.write("UPDATE invoice SET total = 5 WHERE id = 9")
 
 
+def _is_put_back(scene: Scene) -> None:
+    """What was sent after the backup waits in it, or was not written yet; and then something else is written."""
+    b = scene.b
+    b.write("UPDATE customer SET phone = 'waits' WHERE id = 1")
+    with closing(sqlite3.connect(scene.folder / "backup.sqlite")) as backup:
+        b.app.backup(backup)
+        b.write("INSERT INTO customer (id, name) VALUES (100, 'sent since')")
+        b.sync()
+        backup.backup(b.app)
+    b.write("UPDATE customer SET name = 'other' WHERE id = 2")
+    b.write("DELETE FROM customer WHERE id = 3")
+
+
+def _was_away(scene: Scene) -> None:
+    """b comes after tombstones were forgotten: one of a record that it has, one of a record that it has edited."""
+    a, b = scene.a, scene.b
+    a.write("DELETE FROM customer WHERE id = 1")
+    a.write("INSERT INTO customer (id, name) VALUES (4, 'Dan'), (5, 'Pat'), (6, 'Sam')")
+    a.sync()
+    a.sync()
+    remote = b.remote
+    assert isinstance(remote, StoreRemote)
+    remote.store.purge(CLOCK.now() + 200 * DAY)
+    b.write("UPDATE customer SET phone = 'fine' WHERE id = 2")
+
+
+def _has_more_than_its_server(scene: Scene) -> None:
+    a, b = scene.a, scene.b
+    with (
+        closing(sqlite3.connect(scene.folder / "backup.sqlite")) as backup,
+        closing(sqlite3.connect(scene.folder / "server.sqlite")) as server,
+    ):
+        server.backup(backup)
+        b.write("UPDATE customer SET name = 'lost' WHERE id = 1")
+        b.write("DELETE FROM customer WHERE id = 2")
+        b.write("INSERT INTO customer (id, name) VALUES (100, 'lost, too')")
+        b.sync()
+        b.write("UPDATE customer SET phone = 'acknowledged' WHERE id = 3")
+        b.push()
+        backup.backup(server)
+    a.write("UPDATE customer SET phone = 'since' WHERE id = 1")
+    a.sync()
+
+
 def _meets_other_edits(scene: Scene) -> None:
     """Of one customer's name, and of an invoice and its lines."""
     a, b = scene.a, scene.b
@@ -226,6 +274,9 @@ def _has_resolved_conflicts(scene: Scene) -> None:
 
 SCENES: dict[str, Callable[[Scene], None]] = {
     "push": _writes,
+    "fork": _is_put_back,
+    "late": _was_away,
+    "restored": _has_more_than_its_server,
     "refusal": _takes_a_taken_key,
     "unsendable": _writes_what_cannot_be_sent,
     "backfill": lambda scene: None,

@@ -27,11 +27,12 @@ Undisturbed = Callable[[str, str], dict[str, Any]]
 Cluster = Callable[[str], PostgreSQL | None]
 UPLOADS = [point for point in CRASH_POINTS if point.journey == "upload"]
 OTHERS = [point for point in CRASH_POINTS if point.journey != "upload"]
+ON_SQLITE = ("unsendable", "fork")  # PostgreSQL has no text that cannot be sent, and its backups are put back otherwise
 PLACES = [
     (database, point)
     for database in ("sqlite", "postgresql")
     for point in OTHERS
-    if database == "sqlite" or point.journey != "unsendable"  # PostgreSQL has no text that cannot be sent
+    if database == "sqlite" or point.journey not in ON_SQLITE
 ]
 CHUNKS = 4
 

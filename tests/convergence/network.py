@@ -104,9 +104,9 @@ class Network:
         self._on_the_way_back()
         return reply
 
-    def pull(self, cursor: str, limit: int) -> Page:
+    def pull(self, cursor: str, limit: int, **said: Any) -> Page:
         self._on_the_way()
-        page = self._remote.pull(cursor, limit)
+        page = self._remote.pull(cursor, limit, **said)
         self._on_the_way_back()
         return page
 

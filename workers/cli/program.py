@@ -34,6 +34,8 @@ FILES = {
     "doctor": "doctor",
     "serve": "server",
     "enroll": "server",
+    "replicas": "replicas",
+    "revoke": "replicas",
     "demo": "demo",
     "version": "version",
 }

@@ -69,7 +69,7 @@ def enroll(
     as_json: AsJson = False,
 ) -> None:
     """Print a fresh one-time code, alone on a line: what `backhaul init` needs. It is good for an hour."""
-    code = make_code(_settings(home, data or _of_up(home), database), scope)
+    code = make_code(server_settings(home, data, database), scope)
     if as_json:
         say_json({"code": code, "scope": scope})
     else:
@@ -102,6 +102,11 @@ def write(
         print(f"written, as version {version}")
 
 
+def server_settings(home: Path | None, data: Path | None, database: str | None) -> Settings:
+    """The server whose folder is on this machine."""
+    return _settings(home, data or _of_up(home), database)
+
+
 def _of_up(home: Path | None) -> Path | None:
     """The server that `backhaul up --server` runs in this folder, if there is one."""
     data = load(home, initialised=False).home / ".backhaul" / "server"
@@ -128,6 +133,7 @@ def _settings(
         tls_certificate=tls_cert,
         tls_key=tls_key,
         merge_modules=known.merge_modules,
+        horizon_ms=known.horizon,
     )
 
 

@@ -9,11 +9,12 @@ import typer
 from sqlalchemy import Connection
 
 from backhaul.client import Status, read_status
-from backhaul.clock import iso
+from backhaul.clock import iso, offset_said
 from backhaul.replica import tables
 from backhaul.work.constraints import judge
 from backhaul.work.roster import Worker
 from config.queues import declared
+from workers.checks import LARGE_OFFSET_MS
 from workers.cli.here import Here, live_workers, opened
 from workers.cli.options import AsJson, Home
 from workers.cli.output import ago, make_table, say_json, say_table, span
@@ -94,6 +95,9 @@ def _say(here: Here, known: Status, around: dict[str, Any]) -> None:
     if known.held_until is not None:
         print(f"held      until {iso(known.held_until)}: {known.held_because}")
     print(f"last      push {ago(known.last_push_at, now)}, pull {ago(known.last_pull_at, now)}")
+    if abs(known.clock_offset_ms) > LARGE_OFFSET_MS:
+        said = offset_said(known.clock_offset_ms)
+        print(f"clock     this machine's is {said}, as the server sees it; changes are stamped by the server's")
     print(f"media     {_counted(known.media)}")
     print(f"work      {_counted(known.work)}")
     _say_queues(around["queues"])

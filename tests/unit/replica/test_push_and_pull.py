@@ -436,10 +436,10 @@ def test_pulling_from_the_beginning_keeps_what_waits(make: MakeReplica, server: 
     b.write("UPDATE customer SET name = 'waiting'")
 
     class Forgetful(MemoryRemote):
-        def pull(self, cursor: str, limit: int) -> Any:
+        def pull(self, cursor: str, limit: int, **said: Any) -> Any:
             if cursor == known:
                 raise Refused("too old", problem="cursor-expired", status=410)
-            return super().pull(cursor, limit)
+            return super().pull(cursor, limit, **said)
 
     (known,) = b.app.execute("SELECT cursor FROM backhaul_replica").fetchone()
     with_remote(b, Forgetful(server))

@@ -108,6 +108,18 @@ def test_what_was_sent_after_the_backup_takes_effect_once(
     assert a.outbox() == []
 
 
+def test_a_database_put_back_gets_its_own_later_rows_without_a_new_write(make: MakeReplica, backup: Backup) -> None:
+    a = make("a")
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
+    a.sync()
+    saved = backup(a)
+    a.write("INSERT INTO customer (id, name) VALUES (2, 'Bob')")
+    a.sync()
+    put_back(a, saved)
+    settle(a)
+    assert [row[0] for row in a.rows("customer")] == [1, 2]
+
+
 def test_two_copies_of_a_database_go_on_apart(server: MemoryServer, make: MakeReplica, backup: Backup) -> None:
     a, b = make("a"), make("b")
     a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada'), (2, 'Bob')")
@@ -291,6 +303,30 @@ def test_a_device_that_comes_too_late_hears_what_is_gone_and_offers_what_waits(
     assert [row[0] for row in b.rows("customer")] == [2, 3, 4, 9]
     assert b.app.execute("SELECT recovering FROM backhaul_replica").fetchone() == ("",)
     assert b.app.execute("SELECT count(*) FROM backhaul_stage").fetchone() == (0,)
+
+
+def test_what_waits_on_a_late_device_is_given_up_where_that_was_said(server: MemoryServer, make: MakeReplica) -> None:
+    clock = MovedClock(server.clock.now())
+    server.clock = clock
+    a, b = (make(name) for name in "ab")
+    for remote in (a.remote, b.remote):
+        remote._clock = clock  # type: ignore[attr-defined]
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'gone'), (2, 'lives')")
+    settle(a, b)
+    a.write("DELETE FROM customer WHERE id = 1")
+    a.sync()
+    clock.moment += DAY
+    a.write("INSERT INTO customer (id, name) VALUES (4, 'new')")
+    a.sync()
+    clock.moment += 100 * DAY
+    settle(a)
+    server.store.purge(clock.moment)
+    b.write("UPDATE customer SET phone = 'given up' WHERE id <= 2")
+    b.write("INSERT INTO customer (id, name) VALUES (9, 'given up')")
+    b.pull(on_reset="discard")
+    settle(b, a)
+    assert b.outbox() == []
+    assert a.rows("customer") == b.rows("customer") == [(2, "lives", None, None, None), (4, "new", None, None, None)]
 
 
 def test_a_revoked_replica_may_sign_in_again(server: MemoryServer, make: MakeReplica) -> None:

@@ -42,8 +42,8 @@ class Counting(MemoryRemote):
         self.records_of_pulls: list[int] = []
         self.fields: set[str] = set()
 
-    def pull(self, cursor: str, limit: int) -> Page:
-        page = super().pull(cursor, limit)
+    def pull(self, cursor: str, limit: int, **said: Any) -> Page:
+        page = super().pull(cursor, limit, **said)
         self.records_of_pulls.append(len(page.records))
         return page
 
