@@ -47,11 +47,11 @@ class Counter:
     def _added(self, held: Register | None, change: Change, add: Number, version: int) -> Register:
         """Nobody has the sum, but by the feed: it is told to all."""
         if held is None:
-            return written(change, add, version, {"sum": add, "own": {change.writer: add}})
+            return written(change, add, version, {"sum": add, "adds": [[version, change.writer, add]]})
         kept = held.kept if type(held.kept) is dict else {"base": held.value, "at": held.stamp[:2], "sum": 0}
         kept = {**kept, "sum": plus(kept["sum"], add)}
         if "base" not in kept:
-            kept["own"] = kept["own"] | {change.writer: plus(kept["own"].get(change.writer, 0), add)}
+            kept["adds"] = [*kept["adds"], [version, change.writer, add]]
         return self._told(held, change, kept, version)
 
     def _based(self, held: Register, change: Change, said: Number | None, version: int) -> Register:
@@ -64,9 +64,11 @@ class Counter:
             standing = (*kept["at"], canonical(kept["base"]))
             if change.kind == "backfill" or (change.hlc, change.writer, canonical(said)) <= standing:
                 return lost(held, change, version)
-        elif change.kind == "backfill":  # the row held by then what its replica had added before it was sent
-            said = plus(said or 0, minus(kept["own"].get(change.writer, 0)))
-        kept = {name: value for name, value in kept.items() if name != "own"}
+        elif change.kind == "backfill":  # the row held by then what its replica had added, and what it had pulled
+            for at, writer, add in kept["adds"]:
+                if writer == change.writer or at <= change.base:
+                    said = plus(said or 0, minus(add))
+        kept = {name: value for name, value in kept.items() if name != "adds"}
         return self._told(held, change, {**kept, "base": said, "at": (change.hlc, change.writer)}, version)
 
     def _told(self, held: Register, change: Change, kept: dict[str, Any], version: int) -> Register:

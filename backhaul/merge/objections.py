@@ -74,7 +74,7 @@ def contested(state: State | None, change: Change, strategies: Strategies) -> Ob
     return Objection(problem=problem, columns=tuple(found), detail=detail)
 
 
-def overgrown(state: State, change: Change, strategies: Strategies) -> Objection | None:
+def overgrown(before: State | None, state: State, change: Change, strategies: Strategies) -> Objection | None:
     """What stands against what the change has made of the record."""
     for name in change.fields.keys() & strategies.columns.keys():
         held = _held(state, name)
@@ -83,10 +83,19 @@ def overgrown(state: State, change: Change, strategies: Strategies) -> Objection
         if isinstance(strategies.columns[name], Elements) and len(held.kept) > elements.MOST:
             why = f"{name}: the set has more than {elements.MOST} elements, with those that were cut"
             return Objection(problem="value-invalid", columns=(name,), detail=why)
+        if "waits" in held.kept and before is not None and not before.deleted and not _waited(before, name):
+            why = f"{name}: the edit builds on one that is not here (it was given up, or the server was put back)"
+            return Objection(problem="value-invalid", columns=(name,), detail=why)
         if not documents.fits(held):
             why = f"{name}: the text and its history have more than {documents.MOST_STATE} bytes"
             return Objection(problem="value-invalid", columns=(name,), detail=why)
     return None
+
+
+def _waited(before: State, name: str) -> bool:
+    """Whether something of the text waited already, or it was not all there yet: then it may still come."""
+    held = _held(before, name)
+    return held is None or (type(held.kept) is dict and "waits" in held.kept)
 
 
 def _held(state: State, name: str) -> Register | None:

@@ -186,22 +186,6 @@ def _forget(connection: Connection, ids: Sequence[int | None]) -> None:
         connection.execute(delete(ledger).where(*gone))
 
 
-def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None:
-    """Columns of the table have other names now, in what waits and in what can still be undone."""
-    statement = select(ledger).where(ledger.c.table_name == table).order_by(ledger.c.id)
-    for row in connection.execute(statement).mappings().all():
-        renamed = {part: _renamed(row[part], names) for part in ("was", "mine", "theirs", "before", "after")}
-        if any(renamed[part] != row[part] for part in renamed):
-            connection.execute(update(ledger).where(ledger.c.id == row["id"]).values(renamed))
-
-
-def _renamed(said: str | None, names: Mapping[str, str]) -> str | None:
-    fields = _maybe(said) if said else None
-    if not fields or names.keys().isdisjoint(fields):
-        return said
-    return encode({names.get(name, name): value for name, value in fields.items()}).decode()
-
-
 # ------------------------------------------------------------------------------------------------ open -> resolved
 
 
@@ -246,7 +230,27 @@ def undone(connection: Connection, number: int) -> None:
     connection.execute(statement.values(state="undone"))
 
 
+def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None:
+    """The table's columns have other names, in all that is told of its records. names: old -> new."""
+    said = (ledger.c.was, ledger.c.mine, ledger.c.theirs, ledger.c.before, ledger.c.after)
+    statement = select(ledger.c.id.label("row"), *said).where(ledger.c.table_name == table)
+    changed = []
+    for row in connection.execute(statement).mappings().all():
+        told = {one.name: _under(row[one.name], names) for one in said}
+        if any(told[name] != row[name] for name in told):
+            changed.append({"row": row["row"]} | told)
+    if changed:
+        connection.execute(update(ledger).where(ledger.c.id == bindparam("row")), changed)
+
+
 # ------------------------------------------------------------------------------------------------ rows
+
+
+def _under(said: str | None, names: Mapping[str, str]) -> str | None:
+    fields = msgspec.json.decode(said, type=dict[str, msgspec.Raw] | None) if said else None
+    if fields is None or names.keys().isdisjoint(fields):
+        return said
+    return encode({names.get(name, name): value for name, value in fields.items()}).decode()
 
 
 def _entry(row: RowMapping) -> Entry:

@@ -82,7 +82,7 @@ def freeze(connection: Connection, tables: Mapping[str, Table], changes: Sequenc
     """The changes as they travel, their new fields and the documents stored. tables: those with such columns."""
     frozen: list[Change] = []
     rewritten: list[tuple[bytes, int]] = []
-    known: dict[tuple[str, str], Texts] = {}
+    known = _documents(connection, tables, changes)
     for change in changes:
         table = tables.get(change.table_name)
         if table is not None:
@@ -94,6 +94,19 @@ def freeze(connection: Connection, tables: Mapping[str, Table], changes: Sequenc
     states = {(*place, column): state for place, held in known.items() for column, state in held.moved.items()}
     texts.keep(connection, states)
     return frozen
+
+
+def _documents(
+    connection: Connection, tables: Mapping[str, Table], changes: Sequence[Change]
+) -> dict[tuple[str, str], Texts]:
+    """Those of all records that the changes are of."""
+    known: dict[tuple[str, str], Texts] = {}
+    for name, table in tables.items():
+        if "text" in table.deltas().values():
+            keys = list({one.key.decode(errors="replace"): None for one in changes if one.table_name == name})
+            found = texts.of_records(connection, name, keys) if keys else {}
+            known |= {(name, key): Texts(found.get(key, {})) for key in keys}
+    return known
 
 
 def park_unusable(connection: Connection, tables: Mapping[str, Table], rows: Sequence[Any], *, now: int) -> bool:
@@ -112,8 +125,6 @@ def _frozen(connection: Connection, table: Table, change: Change, known: dict[tu
         held = Texts({})
     else:
         place = table.name, change.key.decode(errors="replace")
-        if place not in known:
-            known[place] = Texts(texts.of_record(connection, *place))
         if change.kind == "delete":
             texts.forget(connection, table.name, [place[1]])
             known[place] = Texts({})

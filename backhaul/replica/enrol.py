@@ -133,7 +133,9 @@ def renew(
 def renew_if_harmless(database: Database, remote: Remote, *, rules: Mapping[str, Rules] | None = None) -> bool:
     """The same without a person, where tables have only grown and none has lost its triggers: a column was added.
 
-    Whatever else was done to a table, `init` is to be run by somebody who knows why. Raises what `renew` raises.
+    Whatever else was done to a table, `init` is to be run by somebody who knows why. So it is where the settings have
+    strategies for a table and none for the new column: to be declared without one may be for good. Raises what `renew`
+    raises.
     """
     with database.reading() as connection:
         tracked = {one.table.name: one.table for one in tables.all_tracked(connection)}
@@ -144,8 +146,11 @@ def renew_if_harmless(database: Database, remote: Remote, *, rules: Mapping[str,
         if not all(capture.is_installed(connection, name) for name in altered):
             return False
         found, _ = find_tables(connection, altered)
-    if not all(upgrades.is_harmless(tracked[table.name], table) for table in found):
-        return False
+    for table in found:
+        before = tracked[table.name]
+        said = rules.get(table.name, Rules()) if rules else Rules()
+        if not (upgrades.is_harmless(before, table) and said.decides(upgrades.new_columns(before, table))):
+            return False
     renew(database, remote, rules=rules)
     return True
 

@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from backhaul.merge.aggregate import Place
-from backhaul.replica import conflicts, dependents, outbox
+from backhaul.replica import conflicts, dependents, outbox, upgrades
 from backhaul.replica.contested import Entry
 from backhaul.replica.knots import Knots, Node
 from backhaul.replica.outbox import Conflicting
@@ -98,7 +98,7 @@ def enter(
 ) -> None:
     """Enter all changes that are conflicts and in none of the ledger's yet. problems, causes: by op id; what the server
     has said of each, and what each is held with."""
-    changes = outbox.unnumbered(connection)
+    changes = upgrades.catch_up(connection, [one.table for one in tracked], outbox.unnumbered(connection))
     if not changes:
         return
     causes = dict(causes or {}) | {op: problem.cause for op, problem in problems.items() if problem.cause}

@@ -89,6 +89,7 @@ class Counts:
 
 
 PENDING = "id > (SELECT frozen_id FROM backhaul_replica) AND state = 'pending'"
+NOT_OUT = "(state = 'pending' OR state = 'parked' OR state = 'conflict')"
 
 
 def pending(connection: Connection, now: int) -> bool:
@@ -307,9 +308,13 @@ def _stamp(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int)
 
 def freeze_fields(connection: Connection, rows: Sequence[tuple[bytes, int]]) -> None:
     """What these changes say from now on, as they are frozen. rows: fields, id."""
-    if rows:
-        statement = "UPDATE backhaul_outbox SET fields = :fields WHERE id = :id AND state = 'pending'"
-        connection.execute(text(statement), [{"fields": fields.decode(), "id": number} for fields, number in rows])
+    statement = "UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND state = 'pending'"
+    together = """
+        UPDATE backhaul_outbox AS outbox SET fields = frozen.fields
+        FROM unnest(?::text[], ?::bigint[]) AS frozen (fields, id)
+        WHERE outbox.id = frozen.id AND outbox.state = 'pending'
+    """
+    run_together(connection, statement, [(fields.decode(), number) for fields, number in rows], together=together)
 
 
 def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> None:
@@ -532,13 +537,12 @@ def found(connection: Connection, table: str, changes: Sequence[tuple[str, str, 
 
 
 def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[list[tuple[int, bytes]]]:
-    """Id and fields of the changes of a table that were not sent, or are parked or a conflict, in chunks."""
+    """Id and fields of the changes of a table that were not sent, are parked or in a conflict, in chunks."""
     statement = f"""
         SELECT id, {as_bytes(connection, "fields")} AS fields FROM backhaul_outbox
-        WHERE table_name = :table AND (state = 'pending' OR state = 'parked' OR state = 'conflict')
-          AND fields IS NOT NULL AND id > :after
+        WHERE table_name = :table AND {NOT_OUT} AND fields IS NOT NULL AND id > :after
         ORDER BY id LIMIT :chunk
-    """  # noqa: S608 - the part is a constant
+    """  # noqa: S608 - the parts are constants
     after = 0
     while rows := connection.execute(text(statement), {"table": table, "after": after, "chunk": chunk}).all():
         yield [(row.id, bytes(row.fields)) for row in rows]
@@ -547,15 +551,12 @@ def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[l
 
 def reword(connection: Connection, changes: Sequence[tuple[int, bytes]]) -> None:
     """pending, parked, conflict: they say the same of columns that have other names now. changes: id, fields."""
-    statement = """
-        UPDATE backhaul_outbox SET fields = ?
-        WHERE id = ? AND (state = 'pending' OR state = 'parked' OR state = 'conflict')
-    """
-    together = """
+    statement = f"UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND {NOT_OUT}"  # noqa: S608 - a constant
+    together = f"""
         UPDATE backhaul_outbox SET fields = given.fields
         FROM unnest(CAST(? AS text[]), CAST(? AS bigint[])) AS given (fields, id)
-        WHERE backhaul_outbox.id = given.id AND (state = 'pending' OR state = 'parked' OR state = 'conflict')
-    """
+        WHERE backhaul_outbox.id = given.id AND {NOT_OUT}
+    """  # noqa: S608 - the same
     rows = [(fields.decode(), one) for one, fields in changes if fields.isascii() or _is_utf8(fields)]
     run_together(connection, statement, rows, together=together)
 

@@ -14,11 +14,15 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection
 
-from backhaul.merge import delta, documents
+from backhaul import merge
+from backhaul.merge import Functions, Register, delta, documents, strategies_of
 from backhaul.replica import deltas, texts
 from backhaul.wire import Record, Table, Tagged, Value, canonical_key
 
 SHOWN = ("counter", "set")  # what shows the server's value and ours together
+ENDS = ("max", "min")  # what shows the greater, or the lesser, of the server's value and ours
+
+WRITE = merge.Change(kind="update", hlc=0, writer="", fields={})  # of ends, only the value counts
 
 Change = tuple[Any, ...]  # kind, fields as bytes
 
@@ -31,12 +35,17 @@ def shown(
     """The record with what its counters and sets are here, and what stays withheld all the same."""
     if record.deleted or any(kind not in ("update", "void") for kind, _ in changes):
         return record, withheld
-    columns = {name: how for name, how in table.deltas().items() if how in SHOWN and name in withheld}
+    strategies = {name: table.strategy(name) for name in withheld}
+    columns = {name: how for name, how in strategies.items() if how in SHOWN or how in ENDS}
     fields: dict[str, Value] = {}
     for name, strategy in columns.items():
         if name in record.fields or record.whole:
             try:
-                fields[name] = _laid(strategy, name, record.fields.get(name), changes)
+                if strategy in SHOWN:
+                    fields[name] = _laid(strategy, name, record.fields.get(name), changes)
+                else:
+                    there = msgspec.to_builtins(record.fields.get(name))
+                    fields[name] = msgspec.convert(_end(table, name, [there, *_ours(name, changes)]), type=Value)
             except (
                 ValueError,
                 KeyError,
@@ -54,6 +63,21 @@ def _laid(strategy: str, name: str, there: Any, changes: Sequence[Change]) -> An
         if name in names:
             there = deltas.laid_over(strategy, there, names[name])
     return there
+
+
+def _end(table: Table, name: str, values: Sequence[Any]) -> Any:
+    """The greatest or the least of the values, as JSON decodes them."""
+    strategy = strategies_of(table, Functions()).columns[name]
+    held: Register | None = None
+    for value in values:
+        held = strategy.write(held, WRITE, value, 0)
+    return held.value if held is not None else None
+
+
+def _ours(name: str, changes: Sequence[Change]) -> list[Any]:
+    """What our changes say of a field."""
+    said = [_any(fields.decode(errors="replace")) for _, fields in changes if fields]
+    return [fields[name] for fields in said if name in fields]
 
 
 class Documents:
@@ -93,7 +117,9 @@ def plain(table: Table, kind: str, names: dict[str, Any], fields: dict[str, Any]
     found: dict[str, Any] = {}
     for name, said in names.items():
         strategy = table.strategy(name)
-        if strategy == "text":
+        if strategy in ENDS and kind == "update":
+            found[name] = _end(table, name, [msgspec.to_builtins(fields.get(name)), said])
+        elif strategy == "text":
             found[name] = held.lay(name, said, fields.get(name))
         elif strategy in SHOWN and kind == "update" and type(said) is dict:
             try:

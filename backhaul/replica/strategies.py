@@ -37,6 +37,10 @@ class Rules:
     keys: KeyKind | None = None
     triggers: Triggers | None = None
 
+    def decides(self, columns: Sequence[str]) -> bool:
+        """Whether nothing is left open about how these are merged: each has a strategy, or no column has one."""
+        return not self.merge or EVERY in self.merge or self.merge.keys() >= set(columns)
+
 
 def ruled(tables: Sequence[Table], rules: Mapping[str, Rules], dialect: str, present: Sequence[str]) -> list[Table]:
     """The tables with what the settings say of them. present: the names of all tables that are in the database.

@@ -6,30 +6,56 @@ what the server has told, and what was frozen of our own since.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, bindparam, text
 
+from backhaul.statements import members, run_together
+
 Place = tuple[str, str, str]  # table, canonical key, column
 
 
+def of_records(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """The documents of these records, by key and column."""
+    statement = text(f"""
+        SELECT key, column_name, state FROM backhaul_text
+        WHERE table_name = :table AND key IN ({members(connection, "keys")})
+    """)  # noqa: S608 - a constant
+    found: dict[str, dict[str, bytes]] = {}
+    for row in connection.execute(statement, {"table": table, "keys": json.dumps(list(keys))}):
+        found.setdefault(row.key, {})[row.column_name] = bytes(row.state)
+    return found
+
+
 def of_record(connection: Connection, table: str, key: str) -> dict[str, bytes]:
-    """The documents of one record, by column."""
-    statement = "SELECT column_name, state FROM backhaul_text WHERE table_name = :table AND key = :key"
-    rows = connection.execute(text(statement), {"table": table, "key": key})
-    return {row.column_name: bytes(row.state) for row in rows}
+    return of_records(connection, table, [key]).get(key, {})
 
 
 def keep(connection: Connection, states: Mapping[Place, bytes]) -> None:
     statement = """
-        INSERT INTO backhaul_text (table_name, key, column_name, state) VALUES (:table, :key, :column, :state)
+        INSERT INTO backhaul_text (table_name, key, column_name, state) VALUES (?, ?, ?, ?)
         ON CONFLICT (table_name, key, column_name) DO UPDATE SET state = excluded.state
     """
-    rows = [
-        {"table": table, "key": key, "column": column, "state": state} for (table, key, column), state in states.items()
-    ]
-    if rows:
-        connection.execute(text(statement), rows)
+    together = """
+        INSERT INTO backhaul_text (table_name, key, column_name, state)
+        SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::bytea[])
+        ON CONFLICT (table_name, key, column_name) DO UPDATE SET state = excluded.state
+    """
+    run_together(connection, statement, [(*place, state) for place, state in states.items()], together=together)
+
+
+def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None:
+    """The columns have other names, and their texts are the same. names: old -> new."""
+    taken = """
+        DELETE FROM backhaul_text WHERE table_name = :table AND column_name = :new
+          AND key IN (SELECT key FROM backhaul_text WHERE table_name = :table AND column_name = :old)
+    """
+    renamed = "UPDATE backhaul_text SET column_name = :new WHERE table_name = :table AND column_name = :old"
+    for old, new in names.items():
+        values = {"table": table, "old": old, "new": new}
+        connection.execute(text(taken), values)
+        connection.execute(text(renamed), values)
 
 
 def forget(connection: Connection, table: str, keys: Sequence[str]) -> None:

@@ -1,18 +1,20 @@
 """Upgrades: what was captured of a table under an older shape, brought to the one that it has now.
 
 A column that was renamed (and said so: `renamed` in backhaul.toml) is renamed in every change that waits, is parked or
-is a conflict; what was sent keeps its bytes, and the server reads it under the new name. A column that was dropped here
-goes on in the scope: what was written to it before goes out as it is.
+in a conflict, in the conflicts, and in the documents of texts; what was sent keeps its bytes, and the server reads it
+under the new name. A column that was dropped here goes on in
+the scope: what was written to it before goes out as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import Connection
 
-from backhaul.replica import conflicts, outbox
+from backhaul.replica import conflicts, outbox, texts
+from backhaul.replica.outbox import Conflicting
 from backhaul.wire import Table, newest_names
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -26,6 +28,24 @@ def upgrade(connection: Connection, before: Table, now: Table) -> None:
         for ids in outbox.unsent(connection, now.name):
             outbox.reword(connection, [(one, reworded(fields, renamed)) for one, fields in ids])
         conflicts.rename(connection, now.name, renamed)
+        texts.rename(connection, now.name, renamed)
+
+
+def catch_up(connection: Connection, tables: Iterable[Table], changes: Sequence[Conflicting]) -> list[Conflicting]:
+    """Changes that were sent under older names and are conflicts now: they will not go again as they are, and say what
+    they said under the names of now."""
+    names = {table.name: newest_names(table.renamed) for table in tables if table.renamed}
+    if not names:
+        return list(changes)
+    told = [
+        one._replace(fields=reworded(one.fields, names[one.table])) if one.fields and one.table in names else one
+        for one in changes
+    ]
+    pairs = zip(changes, told, strict=True)
+    outbox.reword(
+        connection, [(new.id, new.fields) for old, new in pairs if new.fields and new.fields is not old.fields]
+    )
+    return told
 
 
 def is_harmless(before: Table, now: Table) -> bool:

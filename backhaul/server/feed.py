@@ -183,7 +183,8 @@ def _is_own(row: Row[Any], replica: str, floor: int) -> bool:
     stamps = records.stamps_of(row)
     kept = records.states_of(row)
     if row.deleted or row.born > floor:
-        merged = any(name for name in kept)
+        # An edit of another one that lost may have kept the record alive, whose row is gone where the delete was made.
+        merged = any(name or any(edit[1] != replica for edit in kept[name]) for name in kept)
         return bool(row.writer == replica) and not merged and all(stamp[1] == replica for stamp in stamps.values())
     new = {name: stamp[1] for name, stamp in stamps.items() if stamp[2] > floor}
     return all(writer == replica and name not in kept for name, writer in new.items())
@@ -204,6 +205,8 @@ def _outgoing(row: Row[Any], floor: int) -> OutgoingRecord:
 
 def _with_documents(row: Row[Any], told: Raw | dict[str, Raw]) -> Raw | dict[str, Raw]:
     """The fields, where a text that was edited comes with its document."""
+    if row.states == records.NOTHING:
+        return told
     documents = {name: kept["yjs"] for name, kept in records.states_of(row).items() if name and "yjs" in _dict(kept)}
     if not documents:
         return told

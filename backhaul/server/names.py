@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from backhaul.wire import Column, Op, Reference, Table, encode
+from backhaul.wire import Column, Op, Reference, Result, Table, encode
 
 Value = TypeVar("Value")
 Names = Mapping[str, str]  # a column's name -> another name of it
@@ -104,3 +104,11 @@ def told_record(record: Any, spoken: Speech) -> None:
         if isinstance(fields, msgspec.Raw):
             fields = msgspec.json.decode(fields, type=dict[str, msgspec.Raw])
         record.fields = under(fields, names)
+
+
+def told_problems(ops: Iterable[Op], results: Mapping[int, Result], spoken: Speech) -> None:
+    """What stands there, in the answers to these ops, changed in place. results: by the ops' numbers."""
+    for op in ops:
+        problem = results[op.seq].problem if op.seq in results else None
+        if problem is not None and problem.theirs and op.table in spoken:
+            problem.theirs = under(problem.theirs, spoken[op.table])

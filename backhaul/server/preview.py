@@ -36,7 +36,7 @@ def object_to(items: Sequence[Item], states: Mapping[Place, State], shapes: Mapp
             told = objection(before, item.change, strategies)
             if told is None:
                 after = present[item.place] = merge(before, item.change, AFTER_ALL, strategies)
-                told = overgrown(after, item.change, strategies)
+                told = overgrown(before, after, item.change, strategies)
         except Exception:  # the merge that counts fails on it, too, and then it is told apart (trial.py)
             closed.add(item.place)
             continue

@@ -14,6 +14,7 @@ from backhaul.wire import encode
 
 Place = tuple[str, str]  # table, canonical key
 Rows = Generator[Row[Any], None, None]  # to be closed when it is left early
+NOTHING = "{}"  # an empty object, as it is stored
 CHUNK = 1_000  # rows held at once while streaming
 
 _stamps = msgspec.json.Decoder(dict[str, Stamp]).decode
@@ -156,7 +157,7 @@ def stamps_of(row: Row[Any]) -> dict[str, Stamp]:
 
 
 def states_of(row: Row[Any]) -> dict[str, Any]:
-    return {} if row.states == "{}" else _fields(row.states)
+    return {} if row.states == NOTHING else _fields(row.states)
 
 
 def _row(scope: str, place: Place, state: State) -> tuple[Any, ...]:
@@ -171,7 +172,7 @@ def _row(scope: str, place: Place, state: State) -> tuple[Any, ...]:
         state.writer,
         encode(state.fields).decode(),
         encode(state.stamps).decode() if state.stamps else "{}",
-        encode(state.states).decode() if state.states else "{}",
+        encode(state.states).decode() if state.states else NOTHING,
     )
 
 

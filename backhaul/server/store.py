@@ -151,6 +151,8 @@ class Store:
                 first, last = ops[0].seq, accepted[-1].seq
                 outcomes.advance(connection, replica.id, since=mark, to=last, first=first, now=now)
                 scopes.advance(connection, replica.scope, since=position, to=reached, hlc=_highest(new), now=now)
+            if any(result.problem is not None and result.problem.theirs for result in results.values()):
+                names.told_problems(ops, results, _spoken(connection, replica.scope, replica.id))
         self._purge_now_and_then(now)
         results |= {op.seq: _drifted(op, now) for op in fresh[len(accepted) :]}
         return Pushed(results=[results[op.seq] for op in ops], now=now)

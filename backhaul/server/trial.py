@@ -67,4 +67,6 @@ def _applied(items: Sequence[Item], place: Place) -> Iterator[Item]:
 
 
 def _size(state: State | None) -> int:
-    return 0 if state is None else len(encode(state.fields)) + len(encode(state.states)) + len(encode(state.states))
+    if state is None:
+        return 0
+    return len(encode(state.fields)) + (len(encode(state.states)) if state.states else 0) + len(encode(state.states))

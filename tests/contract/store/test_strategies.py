@@ -196,3 +196,11 @@ def test_what_stands_there_comes_with_a_conflict_as_the_feed_tells_it(meet):
     assert result.status == "conflict"
     theirs = builtins(result.problem.theirs)
     assert theirs == {"notes": {"text": "a red box", "state": state.hex()}, "best": 1, "stock": 5}
+
+
+def test_an_edit_that_builds_on_one_that_was_given_up_is_refused_and_not_kept_waiting(meet):
+    ann, _ = meet()
+    _, state = edited(None, "a box", "a red box")
+    change, _ = edited(state, "a red box", "a very red box")
+    assert statuses(ann.push(update(ann, notes={"update": change.hex()}))) == ["value-invalid"]
+    assert now(ann)["notes"] == "a box"

@@ -13,6 +13,7 @@ from backhaul.replica.reconcile import compare
 from backhaul.replica.strategies import Rules
 from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.wire import Page
+from tests import disputes
 from tests.replicas import Replica
 from tests.unit.replica.conftest import MakeReplica
 
@@ -430,6 +431,29 @@ def test_a_table_that_has_only_grown_is_renewed_by_whoever_finds_it(
             a.push()
 
 
+def test_a_new_column_of_a_table_with_strategies_waits_for_one(make: MakeReplica) -> None:
+    a, b = make("a"), make("b")
+    some = {"phone": "max"}
+    renew(a, rules={"customer": Rules(merge=some)})
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
+    a.write("ALTER TABLE customer ADD COLUMN stock INTEGER DEFAULT 0")
+    assert not enrol.renew_if_harmless(a.database, a.remote, rules={"customer": Rules(merge=some)})
+    with pytest.raises(TableAltered):
+        a.push()
+    counted = {"customer": Rules(merge=some | {"stock": "counter"})}
+    assert enrol.renew_if_harmless(a.database, a.remote, rules=counted)
+    b.write("ALTER TABLE customer ADD COLUMN stock INTEGER DEFAULT 0")
+    assert enrol.renew_if_harmless(
+        b.database, b.remote, rules={"customer": Rules(merge={"*": "lww", "stock": "counter"})}
+    )
+    a.sync()
+    b.sync()
+    for replica in (a, b):
+        replica.write("UPDATE customer SET stock = stock + 2")
+    assert_equal(a, b)
+    assert a.rows("customer")[0][-1] == 4
+
+
 def test_another_primary_key_for_a_known_table_changes_nothing_and_says_what_to_do(make: MakeReplica) -> None:
     make("a")
     schema = "CREATE TABLE customer (id INTEGER, name TEXT NOT NULL, PRIMARY KEY (id, name));"
@@ -454,3 +478,107 @@ def test_a_replica_that_knows_nothing_of_a_new_strategy_loses_nothing(make: Make
     b.write("UPDATE customer SET phone = '3'")
     assert_equal(a, b)
     assert a.rows("customer")[0][2] == "3"
+
+
+# ------------------------------------------------------------------------------------------------ renamed and merged
+
+NOTE = "CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT)"
+
+
+def noted(make: MakeReplica, strategy: str) -> tuple[Replica, Replica]:
+    """Two replicas with one note."""
+    a, b = make("a"), make("b")
+    for replica in (a, b):
+        replica.write(NOTE)
+        renew(replica, names=["note"], rules={"note": Rules(merge={"body": strategy})})
+    a.write("INSERT INTO note VALUES ('n', 'a green box')")
+    a.sync()
+    b.sync()
+    return a, b
+
+
+def rename_body(replica: Replica, strategy: str) -> None:
+    replica.write("ALTER TABLE note RENAME COLUMN body TO remark")
+    renew(replica, rules={"note": Rules(merge={"remark": strategy}, renamed={"body": "remark"})})
+
+
+def test_a_text_column_that_is_renamed_keeps_its_documents(make: MakeReplica) -> None:
+    a, b = noted(make, "text")
+    a.write("UPDATE note SET body = 'a green big box'")
+    a.sync()
+    b.sync()
+    b.write("UPDATE note SET body = 'a very green big box'")
+    for replica in (a, b):
+        rename_body(replica, "text")
+    a.write("UPDATE note SET remark = 'a green big box!'")
+    assert_equal(a, b)
+    assert a.rows("note") == b.rows("note") == [("n", "a very green big box!")]
+
+
+@pytest.mark.parametrize("choice", ["mine", "theirs"])
+@pytest.mark.parametrize("sent_before", [False, True])
+def test_a_conflict_about_a_column_that_is_renamed_is_about_the_new_name(
+    make: MakeReplica, server: MemoryServer, choice: str, sent_before: bool
+) -> None:
+    a, b = noted(make, "manual")
+    b.write("UPDATE note SET body = 'mine'")
+    a.write("UPDATE note SET body = 'theirs'")
+    a.sync()
+    if sent_before:  # and its answer comes after the renaming
+
+        class Silent(MemoryRemote):
+            def push(self, ops: Any) -> Any:
+                raise Refused("no answer", problem="none", status=500)
+
+        honest = b.remote
+        assert isinstance(honest, MemoryRemote)
+        b.remote = Silent(server, honest.replica)
+        with pytest.raises(Refused):
+            b.push()
+        b.remote = honest
+    else:
+        b.sync()
+    for replica in (a, b):
+        rename_body(replica, "manual")
+    b.sync()
+    (entry,) = disputes.entries(b, disputes.only(b))
+    assert (entry.was, entry.mine, entry.theirs) == (
+        {"remark": "a green box"},
+        {"remark": "mine"},
+        {"remark": "theirs"},
+    )
+    disputes.resolve(b, choice)
+    assert_equal(a, b)
+    assert a.rows("note") == b.rows("note") == [("n", choice)]
+    disputes.undo(b, entry.number or 0)
+    assert_equal(a, b)
+    assert a.rows("note")[0][1] == {"mine": "theirs", "theirs": "mine"}[choice]
+
+
+def test_a_resolved_conflict_is_undone_under_the_new_name(make: MakeReplica) -> None:
+    a, b = noted(make, "manual")
+    number = disputes.contested(a, b, mine="mine", theirs="theirs")
+    disputes.resolve(b, "mine")
+    assert_equal(a, b)
+    for replica in (a, b):
+        rename_body(replica, "manual")
+    disputes.undo(b, number)
+    assert_equal(a, b)
+    assert a.rows("note") == [("n", "theirs")]
+
+
+def test_a_replica_that_has_not_renamed_the_column_yet_is_told_of_a_conflict_under_its_own_name(
+    make: MakeReplica,
+) -> None:
+    a, b = noted(make, "manual")
+    rename_body(a, "manual")
+    a.write("UPDATE note SET remark = 'theirs'")
+    a.sync()
+    b.write("UPDATE note SET body = 'mine'")
+    b.push()
+    (entry,) = disputes.entries(b, disputes.only(b))
+    assert (entry.mine, entry.theirs) == ({"body": "mine"}, {"body": "theirs"})
+    b.pull()
+    disputes.resolve(b, "theirs")
+    assert_equal(a, b)
+    assert b.rows("note") == [("n", "theirs")]
