@@ -342,6 +342,7 @@ def _lease(connection: Connection, changes: Sequence[Change], *, until: int) -> 
 def settle(connection: Connection, changes: Sequence[Change], results: dict[str, Result], *, now: int) -> list[Change]:
     """Each change by its own result; returns those that have none yet, as they are."""
     accepted: list[tuple[int, int, int, int, int]] = []
+    position = checkpoint.read(connection).position
     last_hlc = 0
     refused: list[dict[str, object]] = []
     again: list[Change] = []
@@ -350,9 +351,11 @@ def settle(connection: Connection, changes: Sequence[Change], results: dict[str,
         if result is None or result.status == "retry":
             again.append(change)
         elif change.kind == "void":
-            accepted.append((result.version, result.version, now, change.id, change.fence + 1))
+            accepted.append((max(1, result.version), result.version, now, change.id, change.fence + 1))
         elif result.status in ("applied", "duplicate"):
-            accepted.append((result.version, result.version, now, change.id, change.fence + 1))
+            # Taken before what we have pulled: by the one that we were before a backup. The pull withheld what it said.
+            passed = 0 if result.version <= position else result.version
+            accepted.append((passed, result.version, now, change.id, change.fence + 1))
             last_hlc = change.hlc
         else:
             refused.append(_refusal(change, result, now))
@@ -365,13 +368,14 @@ def settle(connection: Connection, changes: Sequence[Change], results: dict[str,
 def _accept(connection: Connection, values: list[tuple[int, int, int, int, int]]) -> None:
     statement = """
         UPDATE backhaul_outbox
-        SET state = 'acked', version = CASE WHEN version >= ? THEN NULL ELSE ? END, settled_at = ?, lease_until = 0,
-            reason = NULL, detail = NULL
+        SET state = 'acked', version = CASE WHEN coalesce(version, 0) >= ? THEN NULL ELSE ? END, settled_at = ?,
+            lease_until = 0, reason = NULL, detail = NULL
         WHERE id = ? AND fence = ? AND state = 'sent'
     """
     together = """
         UPDATE backhaul_outbox AS outbox
-        SET state = 'acked', version = CASE WHEN outbox.version >= told.version THEN NULL ELSE told.version END,
+        SET state = 'acked',
+            version = CASE WHEN coalesce(outbox.version, 0) >= told.passed THEN NULL ELSE told.version END,
             settled_at = told.settled_at, lease_until = 0, reason = NULL, detail = NULL
         FROM unnest(?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[])
              AS told (passed, version, settled_at, id, fence)

@@ -280,6 +280,16 @@ def _replica_is_put_back(stage: Stage) -> None:
     put_back()
 
 
+def _replica_is_put_back_and_has_lost(stage: Stage) -> None:
+    """The same, and another one has overwritten meanwhile what it says once more."""
+    put_back = stage.back_up_b()
+    stage.b.sync()
+    stage.a.sync()
+    stage.a.write("UPDATE customer SET phone = ? WHERE id = ?", f"of {stage.first + 10}", stage.first + 1)
+    stage.a.sync()
+    put_back()
+
+
 def _replica_is_put_back_and_goes_on(stage: Stage) -> None:
     """The same, and the app writes something else before it pushes; what it had written after the backup is there."""
     stage.b.sync()
@@ -316,6 +326,7 @@ FAULTS: Sequence[Fault] = [
     Fault(name="the server is put back", strikes=_server_is_put_back, known=True),
     Fault(name="the server is put back and goes on", strikes=_server_is_put_back_and_goes_on, known=True),
     Fault(name="the replica is put back", strikes=_replica_is_put_back),
+    Fault(name="the replica is put back and has lost", strikes=_replica_is_put_back_and_has_lost),
     Fault(name="the replica is put back and goes on", strikes=_replica_is_put_back_and_goes_on),
     Fault(name="the server meets its quota", strikes=_server_meets_its_quota, sqlite=True),
 ]
