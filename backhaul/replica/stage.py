@@ -7,7 +7,7 @@ later one takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import Connection, text
@@ -43,6 +43,21 @@ def waiting(connection: Connection) -> Iterator[list[Record]]:
 def applied(connection: Connection) -> None:
     """What waited is applied, in this same transaction: only that it came is remembered."""
     connection.execute(text("UPDATE backhaul_stage SET record = NULL WHERE record IS NOT NULL"))
+
+
+def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None:
+    """The table's columns have other names, in what waits to be applied. names: old -> new."""
+    statement = """
+        SELECT key, record FROM backhaul_stage
+        WHERE table_name = :table AND key > :after AND record IS NOT NULL ORDER BY key LIMIT :limit
+    """
+    values = {"table": table, "after": "", "limit": CHUNK}
+    while rows := connection.execute(text(statement), values).all():
+        records = [msgspec.json.decode(row.record, type=Record) for row in rows]
+        for record in records:
+            record.fields = {names.get(name, name): value for name, value in record.fields.items()}
+        keep(connection, records)
+        values["after"] = rows[-1].key
 
 
 def clear(connection: Connection) -> None:

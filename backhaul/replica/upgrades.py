@@ -1,9 +1,9 @@
 """Upgrades: what was captured of a table under an older shape, brought to the one that it has now.
 
 A column that was renamed (and said so: `renamed` in backhaul.toml) is renamed in every change that waits, is parked or
-in a conflict, in the conflicts, and in the documents of texts; what was sent keeps its bytes, and the server reads it
-under the new name. A column that was dropped here goes on in
-the scope: what was written to it before goes out as it is.
+in a conflict, in the conflicts, in the documents of texts, and in what is fetched and not applied yet. What was sent
+keeps its bytes, and the server reads it under the new name. A column that was dropped here goes on in the scope: what
+was written to it before goes out as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 from sqlalchemy import Connection
 
-from backhaul.replica import conflicts, outbox, texts
+from backhaul.replica import conflicts, outbox, stage, texts
 from backhaul.replica.outbox import Conflicting
 from backhaul.wire import Table, newest_names
 
@@ -29,6 +29,7 @@ def upgrade(connection: Connection, before: Table, now: Table) -> None:
             outbox.reword(connection, [(one, reworded(fields, renamed)) for one, fields in ids])
         conflicts.rename(connection, now.name, renamed)
         texts.rename(connection, now.name, renamed)
+        stage.rename(connection, now.name, renamed)
 
 
 def catch_up(connection: Connection, tables: Iterable[Table], changes: Sequence[Conflicting]) -> list[Conflicting]:

@@ -204,7 +204,7 @@ def _is_put_back(scene: Scene) -> None:
     """What was sent after the backup waits in it, or was not written yet; and then something else is written."""
     b = scene.b
     b.write("UPDATE customer SET phone = 'waits' WHERE id = 1")
-    with closing(sqlite3.connect(scene.folder / "backup.sqlite")) as backup:
+    with closing(sqlite3.connect(scene.a.path.parent / "backup.sqlite")) as backup:
         b.app.backup(backup)
         b.write("INSERT INTO customer (id, name) VALUES (100, 'sent since')")
         b.sync()
@@ -229,8 +229,8 @@ def _was_away(scene: Scene) -> None:
 def _has_more_than_its_server(scene: Scene) -> None:
     a, b = scene.a, scene.b
     with (
-        closing(sqlite3.connect(scene.folder / "backup.sqlite")) as backup,
-        closing(sqlite3.connect(scene.folder / "server.sqlite")) as server,
+        closing(sqlite3.connect(scene.a.path.parent / "backup.sqlite")) as backup,
+        closing(sqlite3.connect(scene.a.path.parent / "server.sqlite")) as server,
     ):
         server.backup(backup)
         b.write("UPDATE customer SET name = 'lost' WHERE id = 1")

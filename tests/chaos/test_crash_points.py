@@ -27,7 +27,8 @@ Undisturbed = Callable[[str, str], dict[str, Any]]
 Cluster = Callable[[str], PostgreSQL | None]
 UPLOADS = [point for point in CRASH_POINTS if point.journey == "upload"]
 OTHERS = [point for point in CRASH_POINTS if point.journey != "upload"]
-ON_SQLITE = ("unsendable", "fork")  # PostgreSQL has no text that cannot be sent, and its backups are put back otherwise
+# PostgreSQL has no text that cannot be sent, and its backups are put back otherwise.
+ON_SQLITE = ("unsendable", "fork", "restored")
 PLACES = [
     (database, point)
     for database in ("sqlite", "postgresql")

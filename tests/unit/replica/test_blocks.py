@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from backhaul.database import open_database
 from backhaul.errors import TableUnfit, Unreachable
 from backhaul.replica import blocks, numbering, refill, tables
 from backhaul.replica.reconcile import compare
@@ -202,3 +204,36 @@ def test_a_row_from_before_init_does_not_give_way_to_one_that_was_inserted_elsew
     assert taken(b) == ["key-taken"]
     a.sync()
     assert a.rows("ticket") == [(1, "made by a"), (2, "of b")]
+
+
+def test_a_copy_of_a_database_draws_from_blocks_of_its_own_once_it_is_told_apart(
+    server: MemoryServer, make: MakeReplica, tmp_path: Path
+) -> None:
+    a, b = make("a", schema=COUNTED), make("b", schema=COUNTED)
+    insert(a)
+    a.sync()
+    path = tmp_path / "copy.sqlite"
+    with sqlite3.connect(path) as target:
+        a.app.backup(target)
+    target.close()
+    copy = Replica(
+        database=open_database(f"sqlite:///{path}"),
+        remote=MemoryRemote(server, a.remote.replica),
+        path=path,
+        app=sqlite3.connect(path),
+    )
+    try:
+        for each in (a, copy):
+            each.write("UPDATE ticket SET what = ?", each.path.name)
+            each.sync()
+        who = "SELECT replica FROM backhaul_replica"
+        assert a.app.execute(who).fetchone() != copy.app.execute(who).fetchone()
+        ours, theirs = ({insert(each) for _ in range(blocks.SIZE)} for each in (a, copy))
+        assert not ours & theirs
+        for each in (a, copy, a, b):
+            each.sync()
+        assert (taken(a), taken(copy)) == ([], [])
+        assert a.rows("ticket") == copy.rows("ticket") == b.rows("ticket")
+        assert len(b.rows("ticket")) == 1 + 2 * blocks.SIZE
+    finally:
+        copy.close()

@@ -582,3 +582,37 @@ def test_a_replica_that_has_not_renamed_the_column_yet_is_told_of_a_conflict_und
     disputes.resolve(b, "theirs")
     assert_equal(a, b)
     assert b.rows("note") == [("n", "theirs")]
+
+
+def test_what_was_fetched_before_a_renaming_is_applied_under_the_new_name(
+    make: MakeReplica, server: MemoryServer
+) -> None:
+    a, b = make("a"), make("b")
+    for key in range(1, 10):
+        a.write("INSERT INTO customer (id, name, phone) VALUES (?, 'x', 'old')", key)
+    a.sync()
+    b.sync()
+    a.write("UPDATE customer SET phone = 'new'")
+    a.sync()
+
+    class Cut(MemoryRemote):
+        asked = 0
+
+        def pull(self, cursor: str, limit: int, **more: Any) -> Page:
+            self.asked += 1
+            if self.asked == 3:
+                raise Refused("cut", problem="internal", status=500)
+            return super().pull(cursor, limit, **more)
+
+    honest = b.remote
+    assert isinstance(honest, MemoryRemote)
+    b.remote = Cut(server, honest.replica)
+    with pytest.raises(Refused):
+        b.pull(limit=3)
+    assert {row[2] for row in b.rows("customer")} == {"old"}
+    b.remote = honest
+    b.write("ALTER TABLE customer RENAME COLUMN phone TO mobile")
+    renew(b, rules=RENAMED)
+    b.pull(limit=3)
+    assert {row[2] for row in b.rows("customer")} == {"new"}
+    assert_equal(a, b)
