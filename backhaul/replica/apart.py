@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sqlalchemy import Connection
 
@@ -27,14 +28,34 @@ class Apart:
     records: list[Record]
 
 
-def apart(connection: Connection, tracked: Sequence[Tracked], records: Sequence[Record], *, now: int) -> Apart:
+class Ours:
+    """What our changes touch that the server has not taken: read once in a transaction, when it is wanted."""
+
+    def __init__(self, connection: Connection, tracked: Sequence[Tracked]) -> None:
+        self.roots = Roots(connection, [one.table for one in tracked])
+        self._connection = connection
+
+    @cached_property
+    def places(self) -> dict[Place, set[Place]]:
+        """The records that we have changed, with the aggregates that this touches."""
+        found: dict[Place, set[Place]] = {}
+        for table in sorted(self.roots.tables):
+            changes = outbox.unsettled_of(self._connection, table)
+            said = [(change.table, change.key, fields_of(change.fields)) for change in changes]
+            for change, root in zip(changes, self.roots.of(said), strict=True):
+                if root is not None:
+                    found.setdefault((change.table, change.key), set()).add(root)
+        return found
+
+
+def apart(connection: Connection, mine: Ours, records: Sequence[Record], *, now: int) -> Apart:
     """The conflicts that the records are in have heard of them, too."""
     conflicts.hear(connection, records)
-    roots = Roots(connection, [one.table for one in tracked])
-    if not roots.tables:
+    roots = mine.roots
+    known = conflicts.rooted(connection) if roots.tables else []
+    if not known and all(record.table not in roots.tables for record in records):
         return Apart(released=[], records=list(records))
-    known = conflicts.rooted(connection)
-    ours = _ours(connection, roots)
+    ours = mine.places
     of_each = _roots_of(roots, records, known, ours) if ours else [()] * len(records)
     knots = Knots()
     for changed in ours.values():
@@ -57,17 +78,6 @@ def apart(connection: Connection, tracked: Sequence[Tracked], records: Sequence[
     released = conflicts.release(connection, over)
     conflicts.withhold(connection, held, position=checkpoint.read(connection).position, now=now)
     return Apart(released=released, records=free)
-
-
-def _ours(connection: Connection, roots: Roots) -> dict[Place, set[Place]]:
-    """The records that we have changed, where the server has not taken it: with the aggregates that this touches."""
-    changes = [change for table in sorted(roots.tables) for change in outbox.unsettled_of(connection, table)]
-    found: dict[Place, set[Place]] = {}
-    said = [(change.table, change.key, fields_of(change.fields)) for change in changes]
-    for change, root in zip(changes, roots.of(said), strict=True):
-        if root is not None:
-            found.setdefault((change.table, change.key), set()).add(root)
-    return found
 
 
 def _roots_of(

@@ -42,14 +42,18 @@ def hold_pending(
     return bool(causes)
 
 
-def unsee(connection: Connection, tracked: Sequence[Tracked]) -> None:
+def unsee(connection: Connection, tracked: Sequence[Tracked], *, first: int, last: int) -> None:
     """What the app wrote into an aggregate of which something is withheld, it wrote without having seen that, however
-    far the pull had got: what waits to be sent says so."""
+    far the pull had got: what waits to be sent between these outbox ids says so."""
     unseen = conflicts.unseen(connection)
     if not unseen:
         return
     roots = Roots(connection, [one.table for one in tracked])
-    changes = [one for table in sorted(roots.tables) for one in outbox.unsettled_of(connection, table, ["pending"])]
+    changes = [
+        change
+        for table in sorted(roots.tables)
+        for change in outbox.unsettled_of(connection, table, ["pending"], first=first, last=last)
+    ]
     bases = {
         change.id: unseen[root]
         for change, root in zip(changes, _roots(roots, changes), strict=True)
@@ -76,8 +80,7 @@ def held_with(
         changes = [
             change
             for table in sorted(roots.tables)
-            for change in outbox.unsettled_of(connection, table, [state])
-            if first <= change.id <= last
+            for change in outbox.unsettled_of(connection, table, [state], first=first, last=last)
         ]
         for change, root in zip(changes, _roots(roots, changes), strict=True):
             if root in contested:

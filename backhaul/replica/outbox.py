@@ -718,16 +718,19 @@ def _conflicting(connection: Connection, where: str, values: dict[str, str]) -> 
 UNSETTLED = ("pending", "sent", "parked", "conflict")
 
 
-def unsettled_of(connection: Connection, table: str, states: Sequence[str] = UNSETTLED) -> list[Conflicting]:
-    """The changes of a table that the server has not taken, but for the backfill."""
+def unsettled_of(
+    connection: Connection, table: str, states: Sequence[str] = UNSETTLED, *, first: int = 0, last: int = 2**63 - 1
+) -> list[Conflicting]:
+    """The changes of a table that the server has not taken, between two outbox ids, but for the backfill."""
     statement = f"""
         SELECT id, op_id, group_id, table_name, key, kind, {as_bytes(connection, "fields")} AS fields, base, reason,
                detail, conflict_id
         FROM backhaul_outbox
         WHERE table_name = :table AND kind NOT IN ('backfill', 'void') AND state IN ({members(connection, "states")})
+          AND id BETWEEN :first AND :last
         ORDER BY id
     """  # noqa: S608 - the parts are constants
-    values = {"table": table, "states": json.dumps(list(states))}
+    values = {"table": table, "states": json.dumps(list(states)), "first": first, "last": last}
     return [Conflicting(*row) for row in connection.execute(text(statement), values)]
 
 

@@ -39,14 +39,14 @@ from backhaul.replica import (
     sweep,
     tables,
 )
-from backhaul.replica.apart import apart
+from backhaul.replica.apart import Ours, apart
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.catchup import catch_up
 from backhaul.replica.context import Context
 from backhaul.replica.recover import OnReset
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import Page, Record, canonical_key
+from backhaul.wire import Page, Record, Table, canonical_key
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
 MOST_HELD = 5  # pages of a round in memory; a round of more is staged, and so is one whose next page does not come
@@ -218,22 +218,22 @@ def _fits(connection: Connection, known: checkpoint.Checkpoint, page: Page, *, m
 def _apply(
     connection: Connection, tracked: Sequence[Tracked], page: Page, *, staged: bool, now: int
 ) -> tuple[int, list[tuple[Record, str]]]:
+    shapes, ours = [one.table for one in tracked], Ours(connection, tracked)
     if not staged:
-        return _lay(connection, tracked, page.records, page.position, now=now)
+        return _lay(connection, shapes, ours, page.records, page.position, now=now)
     stage.keep(connection, page.records)  # a record that came before comes as it is now
     touched, refused = 0, list[tuple[Record, str]]()
     for records in stage.waiting(connection):
-        some, others = _lay(connection, tracked, records, page.position, now=now)
+        some, others = _lay(connection, shapes, ours, records, page.position, now=now)
         touched, refused = touched + some, refused + others
     return touched, refused
 
 
 def _lay(
-    connection: Connection, tracked: Sequence[Tracked], records: Sequence[Record], position: int, *, now: int
+    connection: Connection, shapes: Sequence[Table], ours: Ours, records: Sequence[Record], position: int, *, now: int
 ) -> tuple[int, list[tuple[Record, str]]]:
     """Into the app's tables, but for what is withheld; a record that was withheld until now may be among them, too."""
-    shapes = [one.table for one in tracked]
-    parts = apart(connection, tracked, records, now=now)
+    parts = apart(connection, ours, records, now=now)
     before, others = apply_what_fits(connection, shapes, parts.released, position) if parts.released else (0, [])
     touched, refused = apply_what_fits(connection, shapes, parts.records, position)
     return before + touched, others + refused

@@ -30,6 +30,7 @@ from backhaul.replica import (
     backfill,
     checkpoint,
     clock_guard,
+    conflicts,
     deltas,
     dependents,
     holding,
@@ -117,7 +118,6 @@ def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
         tracked = tables.checked(connection)
         endpoint.check(connection, now)
         checkpoint.clear_stale_mark(connection)
-        holding.unsee(connection, tracked)
         learned = endpoint.sizes(connection)
         limit, most_bytes = min(limit, learned.ops or limit), learned.size or endpoint.MOST_BYTES
         merged = deltas.tables_with_deltas(one.table for one in tracked)
@@ -145,6 +145,7 @@ def _park_dependents(
     """Look at what the claim would take until it takes nothing that depends on a parked change or on a conflict."""
     while _any_held_back(connection) and (rows := outbox.next_pending(connection, limit, most_bytes)):
         ids = [row.id for row in rows]
+        holding.unsee(connection, tracked, first=min(ids), last=max(ids))
         causes = dependents.find(connection, tracked, first=min(ids), last=max(ids))
         if causes:
             outbox.park_dependents(connection, causes, now=now)
@@ -153,7 +154,7 @@ def _park_dependents(
 
 
 def _any_held_back(connection: Connection) -> bool:
-    return outbox.any_parked(connection) or outbox.any_conflict(connection)
+    return outbox.any_parked(connection) or outbox.any_conflict(connection) or conflicts.any_live(connection)
 
 
 def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, clock: Clock, retry: Backoff) -> Pushed:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from backhaul.errors import Misused, TryLater, Unknown
-from backhaul.replica import parked
+from backhaul.replica import enrol, parked
+from backhaul.replica.strategies import Rules
 from tests.disputes import (
     RULES,
     SCHEMA,
@@ -156,6 +157,27 @@ def test_a_delete_that_is_held_with_an_edit_can_still_be_taken_back(pair: tuple[
     resolve(b, "theirs")
     assert all_equal(a, b)
     assert b.rows("note") == [("n", "of a", "red")]
+
+
+def test_a_column_that_is_renamed_while_a_conflict_waits_can_still_be_decided_about(
+    pair: tuple[Replica, Replica],
+) -> None:
+    a, b = pair
+    number = contested(a, b)
+    rules = RULES | {"note": Rules(merge={"text": "manual"}, renamed={"body": "text"})}
+    for replica in pair:
+        replica.write("ALTER TABLE note RENAME COLUMN body TO text")
+        enrol.renew(replica.database, replica.remote, rules=rules)
+        replica.sync()
+    (entry,) = entries(b, number)
+    assert (entry.was, entry.mine) == ({"text": "first"}, {"text": "of b"})
+    assert entry.theirs["text"] == "of a"
+    resolve(b, "mine")
+    assert all_equal(a, b)
+    assert a.rows("note") == [("n", "of b", "red")]
+    undo(b, number)
+    assert all_equal(a, b)
+    assert a.rows("note") == [("n", "of a", "red")]
 
 
 def test_what_was_not_pulled_cannot_be_chosen_from(pair: tuple[Replica, Replica]) -> None:
