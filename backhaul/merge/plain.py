@@ -4,6 +4,7 @@ greatest stands, so that they are the same in whatever order they come.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from backhaul.wire import Kind
 SERVER = "server"  # who writes when the server itself does; no replica is called that
 
 
-class Ordered:
+class Ordered(ABC):
     """The write with the greatest rank stands. Of two that write the same value, the greater rank is kept, untold."""
 
     def write(self, held: Register | None, change: Change, said: Any, version: int) -> Register:
@@ -29,8 +30,9 @@ class Ordered:
     def unusable(self, kind: Kind, said: Any) -> str | None:  # noqa: ARG002 - the same whatever the op does
         return plain_unusable(said)
 
+    @abstractmethod
     def rank(self, hlc: int, writer: str, value: Any) -> Any:
-        raise NotImplementedError
+        """What is compared: the greatest of all writes stands."""
 
 
 class LastWrite(Ordered):

@@ -32,15 +32,11 @@ ROOM = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """strikes: on a stage where both replicas have written. sqlite: only where the databases are SQLite's.
-
-    known: what it does to us is known, and not mended yet.
-    """
+    """strikes: on a stage where both replicas have written. sqlite: only where the databases are SQLite's."""
 
     name: str
     strikes: Callable[[Stage], None]
     sqlite: bool = False
-    known: bool = False
 
     def __str__(self) -> str:
         return self.name

@@ -34,7 +34,7 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize(
     ("database", "fault"),
     [
-        pytest.param(database, fault, id=f"{database}-{fault}", marks=[pytest.mark.xfail(run=False)] * fault.known)
+        pytest.param(database, fault, id=f"{database}-{fault}")
         for database in DATABASES
         for fault in FAULTS
         if database == "sqlite" or not fault.sqlite

@@ -608,7 +608,7 @@ def test_what_was_fetched_before_a_renaming_is_applied_under_the_new_name(
     assert isinstance(honest, MemoryRemote)
     b.remote = Cut(server, honest.replica)
     with pytest.raises(Refused):
-        b.pull(limit=3)
+        b.pull(limit=3, most_held=1)
     assert {row[2] for row in b.rows("customer")} == {"old"}
     b.remote = honest
     b.write("ALTER TABLE customer RENAME COLUMN phone TO mobile")
