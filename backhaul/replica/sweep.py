@@ -47,10 +47,14 @@ def sweep(database: Database, *, now: int) -> int:
 
 
 def _gone(connection: Connection, *, held: bool = False) -> Iterator[Place]:
-    """Rows that did not come, and of which nothing waits (held: something does). A table whose rows are sent for
-    the first time, and are not all sent yet, keeps its own."""
+    """Rows that did not come, and of which nothing waits (held: something does).
+
+    A table whose rows are sent for the first time, and are not all sent yet, keeps its own. So does one in which rows
+    may be that no trigger saw: here is their only copy, and the suspicion sends them.
+    """
+    suspects = tables.under_suspicion(connection)
     for one in tables.all_tracked(connection):
-        if one.backfill == "done" or not one.fresh:
+        if one.table.name not in suspects and (one.backfill == "done" or not one.fresh):
             statement = _not_come(connection, one.table, "IN" if held else "NOT IN")
             for (key,) in run(connection, statement, (one.table.name, one.table.name)):
                 yield one.table.name, key

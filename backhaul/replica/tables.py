@@ -92,6 +92,11 @@ def suspect(connection: Connection) -> Suspect | None:
     return Suspect(table=row.name, columns=tuple(_names(row.suspect)), after=after)
 
 
+def under_suspicion(connection: Connection) -> set[str]:
+    """The tables in which rows may be that no trigger saw, and that nobody has looked for yet."""
+    return set(connection.execute(text("SELECT name FROM backhaul_table WHERE suspect IS NOT NULL")).scalars())
+
+
 def cleared_to(connection: Connection, suspect: Suspect, key: str) -> None:
     """key: JSON."""
     statement = "UPDATE backhaul_table SET suspect_after = :key WHERE name = :name AND suspect IS NOT NULL"

@@ -11,7 +11,7 @@ import pytest
 
 from backhaul.database import open_database
 from backhaul.errors import SignInRequired, Unreachable
-from backhaul.replica import recover
+from backhaul.replica import enrol, recover
 from backhaul.server import auth
 from backhaul.server.memory import MemoryRemote, MemoryServer
 from tests.replicas import MovedClock, Replica
@@ -227,6 +227,23 @@ def test_who_signs_in_again_keeps_what_waits_and_doubles_nothing(server: MemoryS
     assert a.outbox() == []
     assert b.rows("customer") == [(1, "Ada", None, None, None), (2, "arrived", "waits", None, None)]
     assert applied(server) == before + 1
+
+
+def test_rows_that_no_trigger_saw_survive_a_recovery(server: MemoryServer, make: MakeReplica) -> None:
+    schema = "CREATE TABLE thing (id TEXT PRIMARY KEY, v TEXT);"
+    a, b = make("a", schema=schema), make("b", schema=schema)
+    a.write("INSERT INTO thing VALUES ('x', 'v')")
+    settle(a, b)
+    a.write("ALTER TABLE thing RENAME TO old_thing")
+    a.write(schema)
+    a.write("INSERT INTO thing SELECT * FROM old_thing")
+    a.write("DROP TABLE old_thing")
+    a.write("INSERT INTO thing VALUES ('new', 'written while no trigger was there')")
+    enrol.renew(a.database, a.remote)
+    sign_in(a, server)
+    settle(a, b)
+    assert [row[0] for row in a.rows("thing")] == ["new", "x"]
+    assert a.rows("thing") == b.rows("thing")
 
 
 def test_a_server_that_does_not_know_the_replica_is_sent_everything(server: MemoryServer, make: MakeReplica) -> None:
