@@ -13,28 +13,33 @@ import builtins
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from backhaul.bell import Bell, Ring, open_bell
 from backhaul.clock import Clock, SystemClock
 from backhaul.conflicts import Conflicts
 from backhaul.database import Database, open_database, sqlite_file
-from backhaul.errors import BackhaulError, Misused
-from backhaul.media import put, uploads
-from backhaul.media.uploads import Upload
-from backhaul.remotes import endpoint
+from backhaul.errors import BackhaulError
+from backhaul.files import Media
+from backhaul.media import uploads
+from backhaul.remotes import endpoint, pace
+from backhaul.remotes.base import Remote
+from backhaul.remotes.endpoint import Endpoint
+from backhaul.remotes.pace import Pace
 from backhaul.replica import aside, checkpoint, conflicts, mending, outbox, parked, refill, remap
 from backhaul.replica.hook import Hook
 from backhaul.replica.remap import Remapped
 from backhaul.replica.why import why_record
+from backhaul.session import Run, Session
 from backhaul.work import ledger
-from backhaul.work.constraints import place
-from backhaul.work.ledger import Work
-from backhaul.work.request import WorkRequest
+from backhaul.work.metering import meter_of
+from backhaul.work.node_conditions import NodeConditions
+from backhaul.work.works import Works
 
 SETTINGS = "backhaul.toml"
 
@@ -45,6 +50,7 @@ class Status:
 
     clock_offset_ms: the server's clock minus this machine's.
     aside: how many records of the server the app's own schema refuses for now.
+    pace: how much at once and how often, where that is not, or was not, the usual, each with its reason and since when.
     held_until, held_because: the server asked to be left alone until then; None when it has not.
     """
 
@@ -64,6 +70,7 @@ class Status:
     held_because: str | None
     work: dict[str, int]
     media: dict[str, int]
+    pace: list[Pace]
 
 
 class Backhaul:
@@ -82,6 +89,8 @@ class Backhaul:
         self.conflicts = Conflicts(self._database, self._bell, self._clock)
         self.parked = Parked(self._database, self._bell, self._clock)
         self._hook = Hook(engine, self._wrote)
+        self.conditions = NodeConditions(self._database, self._bell, self._clock)
+        self.work = Works(self._database, self._bell, self._clock, self._hook.after_commit)
 
     def status(self) -> Status:
         return read_status(self._database, self._clock.now())
@@ -91,13 +100,14 @@ class Backhaul:
         with self._database.reading() as connection:
             return why_record(connection, table, key, now=self._clock.now())
 
-    def enqueue(self, request: WorkRequest) -> Work:
-        """Have this work done in the background. Raises WorkUnplaceable when no declared queue can serve it."""
-        queue = place(self._bell.queues, request.requires)
-        with self._database.writing() as connection:
-            work = ledger.enqueue(connection, request, queue=queue.name, now=self._clock.now())
-        self._bell.ring(work.ring)
-        return work
+    def session(self, run: Run | None = None) -> Session:
+        """Signed in to the server, to push and pull in this thread: `with client.session() as session: ...`.
+
+        run: a worker function's context: then the session stops when the work is to stop, and says its progress.
+        """
+        meter = meter_of(self._database, self._clock, self._bell.node)
+        signed_in = partial(self._bell.remote, Endpoint(self._database, self._clock, meter))
+        return Session(self._database, self._clock, signed_in, wake_push=self._wake_push, run=run, renew=self._renew)
 
     def close(self) -> None:
         """Let go of the engine (it captures on), and of the bell."""
@@ -107,6 +117,15 @@ class Backhaul:
 
     def _wrote(self) -> None:
         self._bell.ring_for("push", self._look_for_push)
+
+    def _wake_push(self) -> None:
+        with self._database.writing() as connection:
+            woken = ledger.wake(connection, "push", self._clock.now())
+        if woken is not None:
+            self._bell.ring(woken.ring)
+
+    def _renew(self, remote: Remote) -> bool:
+        return self._bell.renew(self._database, remote)
 
     def _look_for_push(self) -> Ring | None:
         """On the bell's thread: what Flower is to call this run can only be read when the message is sent. And numbers
@@ -126,44 +145,6 @@ def _home(engine: Engine, known: Path) -> Path:
     file = sqlite_file(engine.url)
     beside = file.absolute().parent if file is not None else known
     return beside if (beside / SETTINGS).exists() else known
-
-
-class Media:
-    """Files that belong to the records, each uploaded as work of its own."""
-
-    def __init__(self, database: Database, bell: Bell, clock: Clock) -> None:
-        self._database = database
-        self._bell = bell
-        self._clock = clock
-
-    def put(self, path: str | Path) -> Upload:
-        """Upload this file in the background, when its constraints hold. Raises Misused, WorkUnplaceable."""
-        enqueued: list[Work] = []
-
-        def enqueue(connection: Connection, upload: Upload) -> None:
-            request = WorkRequest(task="backhaul.upload", id=upload.id, requires=self._bell.upload_requires)
-            queue = place(self._bell.queues, request.requires)
-            enqueued.append(ledger.enqueue(connection, request, queue=queue.name, now=self._clock.now()))
-
-        upload = put.put(self._database, path, enqueue=enqueue, now=self._clock.now())
-        self._bell.ring(enqueued[0].ring)
-        return upload
-
-    def retry(self, upload_id: str) -> Upload:
-        """Put the file of a parked upload once more, as it is now, under a new id. Raises Unknown, Misused."""
-        with self._database.reading() as connection:
-            old = uploads.get(connection, upload_id)
-        if old.state != "parked":
-            raise Misused(f"the upload {upload_id} is {old.state}, not parked", hint="backhaul media list")
-        made = self.put(old.path)
-        with self._database.writing() as connection:
-            uploads.forget_parked(connection, upload_id)
-        return made
-
-    def list(self) -> builtins.list[Upload]:
-        """The newest first."""
-        with self._database.reading() as connection:
-            return uploads.listed(connection)
 
 
 class Parked:
@@ -240,4 +221,5 @@ def read_status(database: Database, now: int) -> Status:
             held_because=held.because if held else None,
             work={str(state): number for state, number in ledger.counts(connection).items()},
             media={str(state): number for state, number in uploads.counts(connection).items()},
+            pace=pace.decisions(connection),
         )

@@ -8,7 +8,7 @@
     └── Stopped          running work was asked to stop; it has checkpointed
 
 The message says what happened, `hint` says what to type. Foreign errors become one of these once, at the edge
-(`remotes/`, `database.py`, `config/settings.py`), and only these travel further.
+(`remotes/`, `database.py`, `config/loading.py`), and only these travel further.
 """
 
 from __future__ import annotations
@@ -84,6 +84,12 @@ class WorkUnplaceable(Misused):
     code = "work-unplaceable"
 
 
+class WorkerUnknown(Misused):
+    """There is no worker function of this name."""
+
+    code = "worker-unknown"
+
+
 class Unknown(Misused):
     """There is no such record, change or work here."""
 
@@ -109,6 +115,12 @@ class Unreachable(TryLater):
     code = "unreachable"
 
 
+class TimedOut(Unreachable):
+    """The exchange began, and was not through in time: the outcome is unknown, and less at once may do better."""
+
+    code = "timed-out"
+
+
 class Busy(TryLater):
     """The remote answered that it is busy."""
 
@@ -119,6 +131,27 @@ class DatabaseBusy(TryLater):
     """The database is locked by another program, or out of space."""
 
     code = "database-busy"
+
+
+class StorageFull(TryLater):
+    """The folder of kept media takes no more."""
+
+    code = "storage-full"
+
+
+class MediaNotHere(TryLater):
+    """The content is not here.
+
+    why: `waiting` (its download has been asked for, and goes on or is tried again), `constraint` (its queue is closed
+    here), `budget` (the bytes of the day or the month are used up), `not-on-server` (nobody has sent it there yet),
+    `refused` (the server refuses it, or its bytes are spoilt), `not-fetched` (and was not to be).
+    """
+
+    code = "media-not-here"
+
+    def __init__(self, message: str | None = None, *, why: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.why = why
 
 
 class BrokerUnreachable(TryLater):
@@ -138,8 +171,9 @@ class Refused(BackhaulError):
     """The remote refuses this for good.
 
     problem: the `type` of the problem details (RFC 9457) without its base, for example `batch-too-large`.
-    status: the HTTP status. due: of `sequence-gap`, the number to go on with. cursor, position: of `server-restored`,
-    the last place in the feed that both sides know.
+    status: the HTTP status. limit: the number that was exceeded, if that is the reason. due: of `sequence-gap` and
+    `server-restored`, the number to go on with. cursor, position: of `server-restored`, the last place in the feed that
+    both sides know.
     """
 
     code = "refused"
@@ -155,6 +189,7 @@ class Refused(BackhaulError):
         due: int | None = None,
         cursor: str = "",
         position: int = 0,
+        limit: int | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.problem = problem
@@ -162,6 +197,7 @@ class Refused(BackhaulError):
         self.due = due
         self.cursor = cursor
         self.position = position
+        self.limit = limit
 
 
 class MediaMissing(Refused):

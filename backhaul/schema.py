@@ -2,13 +2,17 @@
 
 Each table has one owner, the only file that writes it:
 
-    backhaul_replica    replica/checkpoint.py     backhaul_work       work/ledger.py
+    backhaul_replica    replica/checkpoint.py     backhaul_work       work/ledger/
+                                                  backhaul_work_*     work/ledger/
     backhaul_table      replica/tables.py         backhaul_condition  work/conditions.py
-    backhaul_outbox     replica/outbox.py (*)     backhaul_worker     work/roster.py
+    backhaul_outbox     replica/outbox/ (*)       backhaul_worker     work/roster.py
     backhaul_upload     media/uploads.py          backhaul_lease      work/lease.py
     backhaul_aside      replica/aside.py          backhaul_endpoint   remotes/endpoint.py
     backhaul_block      replica/blocks.py         backhaul_conflict   replica/conflicts.py
     backhaul_stage      replica/stage.py          backhaul_text       replica/texts.py
+    backhaul_lane       replica/lanes.py          backhaul_unseen     replica/unseen.py
+    backhaul_pace       remotes/pace.py           backhaul_traffic    remotes/traffic.py
+    backhaul_content    media/contents.py         backhaul_download   media/downloads.py
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
@@ -16,11 +20,12 @@ Each table has one owner, the only file that writes it:
     server_enrolment    server/auth.py            server_media        server/uploads.py
     server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
     server_commit       server/scopes.py          server_block        server/blocks.py
+    server_lane         server/outcomes.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's,
 but for the numbers that are given out anew, and what is offered anew, in a recovery: replica/renumbering.py.
-(**) but its `high_water` and `settled`, which move with the outcomes, by server/outcomes.py, and how far it has pulled,
-by server/horizon.py.
+(**) but its `seen_at`, which moves with the outcomes, by server/outcomes.py, how far it has pulled, by
+server/horizon.py, and `known`, which server/lineage.py adds to.
 
 Times are milliseconds since 1970-01-01 UTC. JSON stands in TEXT. The migrations in `migrations/` make these tables;
 a test holds the two against each other.
@@ -71,14 +76,13 @@ replica = Table(
     # read by the triggers
     Column("muted", Integer, nullable=False, server_default="0"),  # 1 inside a transaction that applies remote changes
     Column("group_id", Text),  # of the hooked transaction that is open now
-    Column("seen_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp pulled so far
+    Column("seen_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp that its rows may have
     Column("position", BigInteger, nullable=False, server_default="0"),  # the feed position applied so far
     # pull
     Column("cursor", Text, nullable=False, server_default=""),
     Column("last_pull_at", BigInteger),
     # push
     Column("last_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp the server took
-    Column("last_send_seq", BigInteger, nullable=False, server_default="0"),
     Column("frozen_id", BigInteger, nullable=False, server_default="0"),  # no change up to this outbox id is pending
     Column("last_push_at", BigInteger),
     Column("clock_offset_ms", BigInteger, nullable=False, server_default="0"),  # the server's clock minus ours
@@ -87,8 +91,20 @@ replica = Table(
     Column("former_id", BigInteger, nullable=False, server_default="0"),  # up to here changes may have been sent before
     Column("recovering", Text, nullable=False, server_default=""),  # see replica/recover.py
     Column("common_position", BigInteger, nullable=False, server_default="0"),  # with a server that was put back
-    Column("common_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp from before that
+    Column("common_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp its rows had then
+    Column("common_all", Integer, nullable=False, server_default="0"),  # 1: it had seen all that the server still has
     Column("staged_cursor", Text, nullable=False, server_default=""),  # pages up to here lie in backhaul_stage
+    Column("staged_hlc", BigInteger, nullable=False, server_default="0"),  # the highest stamp that those tell of
+)
+
+# The lanes that changes are pushed in (replica/lanes.py): how far each is numbered, and what it has on its way.
+lane = Table(
+    "backhaul_lane",
+    replica_metadata,
+    Column("lane", BigInteger, primary_key=True, autoincrement=False),  # see lanes.py; as wide as what it is shifted to
+    Column("last_send_seq", BigInteger, nullable=False),
+    Column("changes", LargeBinary),  # digests of what its last claim is about (replica/footprint.py); NULL: anything
+    Column("needs", LargeBinary),  # digests of what that depends on
 )
 
 # The tracked tables, as they were when the triggers were made, and how far each one's backfill has got.
@@ -106,8 +122,9 @@ tracked = Table(
     Column("suspect", Text),  # JSON: columns that were edited unseen, perhaps; NULL: none
     Column("suspect_after", Text),  # JSON: the key of the last row that was looked at
     Column(
-        "fresh", Integer, nullable=False, server_default="1"
-    ),  # 0: renewed, so its rows may be ones that were pulled
+        "suspect_base", BigInteger, nullable=False, server_default="0"
+    ),  # the feed position when it was doubted first
+    Column("fresh", Integer, nullable=False, server_default="1"),  # 0: its rows were all sent once, or pulled
 )
 
 # The changes on their way out.
@@ -121,7 +138,7 @@ outbox = Table(
     "backhaul_outbox",
     replica_metadata,
     Column("id", BigId, primary_key=True, autoincrement=True),  # never used twice, or the server would drop changes
-    Column("op_id", Text),  # random; given when it is first sent, or parked before that
+    Column("op_id", Text),  # made of what was captured, when it is first sent or parked; of what is sent again, before
     Column("group_id", Text),  # NULL: a group of its own
     Column("table_name", Text, nullable=False),
     Column("key", Text, nullable=False),  # JSON array
@@ -142,6 +159,8 @@ outbox = Table(
     Column("detail", Text),
     Column("settled_at", BigInteger),
     Column("conflict_id", BigInteger),  # of a conflict: backhaul_conflict.number
+    Column("captured", Text),  # JSON: what was edited in texts, as it was captured, beside the update made of it
+    Column("again", Integer),  # 1: a person had it sent again, and may have done so before a backup was put back
     # The likeliest first, and no IN: SQLite would build a table for its list with every change of the app.
     CheckConstraint(
         "state = 'pending' OR state = 'parked' OR state = 'conflict'"
@@ -249,6 +268,17 @@ texts = Table(
     PrimaryKeyConstraint("table_name", "key", "column_name"),
 )
 
+# What the feed has told of records under a change of ours, which the app has not seen (replica/unseen.py).
+unseen = Table(
+    "backhaul_unseen",
+    replica_metadata,
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # canonical JSON array
+    Column("base", BigInteger, nullable=False),  # the feed position that the app has seen of it
+    Column("fields", Text, nullable=False),  # JSON array of names; "*": all of the record
+    PrimaryKeyConstraint("table_name", "key"),
+)
+
 # What was fetched of a round of pages, until all of it is applied together; in a recovery, also which records the
 # server has (then without what they say). (replica/stage.py)
 stage = Table(
@@ -285,8 +315,34 @@ endpoint = Table(
     Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
     Column("held_until", BigInteger, nullable=False, server_default="0"),  # it asked to be left alone until then
     Column("held_because", Text),
-    Column("most_ops", Integer),  # of one message; NULL: nothing was learned
-    Column("most_bytes", BigInteger),
+)
+
+# How much at once, and how often, as it was learned of the server and the link to it (remotes/pace.py).
+pace = Table(
+    "backhaul_pace",
+    replica_metadata,
+    Column("endpoint", Text, nullable=False),  # the server's URL
+    Column("direction", Text, nullable=False),
+    Column("dial", Text, nullable=False),  # what of it: ops, bytes, lanes, records, interval
+    Column("value", BigInteger, nullable=False),
+    Column("value_before", BigInteger, nullable=False),
+    Column("usual", BigInteger, nullable=False),  # what it is where nothing was learned
+    Column("reason", Text, nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
+    CheckConstraint("direction IN ('push', 'pull', 'upload', 'download', 'reconcile')", name="direction"),
+    PrimaryKeyConstraint("endpoint", "direction", "dial"),
+)
+
+# Bytes over metered links, for each node, kind of network and day of its local time (remotes/traffic.py).
+traffic = Table(
+    "backhaul_traffic",
+    replica_metadata,
+    Column("node", Text, nullable=False),
+    Column("network", Text, nullable=False),  # metered, roaming
+    Column("day", Text, nullable=False),  # as in 2026-11-29
+    Column("sent", BigInteger, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    PrimaryKeyConstraint("node", "day", "network"),
 )
 
 # Units of background execution. The row is the truth, a message only rings its bell.
@@ -300,37 +356,60 @@ work = Table(
     "backhaul_work",
     replica_metadata,
     Column("id", Text, primary_key=True),
-    Column("name", Text, unique=True),  # of unique work
-    Column("task", Text, nullable=False),  # the Celery task that runs it, for example backhaul.upload
-    Column("function", Text),  # for backhaul.work: the registered name of the host's function
+    Column("name", Text),  # of unique work; all works of a chain that was enqueued under a name have it
+    Column("task", Text, nullable=False),  # the Celery task that a message for it names, for example backhaul.upload
+    Column("function", Text),  # for backhaul.task: the name of the host's plain Celery task
     Column("state", Text, nullable=False),
     Column("generation", Integer, nullable=False, server_default="0"),
     Column("queue", Text, nullable=False),
+    Column("ordinary_queue", Text),  # of expedited work: where it goes after its first try
     Column("requires", Text, nullable=False, server_default="[]"),  # JSON: sorted constraint tags
-    Column("tags", Text, nullable=False, server_default="[]"),
+    Column("tags", Text, nullable=False, server_default="[]"),  # JSON, for reading; searched in backhaul_work_tag
     Column("input", Text, nullable=False, server_default="{}"),
     Column("output", Text),
     Column("progress", Text),
+    Column("checkpoint", Text),  # what the run kept for its next try; survives stops and crashes
+    Column("merger", Text),  # how the outputs of what it waited for come to its input
     Column("interval_ms", BigInteger, nullable=False, server_default="0"),  # 0: one-time work
     Column("flex_ms", BigInteger, nullable=False, server_default="0"),
+    Column("initial_delay_ms", BigInteger, nullable=False, server_default="0"),
+    Column("begin_at", BigInteger),  # not before
+    Column("override_at", BigInteger),  # of periodic work: when the next run is due, whatever else says
+    Column("override_generation", Integer, nullable=False, server_default="0"),
+    Column("expires_at", BigInteger),  # what has not begun by then is cancelled
     Column("backoff_policy", Text, nullable=False, server_default="exponential"),
     Column("backoff_ms", BigInteger, nullable=False, server_default="30000"),
     Column("backoff_most_ms", BigInteger, nullable=False, server_default="18000000"),
+    Column("backoff_on_stop", Integer, nullable=False, server_default="0"),  # a stop counts like a retry
     Column("jitter", Integer, nullable=False, server_default="0"),  # per cent
     Column("max_attempts", Integer),
+    Column("expedited", Integer, nullable=False, server_default="0"),
+    Column("trigger_update_ms", BigInteger),  # null: no data triggers
+    Column("trigger_most_ms", BigInteger),
+    Column("triggered", Text),  # JSON: what has changed, as the run is told
     Column("created_at", BigInteger, nullable=False),
     Column("enqueued_at", BigInteger, nullable=False),  # the anchor of delays: when it last became ENQUEUED by itself
     Column("due_at", BigInteger, nullable=False),
     Column("rung_at", BigInteger, nullable=False, server_default="0"),  # when a message was last sent for it
     Column("attempt", Integer, nullable=False, server_default="0"),  # counted at the claim; 0 after a period closes
+    Column(
+        "retries", Integer, nullable=False, server_default="0"
+    ),  # tries that asked for another; what max_attempts counts
+    Column("losses", Integer, nullable=False, server_default="0"),  # workers lost in a row, while they ran it
     Column("runs", Integer, nullable=False, server_default="0"),  # periods closed
+    Column("parents", Integer, nullable=False, server_default="0"),  # how many it waits, or waited, for
+    Column("children", Integer, nullable=False, server_default="0"),  # whether any waits for it
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
+    Column("node", Text),  # whose worker runs it, while RUNNING
     Column("worker", Text),  # who runs it, while RUNNING
+    Column("process", Integer),  # the pid in which it runs, while RUNNING; null: not known
     Column("lease_until", BigInteger, nullable=False, server_default="0"),
     Column("fence", BigInteger, nullable=False, server_default="0"),
     Column("stop_requested", Text),  # a stop reason, while RUNNING
     Column("stop_reason", Text),  # of the last stop
+    Column("started_before", BigInteger),  # what a claim found in started_at and stop_reason, for a run that does not
+    Column("stopped_before", Text),  # begin
     Column("last_error", Text),
     Column("last_outcome", Text),  # of the last run: success, failure, retry, stopped, lost
     CheckConstraint("state IN ('ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'BLOCKED', 'CANCELLED')", name="state"),
@@ -338,7 +417,78 @@ work = Table(
         "(state IN ('SUCCEEDED', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)", name="finished_has_its_time"
     ),
 )
-Index("ix_backhaul_work_due", work.c.state, work.c.due_at)
+_enqueued = text("state = 'ENQUEUED'")
+Index(
+    "ix_backhaul_work_unrung",
+    work.c.queue,
+    work.c.expedited,
+    work.c.rung_at,
+    work.c.due_at,
+    sqlite_where=_enqueued,
+    postgresql_where=_enqueued,
+)
+_running = text("state = 'RUNNING'")
+Index("ix_backhaul_work_running", work.c.lease_until, sqlite_where=_running, postgresql_where=_running)
+_named = text("name IS NOT NULL")
+Index("ix_backhaul_work_name", work.c.name, sqlite_where=_named, postgresql_where=_named)
+_finished = text("finished_at IS NOT NULL")
+Index("ix_backhaul_work_finished", work.c.finished_at, work.c.id, sqlite_where=_finished, postgresql_where=_finished)
+_unfinished = text("finished_at IS NULL")
+Index(
+    "ix_backhaul_work_unfinished",
+    work.c.created_at,
+    work.c.id,
+    sqlite_where=_unfinished,
+    postgresql_where=_unfinished,
+)
+_expiring = text("expires_at IS NOT NULL AND finished_at IS NULL")
+Index("ix_backhaul_work_expiring", work.c.expires_at, sqlite_where=_expiring, postgresql_where=_expiring)
+_expedited = text("ordinary_queue IS NOT NULL")  # once, whatever it is now: they are counted
+Index("ix_backhaul_work_expedited", work.c.created_at, sqlite_where=_expedited, postgresql_where=_expedited)
+Index("ix_backhaul_work_state", work.c.state, work.c.created_at)
+
+# What a work waits for. position: the order in which the parents were named, and in which their outputs are merged.
+work_parent = Table(
+    "backhaul_work_parent",
+    replica_metadata,
+    Column("work_id", Text, primary_key=True),
+    Column("parent_id", Text, primary_key=True),
+    Column("position", Integer, nullable=False),
+)
+Index("ix_backhaul_work_parent_children", work_parent.c.parent_id)
+
+# The tags that a work is found by.
+work_tag = Table(
+    "backhaul_work_tag",
+    replica_metadata,
+    Column("tag", Text, primary_key=True),
+    Column("work_id", Text, primary_key=True),
+)
+Index("ix_backhaul_work_tag_work", work_tag.c.work_id)
+
+# What waiting work is to be run for, when it changes. seen: of a table, how far the outbox was looked at; of a
+# file, how it was then. first_at, last_at: of the changes since; null when there was none.
+work_trigger = Table(
+    "backhaul_work_trigger",
+    replica_metadata,
+    Column("work_id", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),  # table or file
+    Column("what", Text, primary_key=True),  # the table's name, or the path
+    Column("descendants", Integer, nullable=False, server_default="0"),
+    Column("seen", Text, nullable=False, server_default=""),
+    Column("first_at", BigInteger),
+    Column("last_at", BigInteger),
+    Column("unanswered_at", BigInteger),  # of a file: since when a look at it has not come back
+    CheckConstraint("kind IN ('table', 'file')", name="kind"),
+)
+
+# Moments that are kept by name, for example the last `cancel_all`.
+work_mark = Table(
+    "backhaul_work_mark",
+    replica_metadata,
+    Column("name", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+)
 
 # Files on their way out. The row's id is its work's id.
 #
@@ -349,13 +499,15 @@ upload = Table(
     "backhaul_upload",
     replica_metadata,
     Column("id", Text, primary_key=True),
-    Column("path", Text, nullable=False),
+    Column("path", Text, nullable=False),  # of the file that was put; "": bytes were
+    Column("kept", Boolean, nullable=False),  # what is sent is kept in the store, not the file at `path`
     Column("name", Text, nullable=False),
     Column("media_type", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("sha256", Text, nullable=False),
-    Column("modified_ns", BigInteger, nullable=False),  # of the file, when it was hashed
+    Column("modified_ns", BigInteger, nullable=False),  # of the file that is sent, when it was hashed
     Column("state", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False, server_default="0"),  # goes up with each run that takes it
     Column("url", Text),  # of the upload on the server
     Column("sent", BigInteger, nullable=False, server_default="0"),
     Column("queue", Text),  # the queue of the worker that sent the last byte
@@ -367,25 +519,66 @@ upload = Table(
 )
 Index("ix_backhaul_upload_sha256", upload.c.sha256)
 
-# What an operator or an agent says of this machine; it goes before what is configured.
+# The contents that are kept in the store of this replica, each in a file named by its hash (media/store.py).
+content = Table(
+    "backhaul_content",
+    replica_metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("kept_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    Column("on_server", Boolean, nullable=False),  # whole and checked, by the server's own word
+    Column("pinned", Boolean, nullable=False),  # stays, whatever the budget
+)
+
+# Contents on their way here, as far as `received`; gone once they are kept.
+#
+# wanted  asked for. By `ask`, also from parked.
+# parked  it will not come, with the reason. By the server's refusal.
+download = Table(
+    "backhaul_download",
+    replica_metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("size", BigInteger),  # as the server told it
+    Column("received", BigInteger, nullable=False, server_default="0"),
+    Column("reason", Text),
+    Column("asked_at", BigInteger, nullable=False),
+    CheckConstraint("state IN ('wanted', 'parked')", name="state"),
+)
+
+# What an operator (override) or a host program (published) says of a node; it goes before what is configured, and what
+# is said of one node before what is said of all.
 condition = Table(
     "backhaul_condition",
     replica_metadata,
     Column("name", Text, primary_key=True),
+    Column("node", Text, primary_key=True),  # "" for all: a NULL in a key would be another one each time
+    Column("source", Text, primary_key=True),
     Column("value", Boolean, nullable=False),
     Column("set_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
+    CheckConstraint("source IN ('override', 'published')", name="source"),
 )
 
-# The worker processes that were seen lately, and what they serve.
+# The worker processes that were seen lately, what they serve, and what each sees of its node. JSON, where not said
+# otherwise; what its parts mean: QueueState of work/roster.py, Reading of work/reading.py, Condition of
+# work/conditions.py.
 worker = Table(
     "backhaul_worker",
     replica_metadata,
+    Column("node", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("pid", Integer, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
-    Column("queues", Text, nullable=False),  # JSON: [{"name", "open", "reason", "since"}]
+    Column("concurrency", Integer),  # processes or threads that run work; NULL: not known
+    Column("processes", Text),  # the pids that run work; NULL: not known
+    Column("misrouted", BigInteger, nullable=False, server_default="0"),  # messages handed back since it started
+    Column("queues", Text, nullable=False),
+    Column("labels", Text, nullable=False, server_default="[]"),
+    Column("readings", Text, nullable=False, server_default="[]"),
+    Column("conditions", Text, nullable=False, server_default="[]"),  # in force
 )
 
 # Who may do what only one may do (leading the beats).
@@ -455,7 +648,7 @@ server_enrolment = Table(
     Column("replica", Text),  # that came of it
 )
 
-# The replicas, and how far each one's pushes are known: kept for ever (server/auth.py; high_water: server/outcomes.py).
+# The replicas: kept for ever (server/auth.py).
 server_replica = Table(
     "server_replica",
     server_metadata,
@@ -463,15 +656,26 @@ server_replica = Table(
     Column("scope", Text, ForeignKey("server_scope.name"), nullable=False),
     Column("name", Text, nullable=False),
     Column("token_sha256", Text, nullable=False, unique=True),
-    Column("high_water", BigInteger, nullable=False),  # every send seq up to here has an outcome
-    Column("settled", BigInteger, nullable=False, server_default="0"),  # and every one up to here is known there, too
     Column("predecessor", Text),  # the replica that this one was before it signed in again, or was forked
+    Column("known", Text, nullable=False, server_default="{}"),  # JSON: {former self: [[first, last version]]}
     Column("position", BigInteger),  # the feed position up to which it has pulled; NULL: it has not
     Column("pulled_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
     Column("declared", Text, nullable=False, server_default="{}"),  # JSON: {table: [column]}, as it says them
+    Column("behind", Integer, nullable=False, server_default="0"),  # 1: it must hear how columns are merged by now
+)
+
+# How far each replica's pushes are known, for each lane that it pushes in: kept for ever (server/outcomes.py).
+server_lane = Table(
+    "server_lane",
+    server_metadata,
+    Column("replica", Text, ForeignKey("server_replica.replica"), nullable=False),
+    Column("lane", BigInteger, nullable=False),  # see lanes.py; as wide as what it is shifted to
+    Column("high_water", BigInteger, nullable=False),  # every number of the lane up to here has an outcome
+    Column("settled", BigInteger, nullable=False),  # and every one up to here is known there, too
+    PrimaryKeyConstraint("replica", "lane"),
 )
 
 # The outcomes of ops: kept for 30 days (server/outcomes.py).
@@ -549,6 +753,7 @@ server_upload = Table(
     Column("position", BigInteger, nullable=False),  # bytes that are safe on disk
     Column("sha256", Text),  # promised by the client
     Column("metadata", Text, nullable=False),  # Upload-Metadata, as it came
+    Column("concat", Text, nullable=False),  # Upload-Concat, as it came: "partial", "final;...", or ""
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("completed_at", BigInteger),

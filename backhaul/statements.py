@@ -77,6 +77,13 @@ def member(connection: Connection, document: str, name: int | str) -> str:
     return f"json_extract({document}, {literal(path)})"
 
 
+def member_as_json(connection: Connection, document: str, name: str) -> str:
+    """SQL for the JSON of a member of an object, as bytes; NULL if there is none."""
+    if on_postgresql(connection):
+        return as_bytes(connection, f"CAST(CAST({document} AS json) -> {literal(name)} AS text)")
+    return as_bytes(connection, f"({document} -> {literal('$.' + quoted(name))})")
+
+
 def insert(connection: Connection, table: Table) -> sqlite.Insert:
     """An INSERT that may have an ON CONFLICT. (The two dialects' classes offer the same.)"""
     made: Any = postgresql.insert(table) if on_postgresql(connection) else sqlite.insert(table)

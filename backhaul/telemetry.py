@@ -8,6 +8,7 @@ token or a URL with a password in it.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from logging import DEBUG, ERROR, INFO, WARNING
 from threading import Lock
@@ -33,8 +34,44 @@ CATALOGUE = {
     ),
     "work.stopped": Event(INFO, "{task} {work}: stopped: {reason}", "backhaul_work_stopped_total"),
     "work.lost": Event(WARNING, "{task} {work}: its worker was lost, it waits again", "backhaul_work_lost_total"),
+    "work.expired": Event(WARNING, "{task} {work}: had not begun in its time", "backhaul_work_expired_total"),
+    "work.unwatched": Event(
+        WARNING, "{task} {work}: its row cannot be looked at: {error}", "backhaul_work_unwatched_total"
+    ),
+    "work.ignores_stop": Event(
+        WARNING,
+        "{task} {work}: was asked to stop ({reason}) {seconds} s ago, and goes on: {then}",
+        "backhaul_work_ignored_stops_total",
+    ),
+    "work.output_dropped": Event(
+        WARNING, "{task} {work}: what it returned is not kept: {error}", "backhaul_work_outputs_dropped_total"
+    ),
+    "work.modules_unknown": Event(
+        WARNING,
+        "the modules of [work] modules cannot be imported here, so no name of a function is checked: {error}",
+        "backhaul_work_modules_unknown_total",
+    ),
+    "hook.failed": Event(ERROR, "{hook} was told of a failure, and raised {error}", "backhaul_hook_failed_total"),
     "work.handed_back": Event(
         WARNING, "{task} {work}: came by queue {came_by}, belongs to {queue}", "backhaul_work_handed_back_total"
+    ),
+    "media.tidied": Event(
+        WARNING,
+        "kept files: {leftovers} unfinished, {orphans} without a row and {dangling} rows without their file taken away",
+        "backhaul_media_tidied_total",
+    ),
+    "media.evicted": Event(
+        INFO,
+        "{contents} kept files have gone for others; {excess} bytes too many are left",
+        "backhaul_media_evicted_total",
+    ),
+    "media.untidy": Event(WARNING, "{folder} cannot be tidied: {error}", "backhaul_media_untidy_total"),
+    "pace.halved": Event(
+        INFO, "{direction}: less at once from now on ({dials}): {reason}", "backhaul_pace_halved_total"
+    ),
+    "pace.grown": Event(DEBUG, "{direction}: more at once from now on ({dials})", "backhaul_pace_grown_total"),
+    "pace.interval": Event(
+        DEBUG, "{direction}: its interval is {value} ms, was {before} ms: {reason}", "backhaul_pace_intervals_total"
     ),
     "push.sent": Event(DEBUG, "push: {ops} changes sent", "backhaul_push_batches_total"),
     "push.settled": Event(INFO, "push: {acked} acknowledged, {refused} refused", "backhaul_push_settled_total"),
@@ -67,15 +104,22 @@ CATALOGUE = {
     ),
     "queue.opened": Event(INFO, "queue {queue} is open", "backhaul_gate_opened_total"),
     "queue.closed": Event(INFO, "queue {queue} is closed: {reason}", "backhaul_gate_closed_total"),
+    "probe.changed": Event(
+        INFO, "{condition}: the answer is {answer} now ({source}: {detail})", "backhaul_probe_changes_total"
+    ),
     "broker.started": Event(INFO, "the broker runs at {address}", "backhaul_broker_started_total"),
     "broker.lost": Event(WARNING, "the broker cannot be reached: {error}", "backhaul_broker_lost_total"),
     "bell.failed": Event(DEBUG, "the bell could not be rung: {error}", "backhaul_broker_publish_failures_total"),
+    "errand.failed": Event(WARNING, "the worker's {errand} failed: {error}", "backhaul_worker_errands_failed_total"),
     "upload.created": Event(INFO, "upload {upload}: {size} bytes to send", "backhaul_media_uploads_created_total"),
     "upload.advanced": Event(DEBUG, "upload {upload}: {sent} of {size} bytes", "backhaul_media_chunks_total"),
     "upload.done": Event(INFO, "upload {upload}: the server has all {size} bytes", "backhaul_media_uploads_done_total"),
     "upload.parked": Event(WARNING, "upload {upload}: parked: {reason}", "backhaul_media_uploads_parked_total"),
     "capture.renewed": Event(INFO, "the triggers of {tables} tables were made anew", "backhaul_capture_renewed_total"),
     "server.op_failed": Event(ERROR, "op {op} is refused: {error} in {place}", "backhaul_server_ops_failed_total"),
+    "capture.followed": Event(
+        INFO, "{tables} tables are captured as the scope has agreed by now", "backhaul_capture_followed_total"
+    ),
     "capture.made_up_for": Event(
         WARNING, "{changes} edits of {table} were made while it had no triggers", "backhaul_capture_made_up_for_total"
     ),
@@ -101,6 +145,14 @@ def counters() -> dict[str, int]:
     """Every counter of this process by its metric's name; those of events that never happened are 0."""
     with _counting:
         return {event.metric: _counters[event.metric] for event in CATALOGUE.values()}
+
+
+def _begin_in_the_child() -> None:
+    global _counting
+    _counting = Lock()  # another thread may have held it when this process was forked
+
+
+os.register_at_fork(after_in_child=_begin_in_the_child)
 
 
 class _Fields(dict[str, object]):

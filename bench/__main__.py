@@ -8,7 +8,7 @@ import platform
 import statistics
 from pathlib import Path
 
-from bench import capture, commit, pull, push, upload
+from bench import capture, commit, gate, lanes, probes, pull, push, upload, work
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance
@@ -25,7 +25,7 @@ Machine: {machine}
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m bench", description=__doc__).parse_args()
-    rows = [*_capture(), *_commit(), _push(), _pull(), _upload()]
+    rows = [*_capture(), *_commit(), _push(), *_lanes(), _pull(), _upload(), *_work(), *_gate(), *_probes()]
     table = "".join(f"| {what} | {bar} | {found} |\n" for what, bar, found in rows)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     PAGE.write_text(HEAD.format(machine=machine) + table + NOTES.read_text())
@@ -55,6 +55,17 @@ def _push() -> tuple[str, str, str]:
     return what, "at least 15,000", _range(push.measure())
 
 
+def _lanes() -> list[tuple[str, str, str]]:
+    rows = []
+    for round_trip in lanes.ROUND_TRIPS:
+        found = lanes.measure(round_trip)
+        ratios = [four / one for one, four in zip(found[1], found[4], strict=True)]
+        line = f"over a line of {round_trip:.0f} ms there and back" if round_trip else "on this machine alone"
+        what = f"40,000 changes of one PostgreSQL outbox, {line}: four workers / one"
+        rows.append((what, "at least 1.5", f"{_spread(ratios)}; one: {_range(found[1])} a second"))
+    return rows
+
+
 def _pull() -> tuple[str, str, str]:
     return "10,000 records into an empty replica, over HTTP: records a second", "", _range(pull.measure())
 
@@ -63,6 +74,52 @@ def _upload() -> tuple[str, str, str]:
     idle, most = upload.measure()
     said = f"{most - idle:+.0f} MiB ({idle:.0f} idle, {most:.0f} at most)"
     return "memory of the worker that uploads 1 GiB, above idle", "at most 50 MiB", said
+
+
+def _work() -> list[tuple[str, str, str]]:
+    runs, idle = work.runs(), work.idle()
+    added = statistics.median(runs["nothing"]) - statistics.median(runs["bare"])
+    rows = [
+        (
+            "10,000 works enqueued in one transaction: works a second",
+            "at least 20,000",
+            _range(work.enqueued_per_second()),
+        ),
+        ("what claim to settle adds to a bare Celery task: milliseconds, median", "at most 3", f"{added:.1f}"),
+        *(
+            (
+                f"Beat rings for what is due, among a million finished works and 100,000 waiting, {kind}: milliseconds",
+                "indexed queries",
+                _spread(work.dispatch(kind)),
+            )
+            for kind in work.KINDS
+        ),
+    ]
+    for who, (share, woken) in idle.items():
+        said = f"{share:.1%}, {woken:.1f} wakings a second (all threads)"
+        rows.append((f"an idle {who}: share of a core", "under 1 %", said))
+    return rows
+
+
+def _gate() -> list[tuple[str, str, str]]:
+    rows = [
+        (
+            "the threads of an idle gate, D-Bus and all probes among them: share of a core",
+            "under 0.2 %",
+            f"{gate.idle():.2%}",
+        )
+    ]
+    for pool in gate.POOLS:
+        what = f"from a signal of D-Bus to the queue let go of or taken up, {gate.FLIPS} flips, {pool}: milliseconds"
+        rows.append((what, "under 100", _spread(gate.latencies(pool))))
+    return rows
+
+
+def _probes() -> list[tuple[str, str, str]]:
+    return [
+        ("the probes of an idle machine, over 20 s: share of a core", "under 0.2 %", f"{probes.idle():.3%}"),
+        ("a signal of D-Bus until the worker is woken: milliseconds", "", _spread(probes.signals())),
+    ]
 
 
 def _range(figures: list[float]) -> str:

@@ -16,7 +16,7 @@ from backhaul import Backhaul
 from bench.field import Field, field
 from config.bell import CeleryBell
 from config.broker import EmbeddedBroker
-from config.settings import load
+from config.loading import load
 
 COMMITS = 400
 ROUNDS = 3

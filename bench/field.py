@@ -91,10 +91,10 @@ def _join(folder: Path, conditions: str) -> Field:
     return made
 
 
-def until(check: Callable[[], bool], seconds: float, what: str) -> None:
-    """Poll for a condition; raises TimeoutError that names it."""
+def until(check: Callable[[], bool], seconds: float, what: str, *, pause: float = 0.005) -> None:
+    """Poll for a condition; raises TimeoutError that names it. pause: long where asking costs what is measured."""
     end = time.monotonic() + seconds
     while not check():
         if time.monotonic() > end:
             raise TimeoutError(f"after {seconds} s it is not so that {what}")
-        time.sleep(0.005)
+        time.sleep(pause)

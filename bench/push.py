@@ -34,7 +34,7 @@ def _round(made: Field, number: int) -> float:
     made.backhaul("condition", "set", "connected", "on")
     until(lambda: _began(app) > before, 30, "the push has begun")
     began = _began(app)
-    until(lambda: _open(app) == 0, 120, "everything is acknowledged")
+    until(lambda: _open(app) == 0, 120, "everything is acknowledged", pause=0.05)
     (ended,) = app.execute("SELECT last_push_at FROM backhaul_replica").fetchone()
     made.backhaul("condition", "set", "connected", "off")
     app.close()

@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backhaul import bell
 from backhaul.bell import Ring
+from backhaul.database import Database
 from backhaul.remotes.base import Remote
+from backhaul.remotes.endpoint import Endpoint
 from backhaul.remotes.http import HttpRemote
+from backhaul.replica.enrol import renew_if_harmless
 from backhaul.telemetry import emit
-from config.credentials import read_token
-from config.queues import declared
-from config.settings import Settings, load
+from backhaul.work.functions import all_registered
+from config.credentials import keeper, read_identity
+from config.loading import load
+from config.machine import node_of
+from config.media import media_rules
+from config.queues import declared, upload_requires
+from config.settings import Settings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -54,7 +63,10 @@ class CeleryBell:
 
     def __init__(self, settings: Settings) -> None:
         self.queues: Sequence[bell.Queue] = declared(settings)
-        self.upload_requires = frozenset(settings.media.requires)
+        self.upload_requires = upload_requires(settings)
+        self.expedited_runs = settings.work.expedited_runs
+        self.node = node_of(settings)
+        self.media = media_rules(settings)
         self.failures = 0
         self._settings = settings
         self._pid = os.getpid()
@@ -65,6 +77,23 @@ class CeleryBell:
         self._app: Celery | None = None
         self._producer: Producer | None = None
         self._closing = False
+        self._imported = False
+
+    def workers(self, *, importing: bool) -> frozenset[str] | None:
+        """A module that this process cannot import is the workers' affair: then nothing is known here."""
+        if not self._imported:
+            if not importing:
+                return None
+            if str(self._settings.home) not in sys.path:
+                sys.path.append(str(self._settings.home))  # where the workers look, too
+            try:
+                for module in self._settings.work.modules:
+                    import_module(module)
+            except Exception as error:
+                emit("work.modules_unknown", error=type(error).__name__)
+                return None
+            self._imported = True
+        return frozenset(name for one in all_registered() for name in (one.name, *one.formerly))
 
     def ring(self, ring: Ring) -> None:
         self._note(ring.task_id, lambda: ring)
@@ -82,9 +111,16 @@ class CeleryBell:
                 self._thread = self._start()
             self._changed.notify()
 
-    def remote(self) -> Remote:
+    def remote(self, endpoint: Endpoint | None = None) -> Remote:
         replica = self._settings.replica
-        return HttpRemote(replica.remote, read_token(self._settings.state), allow_plain=replica.allow_plain_http)
+        identity = read_identity(self._settings.state)
+        plain = replica.allow_plain_http
+        remote = HttpRemote(replica.remote, identity.token, allow_plain=plain, endpoint=endpoint)
+        remote.belong(identity.replica, keeper(self._settings.state))
+        return remote
+
+    def renew(self, database: Database, remote: Remote) -> bool:
+        return renew_if_harmless(database, remote, rules=self._settings.rules)
 
     def close(self) -> None:
         """Publish what waits, for at most a second, and end the thread."""
@@ -177,6 +213,7 @@ def _publish(app: Celery, producer: Producer, rings: Iterable[Ring]) -> int:
             ring.task,
             args=[ring.work_id, ring.generation],
             task_id=ring.task_id,
+            shadow=ring.shadow,
             queue=ring.queue,
             producer=producer,
             ignore_result=True,

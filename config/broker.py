@@ -43,10 +43,10 @@ class EmbeddedBroker:
         self._started: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = threading.Lock()
 
-    def answers(self) -> bool:
+    def answers(self, *, within: float = PING_SECONDS) -> bool:
         """Whether a server answers on the socket; after a `kill -9` the file is still there, and nobody behind it."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(PING_SECONDS)
+            connection.settimeout(within)
             try:
                 connection.connect(str(self.socket))
                 connection.sendall(b"PING\r\n")

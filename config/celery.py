@@ -16,7 +16,7 @@ from config.settings import Settings
 
 VISIBILITY_SECONDS = 3_600  # a run ends within ten minutes; what is redelivered later than that is only a duplicate
 PUBLISH_SECONDS = 2.0  # how long a publisher may hang on a broker that does not answer
-TASKS = ("tasks.sync", "tasks.media", "tasks.work")
+TASKS = ("tasks.sync", "tasks.media", "tasks.plain")
 
 
 def make_app(settings: Settings, *, current: bool = True) -> Celery:

@@ -8,12 +8,13 @@ import tempfile
 from pathlib import Path
 
 from backhaul.errors import AlreadyInitialised
-from config.settings import FILE
+from config.loading import FILE
 
 TEXT = """\
 # The settings of this replica. Whatever is missing has the value that the comments show.
 # Each one may also be said in the environment: [sync] pull_every is BACKHAUL_SYNC__PULL_EVERY.
 
+# node = "kiosk-7"                # what this machine is called; default: the host's name
 # labels = []                     # what this machine is, for example ["region:eu"]
 
 [replica]
@@ -25,23 +26,41 @@ remote = {remote}
 # url = "redis://127.0.0.1:6379/0"   # or amqp://...; without one, a private redis-server starts by itself
 
 # A queue is open on a machine while all its conditions hold there: connected, unmetered, metered, not_roaming,
-# charging, battery_not_low, device_idle, storage_not_low. Work goes to the smallest queue that has all it requires.
+# charging, battery_not_low, device_idle, storage_not_low, not_quiet, budget. Work goes to the smallest queue that has
+# all it requires.
 [queues.sync]
 tags = ["connected"]
 
 [queues.media]
 tags = ["connected", "unmetered", "charging", "storage_not_low"]
 # concurrency = 2                 # processes of its worker
+# kinds = ["backhaul.upload", "backhaul.download"]   # what runs on this queue and on no other
 
 [queues.maintenance]
 tags = ["device_idle"]
 
+[queues.background]
+tags = ["connected", "unmetered", "battery_not_low"]
+
 [conditions]
 # unmetered = false               # what this machine's conditions are; `backhaul condition set` goes before it
 
+# [unknown]
+# device_idle = false             # what is taken where the machine does not say; docs/conditions.md has the defaults
+
+# [quiet]
+# hours = ["22:00-06:00"]         # local time, in which not_quiet does not hold
+
+# [budget]                        # bytes over metered links, in and out; uploads wait once they are used up
+# day = "200MB"
+# month = "2GB"
+# roaming.day = "20MB"            # of roaming links alone, beside that; metered.day of the others
+
 [sync]
 # push_every = "15m"              # changes are pushed at once; this only bounds what a lost hint can cost
-# pull_every = "30s"
+# push_lanes = 1                  # PostgreSQL: how many workers push beside each other
+# pull_every = "30s"              # the usual one; it shrinks to pull_least while much changes, and stretches to
+# pull_most = "2m"                # while nothing does; reconcile_every has the same two
 # reconcile_every = "12h"
 # reconcile_flex = "1h"
 
@@ -54,6 +73,10 @@ tags = ["device_idle"]
 [media]
 # requires = ["connected", "unmetered", "charging", "storage_not_low"]
 # chunk = "4MiB"
+# download_requires = ["connected", "unmetered", "charging", "storage_not_low"]   # the same as `requires`
+# cache = "2GB"                   # of kept files: beyond it the least recently used go, if the server has them
+# floor = "500MB"                 # of the disk that stay free, if that is enough
+# keep = true                     # false: a file is sent from where it is, and must stay there as it is until then
 
 # [tables.article]                # how edits made on two replicas at once are merged; say it before `init`
 # merge = {{ stock = "counter", tags = "set", notes = "text" }}   # others: lww, the default; or one for all: "max"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from backhaul.backoff import Backoff
-from config.settings import Retry, Settings
+from config.settings import Settings
+from config.sync_sections import Retry
 
 
 def policy(settings: Settings, kind: str) -> Backoff:

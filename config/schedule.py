@@ -1,11 +1,18 @@
-"""Sync's standing work: push, pull and reconcile, each periodic, each by its own name."""
+"""Sync's standing work: push, pull and reconcile, each periodic, each by its own name; and where a push has several
+lanes, push-1, push-2 and so on for those beside the first."""
 
 from __future__ import annotations
 
+from typing import cast
+
 from sqlalchemy import Connection
 
+from backhaul.lanes import MOST_LANES
+from backhaul.remotes import pace
+from backhaul.remotes.pace import Direction
 from backhaul.work import ledger
-from backhaul.work.constraints import place
+from backhaul.work.ledger import Work
+from backhaul.work.placing import place
 from backhaul.work.request import WorkRequest
 from config.queues import declared
 from config.retry import policy
@@ -18,19 +25,52 @@ STANDING = ("push", "pull", "reconcile")
 def ensure_standing(connection: Connection, settings: Settings, now: int) -> None:
     """Make the standing work, or bring it to what the settings say now; an unchanged one stays as it is."""
     queues = declared(settings)
-    for name in STANDING:
-        request = standing(settings, name)
-        queue = place(queues, request.requires)
+    for name in (*STANDING, *map(lane_work, range(1, settings.sync.push_lanes))):
+        request = standing(settings, name, interval_ms=_interval(connection, settings, journey_of(name)))
+        queue = place(queues, request.requires, request.kind)
         ledger.enqueue_unique(connection, request, queue=queue.name, policy="update", now=now)
+    for number in range(settings.sync.push_lanes, MOST_LANES):
+        ledger.cancel(connection, lane_work(number), now=now, by="settings: sync.push_lanes")
 
 
-def standing(settings: Settings, name: str) -> WorkRequest:
+def lane_work(number: int) -> str:
+    """The id of the work that pushes in this lane."""
+    return f"push-{number}" if number else "push"
+
+
+def lane_number(work_id: str) -> int:
+    _, _, number = work_id.partition("-")
+    return int(number or 0)
+
+
+def journey_of(name: str) -> Direction:
+    return cast(Direction, name.partition("-")[0])
+
+
+def pace_interval(connection: Connection, settings: Settings, work: Work, *, changed: int, now: int) -> None:
+    """A run of sync's own periodic work has found so many changes: its next one may come sooner, or later."""
+    journey, sync = journey_of(work.id), settings.sync
+    interval = pace.looked(
+        connection, journey, changed=changed, usual=sync.usual(journey), bounds=sync.bounds(journey), now=now
+    )
+    if interval is not None:
+        ledger.set_interval(connection, work, interval)
+
+
+def _interval(connection: Connection, settings: Settings, journey: Direction) -> int:
+    """As it was learned, which outlives every process."""
+    known = pace.learned(connection, journey)
+    return pace.interval(known, settings.sync.usual(journey), settings.sync.bounds(journey))
+
+
+def standing(settings: Settings, name: str, *, interval_ms: int) -> WorkRequest:
+    journey = journey_of(name)
     return WorkRequest(
-        task=f"backhaul.{name}",
+        task=f"backhaul.{journey}",
         id=name,
         name=name,
         requires=CONNECTED,
-        interval_ms=getattr(settings.sync, f"{name}_every"),
-        flex_ms=getattr(settings.sync, f"{name}_flex"),
-        backoff=policy(settings, name),
+        interval_ms=interval_ms,
+        flex_ms=min(getattr(settings.sync, f"{journey}_flex"), interval_ms),
+        backoff=policy(settings, journey),
     )

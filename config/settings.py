@@ -2,31 +2,30 @@
 
 Every setting has a variable: BACKHAUL_, then the path with double underscores between its parts, so that
 `[sync] pull_every` is BACKHAUL_SYNC__PULL_EVERY and `[queues.media] tags` is BACKHAUL_QUEUES__MEDIA__TAGS (lists as
-JSON). The broker's URL may also be said as BACKHAUL_BROKER_URL, and the folder as BACKHAUL_HOME.
+JSON). How they are read, and what is said when something in them is wrong: loading.py.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
+import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
 from sqlalchemy import make_url
 
 from backhaul.database import sqlite_file
-from backhaul.errors import ConfigurationInvalid, Misused, NotInitialised
-from backhaul.replica.strategies import CHOICE, EVERY, Rules, Triggers
-from backhaul.wire import STRATEGIES, Deletes, KeyKind, strategy_name
+from backhaul.errors import Misused
+from backhaul.remotes.traffic import NETWORKS, Budget, Limits
+from backhaul.replica.strategies import Rules
 from backhaul.work.conditions import is_label, known_condition
-from config.toml_lines import line_of
+from backhaul.work.quiet import checked_hours
+from backhaul.work.request import is_word
+from config.section import Section
+from config.sync_sections import Retries, Sync, TableSection, WorkSection
 from config.units import Duration, Size
-
-FILE = "backhaul.toml"
-INIT = "backhaul init --database URL --remote URL --code CODE"
 
 
 def _known(name: str) -> str:
@@ -36,19 +35,33 @@ def _known(name: str) -> str:
         raise ValueError(f"{error}; {error.hint}") from error
 
 
-def _strategy(said: str) -> str:
-    if strategy_name(said) not in STRATEGIES:
-        raise ValueError(f"there is no strategy {said!r}; there are {CHOICE}")
-    return said
+def _kind(name: str) -> str:
+    if not is_word(name):
+        raise ValueError(f"{name!r} is no name of a work function or of a task")
+    return name
+
+
+def _label(name: str) -> str:
+    if not is_label(name):
+        raise ValueError(f"{name!r} is no label: one has a colon, as in region:eu")
+    return name
+
+
+def _hours(written: str) -> str:
+    try:
+        return checked_hours(written)
+    except Misused as error:
+        raise ValueError(f"{error}; {error.hint}") from error
 
 
 Condition = Annotated[str, AfterValidator(_known)]
-Strategy = Annotated[str, AfterValidator(_strategy)]
+Kind = Annotated[str, AfterValidator(_kind)]
+Label = Annotated[str, AfterValidator(_label)]
+Hours = Annotated[str, AfterValidator(_hours)]
 Tag = Annotated[str, AfterValidator(lambda name: name if is_label(name) else _known(name))]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+LONGEST_NODE = 200
 
 
 class Replica(Section):
@@ -66,98 +79,93 @@ class Broker(Section):
 
 
 class QueueSection(Section):
-    """tags: the conditions under which it is open. labels: what a machine that serves it must be."""
+    """tags: the conditions under which it is open. labels: what a machine that serves it must be. expedited: it is for
+    the first try of expedited work alone. kinds: the works, by function or task, that run nowhere but here; None: as by
+    default (`backhaul.upload` on `media`)."""
 
     tags: tuple[Tag, ...] = ()
-    labels: tuple[str, ...] = ()
+    kinds: tuple[Kind, ...] | None = None
+    labels: tuple[Label, ...] = ()
     concurrency: int | None = Field(default=None, ge=1, le=1024)
+    expedited: bool = False
 
 
-class Sync(Section):
-    """Milliseconds. Changes of the app are pushed at once; `push_every` is only how long a lost hint can last."""
+class LimitsSection(Section):
+    """Bytes to send and receive in a day and in a month of this node's local time."""
 
-    push_every: Duration = 15 * 60_000
-    push_flex: Duration = 0
-    pull_every: Duration = 30_000
-    pull_flex: Duration = 0
-    reconcile_every: Duration = 12 * 3_600_000
-    reconcile_flex: Duration = 3_600_000
-    on_reset: Literal["recover", "discard"] = "recover"
+    day: Size | None = None
+    month: Size | None = None
 
 
-class Retry(Section):
-    """initial, most: milliseconds. jitter: 0 (none) to 1."""
+class BudgetSection(LimitsSection):
+    """Over all links that cost something. metered, roaming: over those of one kind, beside it."""
 
-    policy: Literal["exponential", "linear"] = "exponential"
-    initial: Duration = 2_000
-    most: Duration = 5 * 60_000
-    jitter: float = Field(default=0.5, ge=0, le=1)
+    metered: LimitsSection = LimitsSection()
+    roaming: LimitsSection = LimitsSection()
 
-
-class RetryOfReconcile(Retry):
-    initial: Duration = 30_000
-    most: Duration = 5 * 3_600_000
-
-
-class RetryOfUpload(Retry):
-    initial: Duration = 10_000
-    most: Duration = 3_600_000
+    @property
+    def limits(self) -> Budget:
+        networks = {kind: getattr(self, kind) for kind in NETWORKS}
+        limits = {kind: Limits(day=said.day, month=said.month) for kind, said in networks.items()}
+        return Budget(day=self.day, month=self.month, networks=limits)
 
 
-class Retries(Section):
-    push: Retry = Retry()
-    pull: Retry = Retry()
-    reconcile: RetryOfReconcile = RetryOfReconcile()
-    upload: RetryOfUpload = RetryOfUpload()
+class Quiet(Section):
+    """hours: when `not_quiet` does not hold, by this machine's local time."""
+
+    hours: tuple[Hours, ...] = ()
+
+
+PROBED: tuple[Condition, ...] = (
+    "connected",
+    "unmetered",
+    "metered",
+    "not_roaming",
+    "charging",
+    "battery_not_low",
+    "device_idle",
+    "storage_not_low",
+)
+
+
+class Probes(Section):
+    """on: the conditions that the machine is asked for; what `conditions` or the environment says is asked of nobody.
+
+    battery_low, battery_ok: percent; low from the one down, and no more from the other up. storage_floor: bytes that
+    must be free. idle_load, busy_load: runnable processes for each core; idle up to the one, busy from the other.
+    steady: how long a condition that flips must hold. server_every: how often the server is tried. Milliseconds.
+    """
+
+    on: tuple[Condition, ...] = PROBED
+    battery_low: float = Field(default=15, ge=0, le=100)
+    battery_ok: float = Field(default=20, ge=0, le=100)
+    storage_floor: Size = 500 * 10**6
+    idle_load: float = Field(default=0.5, ge=0)
+    busy_load: float = Field(default=1.5, ge=0)
+    steady: Duration = 2_000
+    server_every: Duration = 15_000
 
 
 class Media(Section):
-    """requires: the conditions under which files travel. chunk: bytes of one append."""
+    """requires: the conditions under which files travel. chunk: bytes of one append. keep: whether a file that is put
+    is kept as it is then, and may be edited or deleted at once; else it is sent from where it is. download_requires:
+    the conditions under which files come; None: the same as `requires`. cache: bytes of all kept files; beyond it, the
+    least recently used go, if the server has them. floor: bytes of the disk that stay free, if that is enough."""
 
     requires: tuple[Tag, ...] = ("connected", "unmetered", "charging", "storage_not_low")
     chunk: Size = 4 * 2**20
-
-
-class TableSection(Section):
-    """How one table's concurrent edits are merged. merge: one strategy for all columns, or column -> strategy, where
-    `*` stands for those that are not named. aggregate: the table that this one's records are parts of. keys: how its
-    keys come about, where `init` would choose another way. renamed: old column -> new, for columns that had another
-    name when they were last synced. triggers: what the app's own do where records of others arrive."""
-
-    merge: dict[str, Strategy] = Field(default_factory=dict)
-    deletes: Deletes | None = None
-    aggregate: str = ""
-    renamed: dict[str, str] = Field(default_factory=dict)
-    keys: KeyKind | None = None
-    triggers: Triggers | None = None
-
-    @field_validator("merge", mode="before")
-    @classmethod
-    def _one_for_all(cls, said: Any) -> Any:
-        return {EVERY: said} if isinstance(said, str) else said
-
-    @property
-    def rules(self) -> Rules:
-        return Rules(
-            merge=self.merge,
-            deletes=self.deletes,
-            aggregate=self.aggregate,
-            keys=self.keys,
-            renamed=self.renamed,
-            triggers=self.triggers,
-        )
-
-
-class WorkSection(Section):
-    """modules: what is imported for the functions that the host gives to `backhaul.work`."""
-
-    modules: tuple[str, ...] = ()
+    keep: bool = True
+    download_requires: tuple[Tag, ...] | None = None
+    cache: Size = 2 * 10**9
+    floor: Size = 5 * 10**8
 
 
 class Server(Section):
     """For `backhaul serve`. data: the folder of its database and media. database: another one, by URL. merge_modules:
     what may be imported for the functions of columns that are merged as `custom`. horizon: how long deletions are
-    remembered for replicas that do not pull."""
+    remembered for replicas that do not pull. media: a bucket for files instead of the folder,
+    `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&redirect=SECONDS`. media_quota: bytes of files for each scope.
+    media_types: the types of files that are taken, such as `image/*`; none: all."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65535)
@@ -165,12 +173,16 @@ class Server(Section):
     database: str | None = None
     merge_modules: tuple[str, ...] = ()
     horizon: Duration = 90 * 86_400_000
+    media: str | None = None
+    media_quota: Size | None = None
+    media_types: tuple[str, ...] = ()
 
 
 DEFAULT_QUEUES = {
     "sync": QueueSection(tags=("connected",)),
     "media": QueueSection(tags=("connected", "unmetered", "charging", "storage_not_low")),
     "maintenance": QueueSection(tags=("device_idle",)),
+    "background": QueueSection(tags=("connected", "unmetered", "battery_not_low")),
 }
 
 
@@ -185,17 +197,30 @@ class Settings(BaseSettings):
     )
 
     home: Path
-    labels: tuple[str, ...] = ()
+    node: str = Field(default_factory=socket.gethostname)
+    labels: tuple[Label, ...] = ()
     replica: Replica = Replica()
     broker: Broker = Broker()
     queues: dict[str, QueueSection] = Field(default_factory=DEFAULT_QUEUES.copy)
     conditions: dict[Condition, bool] = Field(default_factory=dict)
+    unknown: dict[Condition, bool] = Field(default_factory=dict)
+    quiet: Quiet = Quiet()
+    budget: BudgetSection = BudgetSection()
+    probes: Probes = Probes()
     sync: Sync = Sync()
     retry: Retries = Retries()
     media: Media = Media()
     tables: dict[str, TableSection] = Field(default_factory=dict)
     work: WorkSection = WorkSection()
     server: Server = Server()
+
+    @field_validator("node")
+    @classmethod
+    def _named(cls, said: str) -> str:
+        name = said.strip() or socket.gethostname()
+        if not name.isprintable() or len(name) > LONGEST_NODE:
+            raise ValueError(f"it should be a name of at most {LONGEST_NODE} characters, in one line")
+        return name
 
     @field_validator("queues")
     @classmethod
@@ -217,6 +242,11 @@ class Settings(BaseSettings):
         return InitSettingsSource(settings_cls, home), env_settings, init_settings
 
     @property
+    def rules(self) -> dict[str, Rules]:
+        """How the concurrent edits of each table that is spoken of are merged."""
+        return {name: section.rules for name, section in self.tables.items()}
+
+    @property
     def state(self) -> Path:
         """The folder of what is ours, `.backhaul`; it is made if it is not there."""
         return state_folder(self.home)
@@ -230,93 +260,9 @@ class Settings(BaseSettings):
         return make_url(self.replica.database).set(database=str((self.home / file).resolve())).render_as_string()
 
 
-def load(home: Path | None = None, *, initialised: bool = True) -> Settings:
-    """The settings of the replica in this folder (else BACKHAUL_HOME, else the current folder).
-
-    initialised: False allows a folder in which there is no replica (yet).
-
-    Raises NotInitialised when the folder holds no replica, and ConfigurationInvalid, with the file, the line and the
-    field, when something in it cannot be used.
-    """
-    home = (home or Path(os.environ.get("BACKHAUL_HOME") or ".")).resolve()
-    text = _text(home / FILE)
-    settings = _settings(home, text)
-    if initialised:
-        _hold_a_replica(settings, text)
-    return settings
-
-
 def state_folder(home: Path) -> Path:
     folder = home / ".backhaul"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid == os.getuid():
         folder.chmod(0o700)  # whoever made it: the token and the broker's socket lie there
     return folder
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationInvalid(f"{file}: it cannot be read: {error}") from error
-
-
-def _settings(home: Path, text: str) -> Settings:
-    try:
-        return Settings(home=home, **_with_broker_variable(tomllib.loads(text)))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationInvalid(
-            f"{home / FILE}: {error}", hint="see https://toml.io for how TOML is written"
-        ) from error
-    except ValidationError as error:
-        raise ConfigurationInvalid(_said(home, text, error)) from error
-    except SettingsError as error:
-        raise ConfigurationInvalid(f"environment: {error}", hint='lists are JSON here: ["connected"]') from error
-
-
-def _with_broker_variable(written: dict[str, Any]) -> dict[str, Any]:
-    url = os.environ.get("BACKHAUL_BROKER_URL")
-    return written | {"broker": {"url": url}} if url else written
-
-
-def _hold_a_replica(settings: Settings, text: str) -> None:
-    for field in ("database", "remote"):
-        if getattr(settings.replica, field):
-            continue
-        if not text and not settings.replica.database:
-            raise NotInitialised(f"{settings.home} holds no replica", hint=INIT)
-        line = line_of(text, ("replica",))
-        raise ConfigurationInvalid(f"{_place(settings.home, line)}: replica.{field}: it is missing", hint=INIT)
-
-
-def _said(home: Path, text: str, error: ValidationError) -> str:
-    """One line for each problem: where it stands, which field, and what is wrong."""
-    return "\n".join(_problem(home, text, problem["loc"], _sentence(problem)) for problem in error.errors())
-
-
-def _problem(home: Path, text: str, path: tuple[str | int, ...], sentence: str) -> str:
-    path = tuple(part for part in path if part != "[key]")
-    field = ".".join(str(part) for part in path)
-    variable = "BACKHAUL_" + "__".join(str(part).upper() for part in path if isinstance(part, str))
-    if variable in os.environ:
-        return f"environment, {variable}: {field}: {sentence}"
-    return f"{_place(home, line_of(text, path))}: {field}: {sentence}"
-
-
-def place_of(home: Path, path: tuple[str, ...]) -> str:
-    """Where backhaul.toml says this: the file, and the line if it is written down there."""
-    return _place(home, line_of(_text(home / FILE), path))
-
-
-def _place(home: Path, line: int | None) -> str:
-    return f"{home / FILE}, line {line}" if line else str(home / FILE)
-
-
-def _sentence(problem: Any) -> str:
-    if problem["type"] == "extra_forbidden":
-        return "there is no such setting"
-    if problem["type"] == "tuple_type":
-        return "it should be a list"
-    return str(problem["msg"]).removeprefix("Value error, ")

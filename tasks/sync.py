@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from celery import Task
 
+from backhaul.aimd import MUCH
 from backhaul.clock import SystemClock
-from backhaul.errors import Refused, TableAltered
+from backhaul.errors import DatabaseBusy, Refused, TableAltered
 from backhaul.remotes.base import Remote
-from backhaul.replica import outbox, pull, push, reconcile
+from backhaul.replica import pull, push, reconcile
 from backhaul.replica.enrol import renew_if_harmless
+from backhaul.replica.lanes import Lane
+from backhaul.replica.pacing import lanes_in_use
 from backhaul.replica.reconcile import Comparison
 from backhaul.work import ledger
-from backhaul.work.run import Context, Settled
+from backhaul.work.changes import note_tables
+from backhaul.work.context import Context
+from backhaul.work.run import Settled
 from config import retry
+from config.schedule import lane_number, lane_work, pace_interval
 from tasks import process
 from tasks.base import named, ring, ring_what_is_left, run_work, settings_of, told
 
@@ -24,6 +31,8 @@ Done = TypeVar("Done")
 
 @named("backhaul.push")
 def push_changes(task: Task, work_id: str, generation: int) -> str:
+    """One of the lanes: which one is said by the work's id."""
+    lane = _lane(task, work_id)
     acked = 0
 
     def body(context: Context) -> dict[str, Any]:
@@ -40,15 +49,19 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
                 retry=policy,
                 alone=True,
                 on_reset=settings_of(task).sync.on_reset,
+                lane=lane,
+                batch=settings_of(task).sync.push_most_ops,
             ),
         )
         acked = sent.acked
         return {"acked": sent.acked, "parked": sent.parked}
 
-    _wake_if_pending(task, work_id)
+    _wake_if_pending(task, work_id, lane)
     settled = run_work(task, work_id, generation, body)
-    if settled.kind == "done":
+    if settled.kind == "done" and not lane.number:
         settled = _push_again_if_pending(task, settled)
+    elif settled.kind == "done" and push.is_wanted(process.database(settings_of(task)), _first(lane), now=_now()):
+        _wake_and_ring(task, "push")  # what this lane held up, or may not take, is the first one's
     ring_what_is_left(task, settled)
     if acked:
         _wake_and_ring(task, "pull")
@@ -69,10 +82,13 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
                 remote,
                 clock=context.clock,
                 context=context,
+                limit=settings_of(task).sync.pull_most_records,
                 on_reset=settings_of(task).sync.on_reset,
+                arriving=lambda connection, tables: note_tables(connection, _now(), arriving=tables),
             ),
         )
         offered = received.offered
+        _pace(task, context, received.records)
         return {"records": received.records, "position": received.position}
 
     settled = run_work(task, work_id, generation, body)
@@ -88,6 +104,9 @@ def reconcile_tables(task: Task, work_id: str, generation: int) -> str:
         comparison = reconcile.reconcile(
             context.database, process.remote(settings_of(task)), clock=context.clock, context=context
         )
+        if comparison.moving is None:
+            differing = any(not one.equal for one in comparison.tables)
+            _pace(task, context, MUCH if differing else 0)
         return _judged(comparison)
 
     settled = run_work(task, work_id, generation, body)
@@ -102,10 +121,15 @@ def _renewing(task: Task, context: Context, journey: Callable[[Remote], Done]) -
     try:
         return journey(remote)
     except TableAltered:
-        rules = {name: section.rules for name, section in settings.tables.items()}
-        if not renew_if_harmless(context.database, remote, rules=rules):
+        if not renew_if_harmless(context.database, remote, rules=settings.rules):
             raise
         return journey(remote)
+
+
+def _pace(task: Task, context: Context, changed: int) -> None:
+    """That the next look comes sooner or later is worth no failure."""
+    with suppress(DatabaseBusy), context.database.writing() as connection:
+        pace_interval(connection, settings_of(task), context.work, changed=changed, now=context.clock.now())
 
 
 def _judged(comparison: Comparison) -> dict[str, Any]:
@@ -120,13 +144,32 @@ def _judged(comparison: Comparison) -> dict[str, Any]:
     return {"tables": len(comparison.tables), "equal": comparison.equal, "moving": comparison.moving}
 
 
-def _wake_if_pending(task: Task, work_id: str) -> None:
+def _lane(task: Task, work_id: str) -> Lane:
+    """Of as many as are in use; one beyond them only ends what it has on its way, and the first one ends that of lanes
+    that are no more."""
+    number, of = lane_number(work_id), settings_of(task).sync.push_lanes
+    if of == 1:
+        return Lane(number=number, of=of)
+    with process.database(settings_of(task)).reading() as connection:
+        in_use = lanes_in_use(connection, of)
+    if number >= in_use:
+        return Lane(number=number, of=in_use)
+    if number + 1 >= in_use:
+        return Lane(number=number, of=of)
+    return Lane(number=number, of=of, call=lambda: _wake_and_ring(task, lane_work(number + 1)))
+
+
+def _first(lane: Lane) -> Lane:
+    return Lane(of=lane.of)
+
+
+def _wake_if_pending(task: Task, work_id: str, lane: Lane) -> None:
     """A message may come before the period has passed; with changes waiting, the push is due all the same."""
     database = process.database(settings_of(task))
-    now = SystemClock().now()
+    now = _now()
     with database.reading() as connection:
-        wanted = outbox.pending(connection, now) and _sleeps(ledger.get(connection, work_id), now)
-    if wanted:
+        sleeps = _sleeps(ledger.get(connection, work_id), now)
+    if sleeps and push.is_wanted(database, lane, now=now):
         with database.writing() as connection:
             ledger.wake(connection, work_id, now)
 
@@ -139,10 +182,8 @@ def _push_again_if_pending(task: Task, settled: Settled) -> Settled:
     """What was committed while the last batch was settled has rung for a push that was still running."""
     assert settled.work is not None
     database = process.database(settings_of(task))
-    now = SystemClock().now()
-    with database.reading() as connection:
-        pending = outbox.pending(connection, now)
-    if not pending:
+    now = _now()
+    if not push.is_wanted(database, Lane(of=settings_of(task).sync.push_lanes), now=now):
         return settled
     with database.writing() as connection:
         woken = ledger.wake(connection, settled.work.id, now)
@@ -151,6 +192,10 @@ def _push_again_if_pending(task: Task, settled: Settled) -> Settled:
 
 def _wake_and_ring(task: Task, work_id: str) -> None:
     with process.database(settings_of(task)).writing() as connection:
-        woken = ledger.wake(connection, work_id, SystemClock().now())
+        woken = ledger.wake(connection, work_id, _now())
     if woken is not None:
         ring(task.app, woken.ring)
+
+
+def _now() -> int:
+    return SystemClock().now()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.services import PostgreSQL, missing, postgresql
+from tests import migrating
+from tests.services import MEMORY, PostgreSQL, missing, object_store, postgresql
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("BACKHAUL_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -19,11 +21,16 @@ for variable in [name for name in os.environ if name.startswith("BACKHAUL_")]:
     del os.environ[variable]
 
 
+# A shell that wants no bytecode would have every process of the tests compile all of us anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Tests' folders lie in memory where there is room: thousands of small databases, each of them synced to the disk with
 # every commit, cost more time than everything else. No test cuts the power.
-MEMORY = Path("/dev/shm")
-if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+if MEMORY is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+migrating.say_again()
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +38,23 @@ def cluster() -> Iterator[PostgreSQL]:
     """One PostgreSQL for the whole run; `cluster.database()` is a fresh database in it."""
     with postgresql() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def buckets() -> Iterator[str]:
+    """One object store for the whole run, with the bucket `photos`."""
+    with object_store() as running:
+        yield running
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What boto3 looks for, and nothing of this machine's."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    told = {"ACCESS_KEY_ID": "tests", "SECRET_ACCESS_KEY": "tests", "EC2_METADATA_DISABLED": "true"}
+    for name, value in (told | dict.fromkeys(("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"), os.devnull)).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
 
 
 @pytest.fixture

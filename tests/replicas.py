@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +133,14 @@ class PostgreSQLReplica(Replica):
 
     def states(self) -> dict[str, int]:
         return dict(self.asked(f"SELECT state, count(*) FROM {OUTBOX} GROUP BY state"))
+
+
+def captured(replica: Replica) -> list[tuple[str, str, object, object]]:
+    """Each change in the outbox: table, kind, key and fields."""
+    return [
+        (row["table_name"], row["kind"], json.loads(row["key"]), json.loads(row["fields"]) if row["fields"] else None)
+        for row in replica.outbox()
+    ]
 
 
 def make_replica(

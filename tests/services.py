@@ -4,7 +4,9 @@
     with redis() as url:            a redis-server on a Unix socket
     with rabbitmq() as url:         a RabbitMQ node with its own name, ports and port mapper
     with sync_server(folder) as server:   our own server in a thread; server.url, server.enrol()
-    chromium()                      the path of a browser
+    with system_bus() as bus:       a D-Bus that nobody else is on: bus.address, bus.kill(), bus.begin() again
+    object_store()                  a server that speaks S3, with a bucket
+  chromium()                      the path of a browser
 
 What is not installed skips the test at home, with a line on how to get it, and fails it when CI=true.
 """
@@ -17,16 +19,18 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import requests
 
 from backhaul.clock import Clock, SystemClock
 from backhaul.database import open_database
@@ -36,6 +40,17 @@ from backhaul.server.settings import Settings
 from tests.waiting import eventually
 
 STOP_SECONDS = 20
+KEPT = 40  # databases of a cluster that no test uses any more
+
+
+def _memory() -> Path | None:
+    """Where files lie in memory, if there is room."""
+    folder = Path("/dev/shm")
+    there = folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 4 * 2**30
+    return folder if there else None
+
+
+MEMORY = _memory()
 
 
 def missing(what: str, how: str) -> NoReturn:
@@ -56,24 +71,44 @@ def free_port() -> int:
 class PostgreSQL:
     folder: Path
     _numbers: Iterator[int]
+    _passing: list[str] = field(default_factory=list)
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://backhaul@/{database}?host={self.folder}"
 
-    def database(self) -> str:
-        """The URL of a fresh, empty database."""
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """All of its processes hold still: who connects is accepted, by the kernel, and hears nothing."""
+        head = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        pids = [head, *map(int, Path(f"/proc/{head}/task/{head}/children").read_text().split())]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def database(self, *, lasting: bool = False) -> str:
+        """The URL of a fresh, empty database. It may go when many more were made, unless it is lasting."""
         import psycopg
 
         name = f"test_{next(self._numbers)}"
         with psycopg.connect(f"host={self.folder} user=backhaul dbname=postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            copied = " STRATEGY file_copy" if connection.info.server_version >= 150_000 else ""  # the cheaper way
+            connection.execute(f"CREATE DATABASE {name}{copied}")  # type: ignore[arg-type]
+            if not lasting:
+                self._passing.append(name)
+            if len(self._passing) > KEPT:
+                connection.execute(f"DROP DATABASE {self._passing.pop(0)} WITH (FORCE)")  # type: ignore[arg-type]
         return self.url(name)
 
 
 @contextmanager
 def postgresql() -> Iterator[PostgreSQL]:
     binaries = _postgresql_binaries()
-    with _folder() as folder:
+    with _folder(MEMORY) as folder:
         data, create = folder / "data", ["-A", "trust", "-U", "backhaul", "-E", "UTF8", "--no-sync"]
         _run_as([binaries / "initdb", "-D", data, *create], folder, "postgres", "nobody")
         options = [
@@ -172,6 +207,58 @@ def _speaks_amqp(url: str) -> bool:
     return True
 
 
+# ----------------------------------------------------------------------------------------------------------- D-Bus
+
+BUS_CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>system</type><listen>unix:path={socket}</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/>
+<allow eavesdrop="true"/><allow own="*"/></policy></busconfig>
+"""
+
+
+class SystemBus:
+    """It can be killed, and begun again at the same address."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        self.address = f"unix:path={folder / 's'}"
+        self._socket = folder / "s"
+        self._folder = folder
+        self._binary = binary
+        self._process: subprocess.Popen[bytes] | None = None
+        (folder / "bus.conf").write_text(BUS_CONFIGURATION.format(socket=self._socket))
+
+    def begin(self) -> None:
+        command = [self._binary, f"--config-file={self._folder / 'bus.conf'}", "--nofork", "--nopidfile"]
+        self._process = _start(command, self._folder)
+        eventually(lambda: self._socket.exists() and _listens(self._socket), what="D-Bus answers")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+@contextmanager
+def system_bus() -> Iterator[SystemBus]:
+    """For code under test: put its address into DBUS_SYSTEM_BUS_ADDRESS."""
+    binary = shutil.which("dbus-daemon")
+    if binary is None:
+        missing("D-Bus", "apt-get install dbus (the tests start their own bus)")
+    with _folder() as folder:
+        bus = SystemBus(binary, folder)
+        bus.begin()
+        try:
+            yield bus
+        finally:
+            bus.kill()
+
+
 # ------------------------------------------------------------------------------------------------------- a browser
 
 
@@ -219,13 +306,43 @@ def sync_server(data: Path, *, clock: Clock | None = None, **settings: Any) -> I
         assert not thread.is_alive(), "the server did not stop"
 
 
+# ----------------------------------------------------------------------------------------------------- object stores
+
+BUCKETS = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def object_store(bucket: str = "photos") -> Iterator[str]:
+    """The URL of a server that speaks S3, in a process of its own, with one empty bucket. Anyone may use it."""
+    command = [sys.executable, "-c", BUCKETS]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            assert requests.put(f"{url}/{bucket}", timeout=20).ok
+            yield url
+        finally:
+            process.stdin.close()
+            process.wait(STOP_SECONDS)
+
+
 # ------------------------------------------------------------------------------------------------------- processes
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def _folder(where: Path | None = None) -> Iterator[Path]:
     """Short, for the path of a Unix socket may have 107 bytes; open to the user that a service runs as."""
-    folder = Path(tempfile.mkdtemp(prefix="bh-"))
+    folder = Path(tempfile.mkdtemp(prefix="bh-", dir=where))
     folder.chmod(0o777)
     try:
         yield folder

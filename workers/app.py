@@ -13,15 +13,17 @@ from typing import Any, NoReturn
 
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
-from celery.signals import beat_init, worker_init, worker_shutdown
+from celery.signals import beat_init, task_unknown, worker_init, worker_shutdown, worker_shutting_down
 
 from backhaul.errors import BackhaulError
 from config.celery import make_app
-from config.settings import load
-from tasks.work import import_modules
+from config.loading import load
+from tasks import ending
+from tasks.functions import register_functions
+from workers import panel  # noqa: F401 - what `celery inspect` can ask for
 from workers.gate import Gate
 from workers.replica import WorkerReplica, replica_of
-from workers.watcher import Watcher
+from workers.unknown import fail_unknown
 
 # At every loss of the broker Celery warns that runs go on by default; that is what we set, on purpose.
 warnings.simplefilter("ignore", CPendingDeprecationWarning)
@@ -31,7 +33,7 @@ def _made() -> Celery:
     settings = load()
     app = make_app(settings)
     app.replica = WorkerReplica(settings)
-    app.steps["consumer"].update({Gate, Watcher})
+    app.steps["consumer"].add(Gate)
     return app
 
 
@@ -43,10 +45,15 @@ def _give_up(error: BackhaulError) -> NoReturn:
 
 def _begin(**_: Any) -> None:
     try:
-        import_modules(replica_of(app).settings)
+        register_functions(app, replica_of(app).settings)
         replica_of(app).begin()
     except BackhaulError as error:
         _give_up(error)
+
+
+def _ending(**_: Any) -> None:
+    """In the signal's handler: what runs is asked to stop at once, by a byte."""
+    ending.begin()
 
 
 def _end(**_: Any) -> None:
@@ -59,4 +66,6 @@ except BackhaulError as error:
     _give_up(error)
 worker_init.connect(_begin)
 beat_init.connect(_begin)
+worker_shutting_down.connect(_ending)
 worker_shutdown.connect(_end)
+task_unknown.connect(fail_unknown)

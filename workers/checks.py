@@ -14,10 +14,13 @@ from sqlalchemy import Connection
 from backhaul.clock import Clock, offset_said
 from backhaul.database import Database
 from backhaul.errors import BackhaulError
+from backhaul.media import contents
+from backhaul.media.tidy import look
 from backhaul.remotes.base import Remote
 from backhaul.replica import aside, checkpoint, conflicts, inspection, tables
 from backhaul.work.roster import Worker
 from config.broker import EmbeddedBroker
+from config.media import store_of
 from config.settings import Settings
 
 LARGE_OFFSET_MS = 60_000
@@ -51,6 +54,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         _aside,
         _conflicts,
         _left_out,
+        _media,
         _token,
         _server,
         _broker,
@@ -91,28 +95,31 @@ def _app_triggers(patient: Patient) -> Finding:
     with patient.database.reading() as connection:
         tracked = [one.table.name for one in tables.all_tracked(connection)]
         found = inspection.app_triggers(connection, tracked)
-    if found:
-        hint = 'they run again where a change arrives; if they write to synced tables: [tables.NAME] triggers = "mute"'
-        return Finding("app triggers", "warn", f"on synced tables: {', '.join(found)}", hint)
-    return Finding("app triggers", "ok", "none on synced tables")
+    hint = 'they run again where a change arrives; if they write to synced tables: [tables.NAME] triggers = "mute"'
+    return _none("app triggers", found, "none on synced tables", f"on synced tables: {', '.join(found)}", hint)
 
 
 def _aside(patient: Patient) -> Finding:
-    with patient.database.reading() as connection:
-        number = aside.count(connection)
-    if number:
-        hint = "backhaul why TABLE KEY says what each one offends"
-        return Finding("aside", "warn", f"{number} records of the server do not fit this database's schema", hint)
-    return Finding("aside", "ok", "every record of the server fits")
+    number = _counted(patient, aside.count)
+    hint = "backhaul why TABLE KEY says what each one offends"
+    said = f"{number} records of the server do not fit this database's schema"
+    return _none("aside", number, "every record of the server fits", said, hint)
 
 
 def _conflicts(patient: Patient) -> Finding:
+    number = _counted(patient, conflicts.count)
+    hint = "backhaul conflicts list shows them; what each one holds does not go out before"
+    return _none("conflicts", number, "none waits", f"{number} wait for a person to decide", hint)
+
+
+def _counted(patient: Patient, count: Callable[[Connection], int]) -> int:
     with patient.database.reading() as connection:
-        number = conflicts.count(connection)
-    if number:
-        hint = "backhaul conflicts list shows them; what each one holds does not go out before"
-        return Finding("conflicts", "warn", f"{number} wait for a person to decide", hint)
-    return Finding("conflicts", "ok", "none waits")
+        return count(connection)
+
+
+def _none(name: str, found: int | list[str], good: str, bad: str, hint: str) -> Finding:
+    """There should be none of them."""
+    return Finding(name, "warn", bad, hint) if found else Finding(name, "ok", good)
 
 
 def _left_out(patient: Patient) -> Finding:
@@ -124,6 +131,22 @@ def _left_out(patient: Patient) -> Finding:
     if reasons:
         return Finding("left out", "warn", "; ".join(reasons), "backhaul init --table NAME adds one")
     return Finding("left out", "ok", "every table is synced")
+
+
+def _media(patient: Patient) -> Finding:
+    store = store_of(patient.settings)
+    with patient.database.reading() as connection:
+        kept = contents.kept(connection)
+        number, size = kept.contents, kept.bytes
+    if number and not store.exists:
+        hint = "put it back, or mount its disk: what waits in it cannot be sent"
+        return Finding("media", "warn", f"{store.folder} is not there, and {number} files should be in it", hint)
+    untidy = look(patient.database, store)
+    said = f"{number} files are kept, {size} bytes"
+    if not untidy.number:
+        return Finding("media", "ok", said)
+    left = f"{untidy.leftovers} unfinished, {len(untidy.orphans)} without a row, {len(untidy.dangling)} not there"
+    return Finding("media", "warn", f"{said}; {left}", "backhaul media tidy; Beat does so once an hour")
 
 
 def _token(patient: Patient) -> Finding:

@@ -6,17 +6,20 @@ Celery is started in `.backhaul`, not beside backhaul.toml: it looks for modules
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backhaul.work.constraints import place
-from config.queues import declared
+from backhaul.errors import WorkUnplaceable
+from backhaul.work.placing import place
+from config.queues import UPLOAD, declared, upload_requires
 from config.schedule import CONNECTED
 from config.settings import Settings
 from workers.supervisor import Child
 
-MAINTENANCE = "maintenance"
+WITH_SYNC = ("maintenance", "background")  # of the queues that every replica has
+NOT_IN_A_FILE = re.compile(r"[^\w.-]")  # a worker's log is called after it
 PROCESSES = 2  # of a worker, where neither backhaul.toml nor the command line says it
 
 
@@ -30,20 +33,19 @@ class WorkerOf:
 
 
 def workers_of(settings: Settings, concurrency: int | None = None) -> list[WorkerOf]:
-    """Sync with maintenance, media by itself (a long upload never delays data), and all other queues together."""
+    """Sync with what else every replica has, media by itself (a long upload never delays data), and all other queues
+    together; a queue that states its concurrency has a worker of its own, of its own name, for it is that queue's."""
     queues = declared(settings)
     names = [queue.name for queue in queues]
-    sync = place(queues, CONNECTED).name
-    media = place(queues, frozenset(settings.media.requires)).name
+    sync = place(queues, CONNECTED, "backhaul.push").name
+    media = _queue_of_uploads(settings)
     groups: dict[str, list[str]] = {"sync": [sync], "media": [], "work": []}
     for name in names:
         if name != sync:
-            group = "media" if name == media else "sync" if name == MAINTENANCE else "work"
-            groups[group].append(name)
+            groups[_group(name, media)].append(name)
     return [
-        WorkerOf(name=group, queues=served, concurrency=concurrency or _concurrency(settings, served))
-        for group, served in groups.items()
-        if served
+        WorkerOf(name=group, queues=served, concurrency=concurrency or stated or PROCESSES)
+        for group, served, stated in _divided(settings, groups)
     ]
 
 
@@ -66,9 +68,29 @@ def server_child(settings: Settings, port: int) -> Child:
     return _child(settings, "server", command)
 
 
-def _concurrency(settings: Settings, served: Sequence[str]) -> int:
-    said = [settings.queues[name].concurrency for name in served]
-    return max((number for number in said if number is not None), default=PROCESSES)
+def _queue_of_uploads(settings: Settings) -> str:
+    """Raises WorkUnplaceable, naming the setting that demands what no queue has."""
+    try:
+        return place(declared(settings), upload_requires(settings), UPLOAD).name
+    except WorkUnplaceable as error:
+        hint = f"{error.hint}, or take from [media] requires what files need not wait for"
+        raise WorkUnplaceable(f"uploads: {error}", hint=hint) from error
+
+
+def _group(name: str, media: str) -> str:
+    return "media" if name == media else "sync" if name in WITH_SYNC else "work"
+
+
+def _divided(settings: Settings, groups: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[str], int | None]]:
+    """The queues of each worker, and what one of its own states. The queue that a group is called after keeps the name
+    for itself, if it has a worker of its own."""
+    for group, names in groups.items():
+        stated = {name: number for name in names if (number := settings.queues[name].concurrency) is not None}
+        shared = [name for name in names if name not in stated]
+        if shared:
+            yield f"{group}-others" if group in stated else group, shared, None
+        for name, number in stated.items():
+            yield group if name == group else f"{group}-{NOT_IN_A_FILE.sub('_', name)}", [name], number
 
 
 def _celery(settings: Settings, name: str, arguments: Sequence[str]) -> Child:

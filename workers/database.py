@@ -4,6 +4,9 @@ A SQLite connection must not be open in a process that forks: the child inherits
 file's locks, but not the locks, and its own connections to the same file would then share a lock that nobody holds
 (https://sqlite.org/howtocorrupt.html, 2.6). So every use is short and under one lock, and a fork waits for that lock
 and finds the connections closed. They are opened again at the next use.
+
+PostgreSQL may fall silent in the middle of a use, and no fork waits for that: the connection is cut from outside, and
+one that is still being made is left to its thread. The child has no such thread, and never touches what it inherits.
 """
 
 from __future__ import annotations
@@ -12,15 +15,26 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from backhaul.database import Database, open_database
+from sqlalchemy import event
+
+from backhaul.database import PATIENCE_MS, Database, cut, on_server, open_database
+
+FORK_SECONDS = 1.0  # that a fork waits for PostgreSQL, and once more after the connection was cut
 
 
 class WorkerDatabase:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_ms: int = PATIENCE_MS) -> None:
+        """patience_ms: how long a transaction waits for a lock."""
         self._url = url
+        self._patience_ms = patience_ms
+        self._on_server = on_server(url)
         self._database: Database | None = None
+        self._driver: Any = None  # the connection to PostgreSQL, once there is one
+        self._inherited: list[Any] = []  # kept from being closed by the child that has inherited it
         self._in_use = threading.RLock()
+        self._held = False
         os.register_at_fork(
             before=self._let_go, after_in_parent=self._in_use_again, after_in_child=self._begin_in_the_child
         )
@@ -30,21 +44,50 @@ class WorkerDatabase:
         """One user at a time, so there is one connection, and `PRAGMA data_version` can be compared between uses."""
         with self._in_use:
             if self._database is None:
-                self._database = open_database(self._url)
+                self._database = self._opened()
             yield self._database
 
     def close(self) -> None:
-        with self._in_use:
-            database, self._database = self._database, None
-            if database is not None:
-                database.close()
+        """On PostgreSQL, who uses it is cut off, if he does not end; on SQLite he does end."""
+        if self._taken():
+            try:
+                self._close()
+            finally:
+                self._in_use.release()
+
+    def _opened(self) -> Database:
+        database = open_database(self._url, patience_ms=self._patience_ms)
+        if self._on_server:
+            event.listen(database.engine, "connect", self._connected)
+        return database
+
+    def _connected(self, driver: Any, _record: object) -> None:
+        self._driver = driver
+
+    def _taken(self) -> bool:
+        if not self._on_server:
+            return self._in_use.acquire()
+        if self._in_use.acquire(timeout=FORK_SECONDS):
+            return True
+        cut(self._driver)
+        return self._in_use.acquire(timeout=FORK_SECONDS)
+
+    def _close(self) -> None:
+        database, self._database, self._driver = self._database, None, None
+        if database is not None:
+            database.close()
 
     def _let_go(self) -> None:
-        self._in_use.acquire()
-        self.close()
+        self._held = self._taken()
+        if self._held:
+            self._close()
 
     def _in_use_again(self) -> None:
-        self._in_use.release()
+        if self._held:
+            self._held = False
+            self._in_use.release()
 
     def _begin_in_the_child(self) -> None:
-        self._in_use = threading.RLock()
+        self._inherited += [self._database, self._driver]
+        self._database = self._driver = None
+        self._in_use, self._held = threading.RLock(), False

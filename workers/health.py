@@ -17,7 +17,7 @@ from backhaul.clock import SystemClock
 from backhaul.database import open_database
 from backhaul.errors import BackhaulError
 from backhaul.work import lease
-from config.settings import load
+from config.loading import load
 
 LEASE = "beat"
 ANSWER_SECONDS = 3.0

@@ -31,14 +31,15 @@ from backhaul.errors import (
     TableUnknown,
 )
 from backhaul.remotes.http import HttpRemote
-from backhaul.replica import checkpoint
+from backhaul.replica import checkpoint, recover
 from backhaul.replica.enrol import Enrolled, Renewed, enrol, renew, wanted_tables
 from backhaul.replica.strategies import Rules
-from backhaul.wire import Registered, Table
-from config.credentials import forget_nonce, keeper, nonce_of, read_token
+from backhaul.wire import Registered, Table, Versions
+from config.credentials import forget_nonce, keeper, nonce_of, read_identity
 from config.fresh import write_fresh
+from config.loading import FILE, load, place_of
 from config.schedule import ensure_standing
-from config.settings import FILE, Settings, load, place_of
+from config.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +74,12 @@ def join(home: Path, wanted: Wanted, clock: Clock) -> Enrolled:
 def bring_up_to_date(settings: Settings, names: Sequence[str], clock: Clock) -> Renewed:
     """Renew the capture of a replica whose tables were altered, and track more of them. Raises as `renew` does."""
     replica = settings.replica
-    remote = HttpRemote(replica.remote, read_token(settings.state), allow_plain=replica.allow_plain_http)
+    identity = read_identity(settings.state)
+    remote = HttpRemote(replica.remote, identity.token, allow_plain=replica.allow_plain_http)
+    remote.belong(identity.replica, keeper(settings.state))
     database = open_database(settings.database_url)
     try:
+        recover.be_oneself(database, remote)
         with _lines_told(settings):
             renewed = renew(database, remote, names=names, rules=_rules(settings))
         with database.writing() as connection:
@@ -117,9 +121,11 @@ class _Remembering(HttpRemote):
 
     _registered: Registered | None = None
 
-    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
+    def register(
+        self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "", knows: Versions = ()
+    ) -> Registered:
         if self._registered is None:
-            self._registered = super().register(code, tables, name, was=was, nonce=nonce)
+            self._registered = super().register(code, tables, name, was=was, nonce=nonce, knows=knows)
         return self._registered
 
 

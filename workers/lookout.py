@@ -1,42 +1,95 @@
 """The lookout of a worker: a thread that sees to what must go on whatever the consumer is busy with.
 
-Every half second it judges the queues and looks after the embedded broker; every five seconds, and whenever a queue
-flips, it says in the database that the worker is alive and what it serves. When a queue opens, it rings for the work
-that waits there, so that nothing waits for Beat.
+It wakes once a second, and at once when a probe has something to say or PostgreSQL's bell rings. It judges the queues
+from what it remembers; asks the database for what was overridden and for what is to be pushed; says there, every five
+seconds and whenever a queue or a condition flips, that the worker is alive, what it serves, and how the machine is; and
+looks whether the broker answers.
+
+Nothing that can block keeps it from judging: on SQLite its own connection waits a fifth of a second for a lock and
+tries again a second later; what goes over a network (PostgreSQL, ringing, mending the broker) is an errand of its own
+(errand.py). When a queue opens, it rings for the work that waits there, so that nothing waits for Beat.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from celery import Celery
 from celery.worker import state
 
 from backhaul.clock import SystemClock
+from backhaul.database import Database, on_server
 from backhaul.errors import BackhaulError, DatabaseBusy
+from backhaul.remotes import traffic
+from backhaul.remotes.traffic import Spent
 from backhaul.telemetry import emit
-from backhaul.work import ledger, roster
+from backhaul.work import roster
+from backhaul.work.conditions import Condition, overrides
+from backhaul.work.ledger import Work
+from backhaul.work.reading import Answer, Readings
 from backhaul.work.roster import QueueState
-from workers.judge import Flipped, Judge
+from tasks import ending
+from workers.database import WorkerDatabase
+from workers.errand import Errand, told
+from workers.judge import Judge
+from workers.listener import Listener
+from workers.probes.machine import Machine
 from workers.replica import replica_of
-from workers.ringing import ring_due
+from workers.ringing import ring_and_mark, ring_due
+from workers.watcher import Watch
 
-LOOK_SECONDS = 0.5
+Saying = tuple[Mapping[str, bool], Mapping[str, tuple[bool, str, Answer | None]]]
+
+LOOK_SECONDS = 1.0  # an idle worker wakes no more often
 BEAT_MS = 5_000
+PATIENCE_MS = 200  # for a lock of SQLite: three of them are less than a second
+LEAVING_TRIES = 5
+LEAVING_SECONDS = 3.0  # for PostgreSQL, which may say nothing
 
 
 class Lookout:
-    def __init__(self, app: Celery, *, name: str, served: Sequence[str]) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        name: str,
+        served: Sequence[str],
+        concurrency: int | None = None,
+        processes: Callable[[], Sequence[int] | None] = lambda: None,
+    ) -> None:
         self.served = served
+        self.judged: Callable[[], None] = lambda: None  # what the gate does about it; called by any thread
+        self.seconds = 0.0  # of processor time, that this thread has spent
         self._app = app
         self._name = name
+        self._concurrency = concurrency
+        self._processes = processes
         self._replica = replica_of(app)
-        self._judge = Judge(self._replica.settings, served)
+        self._settings = self._replica.settings
         self._clock = SystemClock()
+        self._started_at = self._clock.now()
+        self._machine = Machine(self._settings, self._clock)
+        self.readings: Callable[[], Readings] = self._machine.readings  # what the probes say
+        url = self._settings.database_url
+        self._database = WorkerDatabase(url, patience_ms=PATIENCE_MS)
+        self._on_server = on_server(url)
+        self._listener = Listener(url if self._on_server else None)
+        self._watch = Watch()
+        self._judge = Judge(self._settings, served, lambda: self.readings())
+        self._judging = threading.Lock()
+        self._said: Mapping[str, Condition] | None = None  # what was overridden; None: never read
+        self._spent: Spent | None = None  # over metered links, where that is limited
+        self._heard_at = 0
+        self._told: Saying | None = None
         self._beat_at = 0
-        self._drained = False
+        self._opened: set[str] = set()
+        self._push: Work | None = None
+        self._asking = Errand("database", self._see_to_database)
+        self._ringing = Errand("ringing", self._ring)
+        self._mending = Errand("broker", self.mend_broker)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_for_ever, name="backhaul-lookout", daemon=True)
 
@@ -45,21 +98,31 @@ class Lookout:
         return self._judge.states
 
     def start(self) -> None:
-        """Look once, here and now, then every half second, in the thread."""
-        self._look(first=True)
+        """Look once, here and now, then every second, in the thread."""
+        self._machine.start(self.wake)
+        self._guarded(self._see_to_database)
+        self._opened.clear()  # what is open from the beginning is Beat's to ring for
         self._thread.start()
+
+    def wake(self) -> None:
+        """Look now: from any thread, and never blocking. For probes, when the machine has changed."""
+        self._listener.wake()
 
     def end(self) -> None:
         """The worker ends: what it runs is asked to checkpoint, and it is no longer on the roster."""
+        ending.begin()
         self._ended.set()
+        self._machine.end()
+        self._listener.wake()
         if self._thread.is_alive():
             self._thread.join(2)
-        try:
-            self._drain()
-            with self._replica.database.using() as database, database.writing() as connection:
-                roster.leave(connection, self._name)
-        except DatabaseBusy:
-            pass  # the runs end in their time, and whoever reads the roster sees that it has not been heard of
+        for errand in (self._asking, self._ringing, self._mending):
+            errand.end(1)
+        self._listener.close()
+        leaving = threading.Thread(target=self._leave, name="backhaul-leaving", daemon=True)
+        leaving.start()
+        leaving.join(LEAVING_SECONDS if self._on_server else None)  # SQLite lets nobody wait for ever
+        self._database.close()
 
     def mend_broker(self) -> None:
         if not self._ended.is_set():
@@ -68,48 +131,112 @@ class Lookout:
             except BackhaulError as error:
                 emit("broker.lost", error=str(error))
 
-    def _look_for_ever(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
-            self.mend_broker()
-            self._look()
+    def _leave(self) -> None:
+        for _ in range(LEAVING_TRIES):
+            try:
+                with self._database.using() as database, database.writing() as connection:
+                    return roster.leave(connection, self._name, self._settings.node)
+            except DatabaseBusy:
+                pass  # the runs end in their time, and whoever reads the roster sees that it has not been heard of
+        return None
 
-    def _look(self, *, first: bool = False) -> None:
+    def _look_for_ever(self) -> None:
+        due = time.monotonic() + LOOK_SECONDS
+        while not self._ended.is_set():
+            self._listener.wait(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + LOOK_SECONDS
+            if not self._ended.is_set():
+                self._guarded(self._look)
+            self.seconds = time.thread_time()
+
+    def _guarded(self, look: Callable[[], None]) -> None:
         try:
-            if state.should_stop is not None and not self._drained:
-                self._drain()  # a pool without processes of its own ends its run before it ends us
-            flipped = self._judge_anew()
-            if flipped.opened and not first:
-                self._ring_for(flipped.opened)
+            look()
+        except Exception as error:  # the thread must go on
+            emit("errand.failed", errand="lookout", error=told(error))
+
+    def _look(self) -> None:
+        if state.should_stop is not None:  # by remote control: a signal has said so itself
+            ending.begin()  # a pool without processes of its own ends its run before it ends us
+        self._machine.look(self._clock.now())
+        self._judge_anew()
+        if self._on_server:
+            self._asking.ask()
+        else:
+            self._see_to_database()
+        if not self._replica.broker_answers():
+            self._mending.ask()
+
+    def _judge_anew(self) -> None:
+        """From memory alone. By the lookout's own thread, and by the errand that has asked the database."""
+        with self._judging:
+            if self._said is None:
+                return
+            flipped = self._judge.look(self._said, self._clock.now(), self._spent)
+            self._opened |= {queue.name for queue in flipped.opened}
+        self.judged()
+
+    def _see_to_database(self) -> None:
+        now = self._clock.now()
+        try:
+            with self._database.using() as database:
+                moved = self._hear(database, now)
+                self._judge_anew()
+                self._beat(database, now)
+                self._push = self._watch.push(database, now) if moved else None
         except DatabaseBusy:
-            pass  # all stays as it was, until the next look
-        except Exception as error:  # the thread must go on, and what rings is only a hint
+            self._watch.forget()  # all stays as it was, until the next look
+        if self._opened or self._push is not None:
+            self._ringing.ask()
+        self._listener.listen()
+
+    def _hear(self, database: Database, now: int) -> bool:
+        with database.reading() as connection:
+            moved = self._watch.moved(connection)
+            if moved or not 0 <= now - self._heard_at < BEAT_MS:  # or the clock was set
+                if self._settings.budget.limits:
+                    self._spent = traffic.spent(connection, self._settings.node, traffic.local_day(now))
+                self._said, self._heard_at = overrides(connection, now, self._settings.node), now
+        return moved
+
+    def _beat(self, database: Database, now: int) -> None:
+        saying = _saying(self.states, self._judge.conditions)
+        if saying == self._told and 0 <= now - self._beat_at < BEAT_MS:
+            return
+        with database.writing(lasting=False) as connection:
+            roster.beat(
+                connection,
+                node=self._settings.node,
+                name=self._name,
+                pid=os.getpid(),
+                started_at=self._started_at,
+                queues=list(self.states.values()),
+                labels=self._settings.labels,
+                readings=self.readings(),
+                conditions=self._judge.conditions,
+                concurrency=self._concurrency,
+                processes=self._processes(),
+                now=now,
+            )
+        self._beat_at, self._told = now, saying
+
+    def _ring(self) -> None:
+        with self._judging:
+            opened, self._opened = self._opened, set()
+            push, self._push = self._push, None
+        try:
+            if opened:
+                ring_due(
+                    self._app, self._replica.database, now=self._clock.now(), ring_again_ms=0, queues=sorted(opened)
+                )
+            if push is not None:
+                ring_and_mark(self._app, self._replica.database, [push], self._clock.now())
+        except Exception as error:  # a hint, and Beat has it too
+            self._watch.forget()
             emit("bell.failed", error=type(error).__name__)
 
-    def _drain(self) -> None:
-        with self._replica.database.using() as database, database.writing() as connection:
-            for work in ledger.query(connection, states=["RUNNING"]):
-                if work.worker == self._name:
-                    ledger.request_stop(connection, work.id, "DEPLOY_DRAIN")
-        self._drained = True
 
-    def _judge_anew(self) -> Flipped:
-        now = self._clock.now()
-        with self._replica.database.using() as database:
-            with database.reading() as connection:
-                flipped = self._judge.look(connection, now)
-            if flipped.opened or flipped.closed or now - self._beat_at >= BEAT_MS:
-                with database.writing() as connection:
-                    roster.beat(
-                        connection, name=self._name, pid=os.getpid(), queues=list(self.states.values()), now=now
-                    )
-                self._beat_at = now
-        return flipped
-
-    def _ring_for(self, opened: Sequence[QueueState]) -> None:
-        ring_due(
-            self._app,
-            self._replica.database,
-            now=self._clock.now(),
-            ring_again_ms=0,
-            queues=[queue.name for queue in opened],
-        )
+def _saying(states: Mapping[str, QueueState], conditions: Mapping[str, Condition]) -> Saying:
+    """What others should hear of at once, when it changes."""
+    queues = {name: one.open for name, one in states.items()}
+    return queues, {name: (one.value, one.source, one.answer) for name, one in conditions.items()}

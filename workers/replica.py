@@ -11,9 +11,12 @@ from backhaul.errors import NotInitialised
 from backhaul.schema import work
 from backhaul.telemetry import emit
 from config.broker import EmbeddedBroker
+from config.loading import INIT
 from config.schedule import ensure_standing
-from config.settings import INIT, Settings
+from config.settings import Settings
 from workers.database import WorkerDatabase
+
+LOOK_SECONDS = 0.2  # for an answer of the broker
 
 
 class WorkerReplica:
@@ -36,6 +39,10 @@ class WorkerReplica:
         with self.database.using() as database, database.reading() as connection:
             if not inspect(connection).has_table(work.name):
                 raise NotInitialised("this database holds no replica", hint=INIT)
+
+    def broker_answers(self) -> bool:
+        """Whether the embedded broker does, and soon; one that others run is theirs to look after."""
+        return self._broker is None or self._broker.answers(within=LOOK_SECONDS)
 
     def ensure_broker(self) -> None:
         if self._broker is not None and not self._broker.answers():

@@ -12,7 +12,7 @@ from backhaul.clock import Clock
 from backhaul.database import open_database
 from backhaul.errors import Refused
 from backhaul.remotes.http import HttpRemote
-from backhaul.replica import checkpoint, recover, tables
+from backhaul.replica import checkpoint, outbox, recover, tables
 from backhaul.wire import Registered
 from config.credentials import forget_nonce, keeper, nonce_of
 from config.schedule import ensure_standing
@@ -27,12 +27,12 @@ def sign_in(settings: Settings, code: str, name: str, clock: Clock) -> Registere
         closing(HttpRemote(replica.remote, allow_plain=replica.allow_plain_http)) as remote,
     ):
         with database.reading() as connection:
-            known = checkpoint.read(connection)
+            known, knows = checkpoint.read(connection), outbox.written(connection)
             tracked = [one.table for one in tables.all_tracked(connection)]
         remote.belong(None, keeper(settings.state))
         nonce = nonce_of(settings.state, code)
         try:
-            registered = remote.register(code, tracked, name, was=known.replica, nonce=nonce)
+            registered = remote.register(code, tracked, name, was=known.replica, nonce=nonce, knows=knows)
         except Refused as refusal:
             forget_nonce(settings.state)
             if refusal.problem == "replica-unrelated":

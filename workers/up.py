@@ -22,7 +22,8 @@ from backhaul.errors import BackhaulError, DatabaseBusy, Misused, NotInitialised
 from backhaul.server.settings import Settings as ServerSettings
 from backhaul.work import ledger, roster
 from config.broker import EmbeddedBroker
-from config.settings import FILE, Settings, load, state_folder
+from config.loading import FILE, load
+from config.settings import Settings, state_folder
 from workers import crew, joining
 from workers.enrolment import make_code
 from workers.folder_lock import the_only_one

@@ -1,9 +1,13 @@
-"""The journey of `put`: look at the file, name its content, write the upload and its work in one transaction."""
+"""The journey of `put`: look at the file, name its content, keep it, write upload and work in one transaction."""
 
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256 as new_sha256
+from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,50 +15,109 @@ from sqlalchemy import Connection
 
 from backhaul.database import Database
 from backhaul.errors import Misused
-from backhaul.media import uploads
-from backhaul.media.content import Unreadable, opened, outside, sha256
+from backhaul.media import contents, uploads
+from backhaul.media.content import Outside, Unreadable, opened, outside, sha256
+from backhaul.media.store import KEPT_NS, Incoming, Store, write
 from backhaul.media.uploads import Upload
 
 ANYTHING = "application/octet-stream"
+UNNAMED = "content"
 
 Enqueue = Callable[[Connection, Upload], None]
 
 
-def put(database: Database, path: str | Path, *, enqueue: Enqueue, now: int) -> Upload:
-    """Register a file for upload. The file must stay as it is and where it is until the upload is done.
+def put(database: Database, path: str | Path, *, enqueue: Enqueue, now: int, store: Store | None = None) -> Upload:
+    """Register a file for upload. store: where it is kept as it is now; without one, the file must stay as it is and
+    where it is until the upload is done.
 
     enqueue: writes the work of this upload, whose id is the upload's, in the transaction it is given.
-    Raises Misused for what is no readable file, and whatever `enqueue` raises; nothing is registered then.
+    Raises Misused for what is no readable file, StorageFull, and whatever `enqueue` raises; nothing is registered then.
     """
-    upload = examine(Path(path).absolute(), now=now)
-    with database.writing() as connection:
+    found = Path(path).absolute()
+    _check_name(found)
+    if store is None:
+        upload = _upload(found, *_examined(found, sha256), now=now)
+        with database.writing() as connection:
+            uploads.register(connection, upload)
+            enqueue(connection, upload)
+        return upload
+    with store.incoming() as incoming:
+        content, looked = _examined(found, lambda file: store.fill(incoming, file))
+        upload = replace(_upload(found, content, looked, now=now), kept=True, modified_ns=KEPT_NS)
+        _keep(database, store, incoming, upload, enqueue)
+    return upload
+
+
+def put_bytes(
+    database: Database, store: Store, content: bytes, *, name: str = "", enqueue: Enqueue, now: int
+) -> Upload:
+    """Register bytes for upload. name: for people, and for the media type. Raises as `put`."""
+    named = Path(name or UNNAMED).name
+    _check_name(Path(named))
+    with store.incoming() as incoming:
+        with store.writing():
+            write(incoming.file, memoryview(content))
+        looked = Outside(size=len(content), modified_ns=KEPT_NS)
+        upload = _upload(Path(named), new_sha256(content).hexdigest(), looked, now=now)
+        upload = replace(upload, kept=True, path="")
+        _keep(database, store, incoming, upload, enqueue)
+    return upload
+
+
+def put_kept(database: Database, store: Store, old: Upload, *, enqueue: Enqueue, now: int) -> Upload:
+    """Register for upload, under a new id, what is kept of an old one. Raises Misused when it is not kept any more."""
+    upload = replace(_again(old), id=uuid4().hex, created_at=now)
+    with store.arriving(), database.writing() as connection:
+        if contents.get(connection, old.sha256) is None:
+            raise Misused(f"what was kept of {old.name} is gone", hint="put it again")
         uploads.register(connection, upload)
         enqueue(connection, upload)
     return upload
 
 
-def examine(path: Path, *, now: int) -> Upload:
-    """The upload of a file, not registered yet. The whole file is read. Raises Misused."""
-    _check_name(path)
-    try:
-        with opened(path) as file:
-            before = outside(file)
-            content = sha256(file)
-            after = outside(file)
-    except Unreadable as error:
-        raise Misused(str(error), hint="name a file that this user may read") from error
+def _keep(database: Database, store: Store, incoming: Incoming, upload: Upload, enqueue: Enqueue) -> None:
+    """Admitted last: whatever is refused before has left no file."""
+    with store.arriving(), database.writing() as connection:
+        contents.keep(connection, upload.sha256, size=upload.size, now=upload.created_at)
+        uploads.register(connection, upload)
+        enqueue(connection, upload)
+        store.admit(incoming, upload.sha256)
+
+
+def _examined(path: Path, read: Callable[[FileIO], str]) -> tuple[str, Outside]:
+    """What `read` says of the file, and how it looks from outside; it must not change meanwhile."""
+    with _misused(), opened(path) as file:
+        before = outside(file)
+        content = read(file)
+        after = outside(file)
     if before != after:
         raise Misused(f"{path} was written to while it was read", hint="put it when it is complete")
+    return content, after
+
+
+def _upload(path: Path, content: str, looked: Outside, *, now: int) -> Upload:
     return Upload(
         id=uuid4().hex,
         path=str(path),
         name=path.name,
         media_type=mimetypes.guess_type(path.name)[0] or ANYTHING,
-        size=after.size,
+        size=looked.size,
         sha256=content,
-        modified_ns=after.modified_ns,
+        modified_ns=looked.modified_ns,
         created_at=now,
     )
+
+
+def _again(old: Upload) -> Upload:
+    return replace(old, state="pending", url=None, sent=0, queue=None, worker=None, reason=None, finished_at=None)
+
+
+@contextmanager
+def _misused() -> Iterator[None]:
+    try:
+        yield
+    except Unreadable as error:
+        raise Misused(str(error), hint="name a file that this user may read") from error
 
 
 def _check_name(path: Path) -> None:

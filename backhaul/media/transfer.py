@@ -10,20 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
+from pathlib import Path
 from typing import Any, Protocol
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import MediaMissing, Refused, Unreachable
-from backhaul.media import uploads
+from backhaul.errors import Busy, MediaMissing, Refused, TimedOut, Unreachable
+from backhaul.media import contents, uploads
+from backhaul.media.chunks import Chunks
 from backhaul.media.content import Unreadable, opened, outside, read_into, sha256
+from backhaul.media.store import Store
 from backhaul.media.uploads import Upload
+from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import MediaRemote
 
 CHUNK_BYTES = 4 * 2**20
-FIRST_CHUNK_BYTES = 64 * 2**10
-QUICK_MS = 2_500
-SLOW_MS = 10_000
 CONTENT_MISMATCH = "content-mismatch"
 FORGOTTEN = (404, 410)
 
@@ -48,6 +49,15 @@ class Transfer:
     chunk_bytes: int
     queue: str | None
     worker: str | None
+    store: Store | None
+
+    def file_of(self, this: Upload) -> Path:
+        """Where the bytes are. Raises Unreadable."""
+        if not this.kept:
+            return this.file
+        if self.store is None:
+            raise Unreadable(f"{this.name} is kept in a folder that is not known here")
+        return self.store.path(this.sha256)
 
 
 def upload(
@@ -60,8 +70,11 @@ def upload(
     chunk_bytes: int = CHUNK_BYTES,
     queue: str | None = None,
     worker: str | None = None,
+    store: Store | None = None,
 ) -> dict[str, Any]:
     """Send a registered file, from where the server has it. Returns {"sha256", "size", "sent": bytes of this run}.
+
+    store: of kept contents.
 
     Raises Unknown; MediaMissing (parked: the file is gone or another one) and Refused (parked, with the problem's
     name); Unreachable, Busy, SignInRequired, Stopped: nothing is lost, the same call goes on at the byte.
@@ -74,11 +87,12 @@ def upload(
         chunk_bytes=chunk_bytes,
         queue=queue,
         worker=worker,
+        store=store,
     )
     this = _open_upload(run, upload_id)
     if this.state == "done":
         return _outcome(this, sent=0)
-    with _parking(run, this), opened(this.file) as file:
+    with _parking(run, this), opened(run.file_of(this)) as file:
         _check_unchanged(run, this, file)
         if remote.has(this.sha256):
             return _finished(run, this, sent=0)
@@ -92,8 +106,10 @@ def _open_upload(run: Transfer, upload_id: str) -> Upload:
     with run.database.reading() as connection:
         this = uploads.get(connection, upload_id)
     if this.state == "parked":
-        raise Refused(f"the upload of {this.path} is parked: {this.reason}", hint="put the file again")
-    return this
+        raise Refused(f"the upload of {this.path or this.name} is parked: {this.reason}", hint="put the file again")
+    with run.database.writing() as connection:
+        uploads.take(connection, upload_id)
+        return uploads.get(connection, upload_id)
 
 
 def _check_unchanged(run: Transfer, this: Upload, file: FileIO) -> None:
@@ -116,33 +132,51 @@ def _resume(run: Transfer, this: Upload) -> tuple[str, int]:
         _restart(run, this, this.url, "the server has forgotten the first bytes")
     address = run.remote.create(size=this.size, sha256=this.sha256, name=this.name, media_type=this.media_type)
     with run.database.writing() as connection:
-        uploads.begin(connection, this.id, url=address)
+        _check_held(this, uploads.begin(connection, this.id, url=address, fence=this.fence))
     return address, 0
 
 
 def _send(run: Transfer, this: Upload, address: str, file: FileIO, at: int) -> int:
     """Every chunk from this byte on; how many bytes that were."""
     room = memoryview(bytearray(min(run.chunk_bytes, this.size - at)))
-    sent, size = 0, FIRST_CHUNK_BYTES
+    sent, chunks = 0, Chunks(run.database, most=run.chunk_bytes)
     while at < this.size:
         run.context.check()
-        chunk, began = _chunk(this, file, at, room[:size]), run.clock.now()
-        at = _append(run, address, at, chunk)
+        with run.database.reading() as connection:
+            _check_held(this, uploads.holds(connection, this.id, fence=this.fence))
+        chunk, began = _chunk(this, file, at, room[: chunks.size]), run.clock.now()
+        try:
+            at = _append(run, address, at, chunk)
+        except TimedOut as error:
+            chunks.halve(len(chunk), error, now=began)
+            raise
+        except Refused as refusal:
+            if not _is_too_large(refusal) or not chunks.halve(len(chunk), refusal, now=began):
+                raise
+            continue
+        now = run.clock.now()
         sent += len(chunk)
-        size = _next_size(len(chunk), run.clock.now() - began, run.chunk_bytes)
         with run.database.writing() as connection:
-            uploads.advance(connection, this.id, url=address, sent=at, queue=run.queue, worker=run.worker)
+            held = uploads.advance(
+                connection, this.id, url=address, sent=at, queue=run.queue, worker=run.worker, fence=this.fence
+            )
+            _check_held(this, held)
+            chunks.went_through(connection, len(chunk), took_ms=now - began, now=now)
         run.context.progress({"sent": at, "total": this.size})
     if not run.remote.has(this.sha256):
         raise Refused("the server has every byte, but not the content they should be", problem=CONTENT_MISMATCH)
     return sent
 
 
-def _next_size(size: int, took_ms: int, most: int) -> int:
-    """A slow link gets small chunks: each must be through long before the lease of its work ends."""
-    if took_ms < QUICK_MS:
-        return min(2 * size, most)
-    return max(size // 2, min(FIRST_CHUNK_BYTES, most)) if took_ms > SLOW_MS else size
+def _check_held(this: Upload, held: bool) -> None:
+    """A run that was asleep beyond its lease wakes to find that another one sends this file: it leaves it to that."""
+    if not held:
+        raise Busy(f"another run has taken over the upload of {this.name}")
+
+
+def _is_too_large(refusal: Refused) -> bool:
+    """Whether it is the message that was too large, as a proxy on the way may find, and not the file."""
+    return refusal.status == TOO_LARGE and refusal.problem != "upload-too-large"
 
 
 def _chunk(this: Upload, file: FileIO, at: int, room: memoryview) -> memoryview:
@@ -204,17 +238,18 @@ def _parking(run: Transfer, this: Upload) -> Iterator[None]:
 
 def _park(run: Transfer, this: Upload, refusal: Refused) -> None:
     with run.database.writing() as connection:
-        uploads.park(connection, this.id, reason=f"{refusal.problem}: {refusal}", now=run.clock.now())
+        uploads.park(connection, this.id, reason=f"{refusal.problem}: {refusal}", now=run.clock.now(), fence=this.fence)
 
 
 def _restart(run: Transfer, this: Upload, url: str, reason: str) -> None:
     with run.database.writing() as connection:
-        uploads.restart(connection, this.id, url=url, reason=reason)
+        uploads.restart(connection, this.id, url=url, reason=reason, fence=this.fence)
 
 
 def _finished(run: Transfer, this: Upload, *, sent: int) -> dict[str, Any]:
     with run.database.writing() as connection:
         uploads.finish(connection, this.id, now=run.clock.now())
+        contents.on_server(connection, this.sha256)
     return _outcome(this, sent=sent)
 
 
@@ -224,7 +259,7 @@ def _outcome(this: Upload, *, sent: int) -> dict[str, Any]:
 
 def _changed(this: Upload) -> MediaMissing:
     return MediaMissing(
-        f"{this.path} is no longer the file that was put",
+        f"{this.path or this.name} is no longer {'what' if this.kept else 'the file that'} was put",
         hint="put it again, as it is now",
         problem="media-changed",
     )

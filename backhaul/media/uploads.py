@@ -4,7 +4,8 @@
                    ^                   |
                    +----- restart -----+        park, from pending or sending -> parked
 
-Each verb returns whether it took place: False means that the row was no longer in a state it leads out of.
+Each verb returns whether it took place: False means that the row was no longer in a state it leads out of, or that
+another run has taken the upload since: a verb that is given a fence counts only for the run that holds it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, true, update
 
 from backhaul.errors import Unknown
 from backhaul.schema import upload as table
@@ -26,7 +27,8 @@ MOST_LISTED = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file on its way out. path: absolute. sha256: lower-case hexadecimal. sent: bytes that the server has.
+    """A file on its way out. path: absolute; "" where bytes were put. kept: whether what is sent is kept in the store,
+    and not the file at this path. sha256: lower-case hexadecimal. sent: bytes that the server has.
 
     url: of the upload on the server, while there is one. queue, worker: who sent the last byte.
     reason: why it is parked, or why it was last begun anew.
@@ -40,6 +42,8 @@ class Upload:
     sha256: str
     modified_ns: int
     created_at: int
+    kept: bool = False
+    fence: int = 0
     state: State = "pending"
     url: str | None = None
     sent: int = 0
@@ -59,34 +63,53 @@ def register(connection: Connection, upload: Upload) -> None:
     connection.execute(insert(table).values(values))
 
 
-def begin(connection: Connection, upload_id: str, *, url: str) -> bool:
+def take(connection: Connection, upload_id: str) -> bool:
+    """Stays as it is: it is the caller's from now on, whose fence is the row's; whoever had it before has lost it."""
+    chosen = update(table).where(table.c.id == upload_id, table.c.state.in_(OPEN))
+    return _changed(connection, chosen.values(fence=table.c.fence + 1))
+
+
+def holds(connection: Connection, upload_id: str, *, fence: int) -> bool:
+    """Whether nobody has taken it since."""
+    query = select(table.c.fence).where(table.c.id == upload_id, table.c.state.in_(OPEN))
+    return connection.execute(query).scalar_one_or_none() == fence
+
+
+def begin(connection: Connection, upload_id: str, *, url: str, fence: int | None = None) -> bool:
     """pending -> sending: there is an empty upload at this address now."""
     return _changed(
         connection,
         update(table)
-        .where(table.c.id == upload_id, table.c.state == "pending")
+        .where(table.c.id == upload_id, table.c.state == "pending", _held(fence))
         .values(state="sending", url=url, sent=0),
     )
 
 
 def advance(
-    connection: Connection, upload_id: str, *, url: str, sent: int, queue: str | None, worker: str | None
+    connection: Connection,
+    upload_id: str,
+    *,
+    url: str,
+    sent: int,
+    queue: str | None,
+    worker: str | None,
+    fence: int | None = None,
 ) -> bool:
     """Stays sending: the server has so many bytes. Of another upload's address, the news is old and changes nothing."""
     return _changed(
         connection,
         update(table)
-        .where(table.c.id == upload_id, table.c.state == "sending", table.c.url == url)
+        .where(table.c.id == upload_id, table.c.state == "sending", table.c.url == url, _held(fence))
         .values(sent=sent, queue=queue, worker=worker),
     )
 
 
-def restart(connection: Connection, upload_id: str, *, url: str, reason: str) -> bool:
+def restart(connection: Connection, upload_id: str, *, url: str, reason: str, fence: int | None = None) -> bool:
     """sending -> pending: the upload at this address is lost, or spoilt."""
     return _changed(
         connection,
         update(table)
-        .where(table.c.id == upload_id, table.c.state == "sending", table.c.url == url)
+        .where(table.c.id == upload_id, table.c.state == "sending", table.c.url == url, _held(fence))
         .values(state="pending", url=None, sent=0, reason=reason),
     )
 
@@ -109,12 +132,12 @@ def finish(connection: Connection, upload_id: str, *, now: int) -> bool:
     )
 
 
-def park(connection: Connection, upload_id: str, *, reason: str, now: int) -> bool:
+def park(connection: Connection, upload_id: str, *, reason: str, now: int, fence: int | None = None) -> bool:
     """pending or sending -> parked: it cannot be sent."""
     return _changed(
         connection,
         update(table)
-        .where(table.c.id == upload_id, table.c.state.in_(OPEN))
+        .where(table.c.id == upload_id, table.c.state.in_(OPEN), _held(fence))
         .values(state="parked", reason=reason, finished_at=now),
     )
 
@@ -145,6 +168,10 @@ def counts(connection: Connection) -> dict[State, int]:
     query = select(table.c.state, func.count()).group_by(table.c.state)
     found = {row[0]: row[1] for row in connection.execute(query)}
     return {state: found.get(state, 0) for state in STATES}
+
+
+def _held(fence: int | None) -> ColumnElement[bool]:
+    return true() if fence is None else table.c.fence == fence
 
 
 def _changed(connection: Connection, statement: Any) -> bool:

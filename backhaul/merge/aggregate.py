@@ -53,6 +53,17 @@ class Aggregates:
         values = [named[column] for column in self._keys[reference.table]]
         return None if any(value is None for value in values) else (reference.table, canonical_key(values))
 
+    def named_by(self, table: str) -> tuple[str, list[int | str]]:
+        """The table of this one's roots, and what of a record says each part of the root's key: a number is a part of
+        the record's own key, a name one of its fields."""
+        reference = self._references.get(table)
+        if reference is None:
+            return table, list(range(len(self._keys[table])))
+        columns = dict(zip(reference.target, reference.columns, strict=True))
+        key = self._keys[table]
+        said = [columns[target] for target in self._keys[reference.table]]
+        return reference.table, [key.index(column) if column in key else column for column in said]
+
     def columns(self, table: str) -> list[str]:
         """The fields of a part that name its root, beside its key."""
         reference = self._references.get(table)

@@ -1,7 +1,8 @@
 """`custom` and `manual`: two writers changed one field, neither knowing of the other, to different values. A function
 of the host's makes one value of the two; or a person does, and until then it is a conflict.
 
-Everything that is not concurrent is the last write's.
+Everything that is not concurrent is the last write's, or that of who found what stands there: also where another
+replica has written the same value since, as it may when both make a record, and by the clock comes later.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ LAST_WRITE = LastWrite()
 
 class Manual:
     def write(self, held: Register | None, change: Change, said: Any, version: int) -> Register:
+        if held is not None and _found(held, said) and not same(_now(said), held.value):
+            # Whoever wrote the same value meanwhile, later by the clock, has said nothing against it.
+            return Register((max(held.stamp[0], change.hlc), change.writer, version), _now(said))
         return LAST_WRITE.write(held, change, _now(said), version)
 
     def unusable(self, kind: Kind, said: Any) -> str | None:
@@ -69,10 +73,14 @@ def is_concurrent(held: Register, change: Change, said: Any) -> bool:
     had before or has now. A backfill is older than everything, and never concurrent."""
     if change.kind == "backfill" or held.stamp[2] <= change.base:
         return False
-    if held.stamp[1] == change.writer and held.kept is None:
+    if change.is_by(*held.stamp[1:]) and held.kept is None:
         return False
-    known = _is_delta(said) and same(said["was"], held.value)
-    return not known and not same(_now(said), held.value)
+    return not _found(held, said) and not same(_now(said), held.value)
+
+
+def _found(held: Register, said: Any) -> bool:
+    """Whether the writer had before what stands there now."""
+    return _is_delta(said) and same(said["was"], held.value)
 
 
 def _is_delta(said: Any) -> bool:

@@ -1,6 +1,8 @@
 """`counter`: every replica's additions add up. The register is a base, the greatest (stamp, writer, value) of the
 inserts, and the sum of all additions; each addition is one op, and an op is applied once.
 
+An update that says the value itself is from before the column was a counter: it is a write of the base, as an insert.
+
 A backfill gives the base only where there is none yet: rows are backfilled again when a table is renewed, and then what
 was counted meanwhile is in them already.
 """
@@ -31,8 +33,8 @@ class Counter:
         return self._based(held, change, said, version)
 
     def unusable(self, kind: Kind, said: Any) -> str | None:
-        if kind == "update":
-            if type(said) is dict and said.keys() == {"add"} and _is_number(said["add"]):
+        if type(said) is dict:
+            if kind == "update" and said.keys() == {"add"} and _is_number(said["add"]):
                 return None
             return 'a counter is changed by {"add": ...}, an integer or a decimal as text'
         return None if said is None or _is_number(said) else "a counter is an integer or a decimal"
@@ -66,7 +68,7 @@ class Counter:
                 return lost(held, change, version)
         elif change.kind == "backfill":  # the row held by then what its replica had added, and what it had pulled
             for at, writer, add in kept["adds"]:
-                if writer == change.writer or at <= change.base:
+                if change.is_by(writer, at) or at <= change.base:
                     said = plus(said or 0, minus(add))
         kept = {name: value for name, value in kept.items() if name != "adds"}
         return self._told(held, change, {**kept, "base": said, "at": (change.hlc, change.writer)}, version)

@@ -3,6 +3,9 @@
 A text that was inserted is a document that everyone makes alike: its one writer is named after the text itself. So an
 insert or a backfill travels as plain text, and two that say the same are one. What an edit adds is a Yjs update.
 
+An update that says the whole text is from before the column was merged as text: a last write, as long as nobody has
+edited the text; else it is woven in, as an insert.
+
 An update is read here, strictly, before the library sees it: of a garbled one it may ask for endless work.
 """
 
@@ -13,9 +16,12 @@ from typing import Any
 
 import pycrdt
 
+from backhaul.merge.plain import LastWrite, of_before
 from backhaul.merge.register import Change, Register, lost, written
 from backhaul.merge.updates import end_of_state, ends
 from backhaul.wire import Kind
+
+LAST_WRITE = LastWrite()
 
 ROOT = "t"  # the name of the text within its document
 MOST_UPDATE = 2**20  # bytes
@@ -29,6 +35,8 @@ class Documents:
             update = bytes.fromhex(said["update"])
         elif held is None:
             return written(change, said, version)
+        elif of_before(held, change, said):
+            return LAST_WRITE.write(held, change, said, version)
         elif said is None or said == held.value:
             return held if said == held.value else lost(held, change, version)
         else:
@@ -40,12 +48,12 @@ class Documents:
         kept = {"yjs": state.hex(), "waits": True} if waits else {"yjs": state.hex()}
         return Register((hlc, writer, version), text, kept)
 
-    def unusable(self, kind: Kind, said: Any) -> str | None:
-        if kind != "update" and type(said) is not dict:
+    def unusable(self, kind: Kind, said: Any) -> str | None:  # noqa: ARG002 - the same whatever the op does
+        if type(said) is not dict:
             if said is None or (type(said) is str and len(said.encode()) <= MOST_TEXT):
                 return None
             return f"a text is text, of {MOST_TEXT} bytes at most"
-        if type(said) is not dict or said.keys() != {"update"}:
+        if said.keys() != {"update"}:
             return 'a text is changed by {"update": ...}'
         update = bytes.fromhex(said["update"])
         if len(update) > MOST_UPDATE:

@@ -2,7 +2,8 @@
 
 Each element is a register of its own that holds the greatest (stamp, writer) of what put it in and what cut it out: an
 LWW element set (Shapiro and others, 2011). The value is the array of those that are in, sorted by their canonical JSON.
-An insert or a backfill puts all of its elements, and cuts none.
+An insert or a backfill puts all of its elements, and cuts none. So does an update that says the whole array, which is
+from before the column was a set; where nobody has put or cut anything yet it is what it was then, a last write.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import Any
 
 import msgspec
 
+from backhaul.merge.plain import LastWrite, of_before
 from backhaul.merge.register import Change, Register, canonical, written
 from backhaul.wire import Kind
 
 MOST = 10_000  # elements, those that were cut included: they are kept, or one that comes late would put them back
 LONGEST = 4_096  # bytes of an element as canonical JSON
+
+LAST_WRITE = LastWrite()
 
 Marks = dict[str, Any]  # canonical JSON of an element -> [hlc, writer, whether it is in]
 
@@ -25,6 +29,8 @@ class Elements:
     def write(self, held: Register | None, change: Change, said: Any, version: int) -> Register:
         before = _marks(held)
         delta = type(said) is dict
+        if held is not None and of_before(held, change, said):
+            return LAST_WRITE.write(held, change, said, version)
         put = [canonical_of(one) for one in said.get("put", ())] if delta else members(said)
         cut = [canonical_of(one) for one in said.get("cut", ())] if delta else []
         marks = dict(before)
@@ -50,8 +56,8 @@ class Elements:
             return "an element of a set is a JSON value with integers of 64 bits"
 
     def _unusable(self, kind: Kind, said: Any) -> str | None:
-        if kind == "update":
-            if type(said) is not dict or not said or not said.keys() <= {"put", "cut"}:
+        if type(said) is dict:
+            if kind != "update" or not said or not said.keys() <= {"put", "cut"}:
                 return 'a set is changed by {"put": [...], "cut": [...]}'
             elements = [canonical_of(one) for one in (*said.get("put", ()), *said.get("cut", ()))]
             if len(set(elements)) < len(elements):

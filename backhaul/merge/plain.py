@@ -43,6 +43,12 @@ class LastWrite(Ordered):
         return hlc, writer, canonical(value)
 
 
+def of_before(held: Register, change: Change, said: Any) -> bool:
+    """Whether this writes the whole value of a field of which only whole values are known: who wrote it did not know
+    yet that its strategy is told what was done."""
+    return change.kind == "update" and type(said) is not dict and type(held.kept) is not dict
+
+
 class ServerWins(Ordered):
     """What the server itself has written stands; among replicas, the last write."""
 
@@ -60,7 +66,7 @@ class Immutable(Ordered):
         """Whether who writes has seen the value that is there, and would change it."""
         if change.kind == "backfill" or held.value is None or same(held.value, said):
             return False
-        return held.stamp[2] <= change.base or held.stamp[1] == change.writer
+        return held.stamp[2] <= change.base or change.is_by(*held.stamp[1:])
 
 
 class Extreme(Ordered):

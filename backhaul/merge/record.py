@@ -240,13 +240,13 @@ def _buried(state: State, change: Change, version: int) -> State:
 def _unseen_by(state: State, delete: Change) -> bool:
     """Whether another writer than the deleter has made or edited the record, and the deleter had not seen it."""
     edits = state.states.get(EDITS) or [(state.stamp(name)[2], state.stamp(name)[1]) for name in state.fields]
-    return any(version > delete.base and writer != delete.writer for version, writer in edits)
+    return any(version > delete.base and not delete.is_by(writer, version) for version, writer in edits)
 
 
 def _had_not_seen(tombstone: State, change: Change) -> bool:
     """Whether the change is an edit of another writer than the deleter, which did not know of the delete."""
     edit = change.kind in ("update", "insert")
-    return edit and change.writer != tombstone.writer and change.base < tombstone.version
+    return edit and change.base < tombstone.version and not change.is_by(tombstone.writer, tombstone.version)
 
 
 def _unburied(tombstone: State, version: int) -> State:
@@ -255,5 +255,5 @@ def _unburied(tombstone: State, version: int) -> State:
 
 def _edited(state: State, change: Change, version: int) -> State:
     known = state.states.get(EDITS, [])
-    others = [edit for edit in known if edit[1] != change.writer]
+    others = [edit for edit in known if not change.is_by(edit[1], edit[0])]
     return msgspec.structs.replace(state, states=state.states | {EDITS: [[version, change.writer], *others[:1]]})

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
+from backhaul.merge.lineage import ALONE, Lineage
 from backhaul.wire import Kind
 
 Stamp = tuple[int, str, int]  # hybrid logical clock, writer (a replica id), version
@@ -24,14 +25,19 @@ canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """One op. hlc: its stamp as an integer, 0 for a backfill. writer: the replica that made it. base: the feed position
-    that the app had seen."""
+    """One op. hlc: its stamp as an integer, 0 for a backfill. writer: the replica that made it; lineage: those that it
+    was before. base: the feed position that the app had seen."""
 
     kind: Kind
     hlc: int
     writer: str
     fields: dict[str, Any]
     base: int = 0
+    lineage: Lineage = ALONE
+
+    def is_by(self, writer: str, version: int) -> bool:
+        """Whether a write is of the change's own writer, now or then."""
+        return writer == self.writer or self.lineage.wrote(writer, version)
 
 
 class Register(NamedTuple):

@@ -1,10 +1,11 @@
 """What a server's answer means to us: the one place where HTTP statuses become our errors.
 
-    no answer, reset, timeout         Unreachable: the outcome is unknown, the same call again is safe
+    no answer, reset                  Unreachable: the outcome is unknown, the same call again is safe
+    timeout, 408, 504                 TimedOut, which is Unreachable, too
     2xx that cannot be read           Unreachable: so is a captive portal's page, whatever it says
     3xx                               Unreachable: not followed, and no verdict on what was sent
     401                               SignInRequired
-    408, 425, 5xx                     Unreachable
+    425, 5xx                          Unreachable
     429, 503                          Busy, with the wait that was asked for
     403 `replica-revoked`             SignInRequired
     400 `protocol-unsupported`        Unreachable
@@ -24,7 +25,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from backhaul.errors import BackhaulError, Busy, Refused, SignInRequired, Unreachable
+from backhaul.errors import BackhaulError, Busy, Refused, SignInRequired, TimedOut, Unreachable
 from backhaul.wire import MOST_BODY, PROTOCOL, PROTOCOL_HEADER, Problem, inflate, problem_name
 
 Message = TypeVar("Message")
@@ -38,11 +39,12 @@ HINTS = {
     "schema-conflict": "make the table here as the others have it, or sync it under another name; nothing was changed",
 }
 BUSY = (429, 503)
+OUT_OF_TIME = (408, 504)  # the server has not had all of the request in time, or a proxy not the answer
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)  # the last: thousands of brackets
 
 
 class AnswerTooLarge(Unreachable):
-    """The answer is larger than we can hold, or than the link carries in time; ask for less."""
+    """The answer is larger than we can hold; ask for less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,9 @@ def failure(answer: Answer) -> BackhaulError:
         return signed_out(answer)
     if status in BUSY:
         return Busy(f"{origin} is busy (HTTP {status})", retry_after_ms=retry_after_ms(answer.headers))
-    if status in (408, TOO_EARLY) or status >= 500:
+    if status in OUT_OF_TIME:
+        return TimedOut(f"{origin} could not answer in time (HTTP {status})", hint="look into the server's log")
+    if status == TOO_EARLY or status >= 500:
         return Unreachable(f"{origin} could not answer (HTTP {status})", hint="look into the server's log")
     if 300 <= status < 400:
         return _moved(answer)

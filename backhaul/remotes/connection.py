@@ -15,22 +15,25 @@ from collections.abc import Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import version
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
-from requests.exceptions import InvalidURL, RequestException, SSLError, Timeout
-from urllib3.exceptions import HTTPError, LocationParseError, ReadTimeoutError
+from requests.exceptions import ConnectTimeout, InvalidURL, RequestException, SSLError, Timeout
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError, ReadTimeoutError
 from urllib3.util import Url, parse_url
 
-from backhaul.errors import ConfigurationInvalid, Misused, RemoteInsecure, Unreachable
+from backhaul.errors import ConfigurationInvalid, Misused, RemoteInsecure, TimedOut, Unreachable
 from backhaul.remotes.answers import BUSY, MOST_ANSWER, Answer, AnswerTooLarge, retry_after_ms
 from backhaul.remotes.endpoint import Endpoint
-from backhaul.wire import PROTOCOL, PROTOCOL_HEADER
+from backhaul.wire import PROTOCOL, PROTOCOL_HEADER, REPLICA_HEADER
 
 CONNECT_AND_READ = (5.0, 30.0)  # seconds without a sign of life
 LONGEST_EXCHANGE = 60.0  # seconds to send a request and to read its answer; leases of what is sent are longer
 PIECE = 16 * 2**10  # bytes given to the socket at once; each must leave within the connect timeout
 READ = 64 * 2**10
+HEAD_BYTES = 160  # of a request's first line, host, token and length, about
+PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 SLOW = "the link is very slow; try again on a better one"
 
 Body = bytes | memoryview
@@ -53,6 +56,7 @@ class Connection:
         self.origin = parsed.url
         self._timeout = timeout
         self._authorization: str | None = None
+        self._replica: str | None = None
         if token is not None:
             self.sign_in(token)
         self._session = _session(trusting_environment=_permitted(parsed, allow_plain))
@@ -66,6 +70,10 @@ class Connection:
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             raise Misused("the token holds characters that no token has", hint="register this replica again")
         self._authorization = f"Bearer {token}"
+
+    def speak_for(self, replica: str | None) -> None:
+        """For whom every request is from now on. None: for the one whose token it is."""
+        self._replica = replica
 
     def exchange(
         self,
@@ -98,32 +106,42 @@ class Connection:
         body: Body,
     ) -> Answer:
         deadline = time.monotonic() + LONGEST_EXCHANGE  # a duration of ours, not a time of the world
+        pieces, arriving = _Pieces(body, deadline), _Arriving(deadline)
         try:
             with self._session.request(
                 method,
                 self.origin + path,
                 params=query,
                 headers=headers,
-                data=_Pieces(body, deadline) if body else None,
+                data=pieces if body else None,
                 timeout=self._timeout,
                 allow_redirects=False,
                 stream=True,
             ) as response:
+                arriving.head = _size(response.headers)
                 return Answer(
                     origin=self.origin,
                     status=response.status_code,
                     headers=response.headers,
-                    body=_read(response.raw, deadline),
+                    body=arriving.read(response.raw),
                 )
         except (RequestException, HTTPError) as error:
             raise self._unreachable(error) from error
+        finally:
+            if self._endpoint is not None:
+                head = len(method) + len(path) + _size(self._session.headers) + _size(headers or {}) + HEAD_BYTES
+                self._endpoint.count(pieces.sent + head, arriving.size + arriving.head)
 
     def close(self) -> None:
         self._session.close()
+        if self._endpoint is not None:
+            self._endpoint.write_count()
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._authorization is not None:
             request.headers["Authorization"] = self._authorization
+        if self._replica is not None:
+            request.headers[REPLICA_HEADER] = self._replica
         return request
 
     def _unreachable(self, error: Exception) -> Unreachable:
@@ -132,12 +150,34 @@ class Connection:
                 f"{self.origin} cannot be trusted: {_cause(error)}",
                 hint="the server needs a certificate that this machine knows; it will not be spoken to without one",
             )
-        if isinstance(error, Timeout | ReadTimeoutError):
+        if isinstance(error, ConnectTimeout):
             return Unreachable(f"{self.origin} did not answer in time", hint="check the network, and try again")
+        if isinstance(error, Timeout | ReadTimeoutError) or _stuck(error):
+            return TimedOut(f"{self.origin} did not answer in time", hint="check the network, and try again")
         return Unreachable(
             f"{self.origin} cannot be reached: {_cause(error)}",
             hint="check the URL of the remote, the network, and that the server runs",
         )
+
+
+class FirstHop(NamedTuple):
+    """Where a connection goes first: the server, or the proxy before it. loopback: the server is on this machine."""
+
+    host: str
+    port: int
+    loopback: bool
+
+
+def first_hop(url: str, *, allow_plain: bool = False) -> FirstHop:
+    """Raises ConfigurationInvalid (not a URL of a server), RemoteInsecure."""
+    parsed = _parsed(url)
+    loopback = _loopback(str(parsed.host))
+    if _permitted(parsed, allow_plain):
+        proxy = select_proxy(parsed.url, get_environ_proxies(parsed.url, no_proxy=None))
+        if proxy:
+            parsed = parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    port = parsed.port or PORTS.get(str(parsed.scheme), 443)
+    return FirstHop(str(parsed.host).strip("[]"), port, loopback)
 
 
 class _Pieces:
@@ -146,6 +186,7 @@ class _Pieces:
     def __init__(self, body: Body, deadline: float) -> None:
         self._body = memoryview(body)
         self._deadline = deadline
+        self.sent = 0
 
     def __len__(self) -> int:
         return len(self._body)
@@ -153,8 +194,10 @@ class _Pieces:
     def __iter__(self) -> Iterator[Any]:  # memoryviews: they are sent as they are, never copied
         for start in range(0, len(self._body), PIECE):
             if time.monotonic() > self._deadline:
-                raise Unreachable(f"the request did not leave within {LONGEST_EXCHANGE:.0f} seconds", hint=SLOW)
-            yield self._body[start : start + PIECE]
+                raise TimedOut(f"the request did not leave within {LONGEST_EXCHANGE:.0f} seconds", hint=SLOW)
+            piece = self._body[start : start + PIECE]
+            yield piece
+            self.sent += len(piece)
 
 
 class _Session(requests.Session):
@@ -162,17 +205,29 @@ class _Session(requests.Session):
         """No redirect is looked at: even unfollowed, its body would be read and inflated without a bound."""
 
 
-def _read(raw: Any, deadline: float) -> bytes:
-    """The body, still coded. raw: a urllib3 response, which would inflate without limit if it were let."""
-    parts, size = [], 0
-    while part := raw.read1(READ, decode_content=False):
-        size += len(part)
-        if size > MOST_ANSWER:
-            raise AnswerTooLarge(f"the answer is larger than {MOST_ANSWER} bytes")
-        if time.monotonic() > deadline:
-            raise AnswerTooLarge(f"the answer did not arrive within {LONGEST_EXCHANGE:.0f} seconds", hint=SLOW)
-        parts.append(part)
-    return b"".join(parts)
+class _Arriving:
+    """An answer. head, size: bytes of its head, and of its body as far as it has come."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self.head = self.size = 0
+
+    def read(self, raw: Any) -> bytes:
+        """The body, still coded. raw: a urllib3 response, which would inflate without limit if it were let."""
+        parts = []
+        while part := raw.read1(READ, decode_content=False):
+            self.size += len(part)
+            if self.size > MOST_ANSWER:
+                raise AnswerTooLarge(f"the answer is larger than {MOST_ANSWER} bytes")
+            if time.monotonic() > self._deadline:
+                raise TimedOut(f"the answer did not arrive within {LONGEST_EXCHANGE:.0f} seconds", hint=SLOW)
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _size(headers: Mapping[str, Any]) -> int:
+    """Bytes of these headers as they travel."""
+    return sum(len(name) + len(str(value)) + 4 for name, value in headers.items())
 
 
 def _session(*, trusting_environment: bool) -> requests.Session:
@@ -226,6 +281,12 @@ def _loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _stuck(error: Exception) -> bool:
+    """Whether the request itself did not leave in time: requests calls that no more than an aborted connection."""
+    broken = next(iter(error.args), None)
+    return isinstance(broken, ProtocolError) and any(isinstance(one, TimeoutError) for one in broken.args)
 
 
 def _cause(error: BaseException) -> str:

@@ -3,8 +3,7 @@
 Hold: a server that answers 429 or 503 with `Retry-After` (RFC 9110, 10.2.3) is left alone until then by everything:
 push, pull and media, in every process of this replica. The wait lies in the database, so it outlives them.
 
-Sizes: a message that is too large (413) halves what the next ones may hold, in ops and in bytes; each message that
-goes through gives back half a hundredth of the whole (additive increase, multiplicative decrease: Chiu and Jain, 1989).
+How much a message may hold is another ledger's: pace.py.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from sqlalchemy import Connection, text
 from backhaul.clock import Clock, iso
 from backhaul.database import Database
 from backhaul.errors import Busy, DatabaseBusy
+from backhaul.remotes.traffic import Meter
 
 LONGEST_HOLD_MS = 3_600_000  # a hold that ends later was set while the clock was wrong
 MOST_BYTES = 4 * 2**20  # of a message's ops, unless one group alone is larger; half of what a server must take
-GROWTH = 200  # messages that go through until all of it is given back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,25 +28,28 @@ class Hold:
     because: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What a message may hold. None: nothing was learned, whatever the caller likes."""
-
-    ops: int | None = None
-    size: int | None = None
-
-
 class Endpoint:
     """The same for a remote, which has no transaction of its own."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, meter: Meter | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._meter = meter
 
     def check(self) -> None:
         """Raises Busy while the server has asked to be left alone."""
         with self._database.reading() as connection:
             check(connection, self._clock.now())
+
+    def count(self, sent: int, received: int) -> None:
+        """Bytes of an exchange, whatever came of it."""
+        if self._meter is not None:
+            self._meter.count(sent, received)
+
+    def write_count(self) -> None:
+        """Before a remote closes, whose process may end with it."""
+        if self._meter is not None:
+            self._meter.write()
 
     def hold(self, wait_ms: int, because: str) -> None:
         with suppress(DatabaseBusy), self._database.writing() as connection:
@@ -87,29 +89,3 @@ def hold(connection: Connection, *, wait_ms: int, because: str, now: int) -> Non
 def let_go(connection: Connection) -> None:
     """A person asks for it now; if the server still wants to be left alone, it says so again."""
     connection.execute(text("UPDATE backhaul_endpoint SET held_until = 0 WHERE held_until > 0"))
-
-
-def sizes(connection: Connection) -> Sizes:
-    row = connection.execute(text("SELECT most_ops, most_bytes FROM backhaul_endpoint")).first()
-    return Sizes() if row is None else Sizes(ops=row.most_ops, size=row.most_bytes)
-
-
-def too_large(connection: Connection, *, ops: int, size: int) -> None:
-    """A message of so many ops and bytes was too large: the next ones may hold half of that."""
-    statement = """
-        INSERT INTO backhaul_endpoint (id, most_ops, most_bytes) VALUES (1, :ops, :size)
-        ON CONFLICT (id) DO UPDATE SET most_ops = excluded.most_ops, most_bytes = excluded.most_bytes
-    """
-    connection.execute(text(statement), {"ops": max(1, ops // 2), "size": max(1, size // 2)})
-
-
-def went_through(connection: Connection, *, most_ops: int, most_bytes: int) -> None:
-    """A message went through: the next one may hold a little more, up to these, where nothing is left to know."""
-    statement = """
-        UPDATE backhaul_endpoint
-        SET most_ops = CASE WHEN most_ops + :ops < :most_ops THEN most_ops + :ops END,
-            most_bytes = CASE WHEN most_bytes + :bytes < :most_bytes THEN most_bytes + :bytes END
-        WHERE most_ops IS NOT NULL OR most_bytes IS NOT NULL
-    """
-    values = {"ops": max(1, most_ops // GROWTH), "bytes": most_bytes // GROWTH}
-    connection.execute(text(statement), values | {"most_ops": most_ops, "most_bytes": most_bytes})

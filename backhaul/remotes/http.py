@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backhaul.remotes.answers import Answer, AnswerTooLarge, Message, message
+from backhaul.remotes.answers import Answer, Message, message
 from backhaul.remotes.connection import CONNECT_AND_READ, Connection
 from backhaul.remotes.endpoint import Endpoint
 from backhaul.wire import (
-    MOST_PAGE,
     Block,
     Blocks,
     BlocksWanted,
     Digest,
     Keys,
+    Oneself,
     OutgoingOp,
     OutgoingPush,
     Page,
@@ -28,6 +28,7 @@ from backhaul.wire import (
     Succession,
     Table,
     Tables,
+    Versions,
     Wanted,
     compress,
     encode,
@@ -51,11 +52,11 @@ class HttpRemote:
         timeout: tuple[float, float] = CONNECT_AND_READ,
         endpoint: Endpoint | None = None,
     ) -> None:
+        self._owner: str | None = None
         self._replica: str | None = None
         self._keep: Callable[[Registered], None] | None = None
         self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
         self._coding: str | None = "zstd"
-        self._most_records = MOST_PAGE
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.origin!r})"
@@ -66,14 +67,38 @@ class HttpRemote:
 
     def belong(self, replica: str | None, keep: Callable[[Registered], None]) -> None:
         """replica: whose token this is. keep: stores another identity, before it is used."""
-        self._replica, self._keep = replica, keep
+        self._owner, self._keep = replica, keep
+        self._speak_for(replica)
 
-    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
-        request = Registration(code=code, tables=list(tables), name=name, was=was, nonce=nonce)
-        return self._sign_in(self._ask("POST", "/v1/replicas", request, Registered))
+    def register(
+        self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "", knows: Versions = ()
+    ) -> Registered:
+        request = Registration(code=code, tables=list(tables), name=name, was=was, nonce=nonce, knows=knows)
+        registered = self._ask("POST", "/v1/replicas", request, Registered)
+        self.become(registered)
+        return registered
 
-    def succeed(self, was: str) -> Registered:
-        return self._sign_in(self._ask("POST", "/v1/replicas/successor", Succession(was=was), Registered))
+    def succeed(self, was: str, knows: Versions = ()) -> Registered:
+        request = Succession(was=was, knows=knows)
+        registered = self._ask("POST", "/v1/replicas/successor", request, Registered)
+        self._speak_for(registered.replica)
+        return registered
+
+    def become(self, registered: Registered) -> None:
+        if self._keep is not None:
+            self._keep(registered)
+        self._connection.sign_in(registered.token)
+        self._owner = registered.replica
+        self._speak_for(registered.replica)
+
+    def speak_for(self, replica: str) -> None:
+        before = self._replica
+        self._speak_for(replica)
+        try:
+            message(self._connection.exchange("GET", "/v1/replicas/self"), Oneself)
+        except BaseException:
+            self._speak_for(before)
+            raise
 
     def declare(self, tables: Sequence[Table]) -> list[Table]:
         return self._ask("PUT", "/v1/tables", Tables(tables=list(tables)), Tables).tables
@@ -81,23 +106,16 @@ class HttpRemote:
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
         return self._ask("POST", "/v1/push", OutgoingPush(ops=list(ops)), Pushed)
 
-    def pull(self, cursor: str, limit: int, *, sent: int | None = None) -> Page:
-        return self._page({"cursor": cursor} | ({} if sent is None else {"sent": str(sent)}), limit)
+    def pull(self, cursor: str, limit: int, *, sent: int | None = None, settled: int | None = None) -> Page:
+        said = {"sent": sent, "settled": settled}
+        numbers = {name: str(number) for name, number in said.items() if number is not None}
+        return self._page({"cursor": cursor, **numbers}, limit)
 
     def catch_up(self, cursor: str, limit: int, table: str, columns: Sequence[str]) -> Page:
         return self._page({"cursor": cursor, "table": table, "column": list(columns)}, limit)
 
     def _page(self, wanted: Mapping[str, str | list[str]], limit: int) -> Page:
-        """A page that is too large is asked for again, smaller, and so are those after it."""
-        while True:
-            asked = min(limit, self._most_records)
-            query = {**wanted, "limit": str(asked)}
-            try:
-                return message(self._connection.exchange("GET", "/v1/pull", query=query), Page)
-            except AnswerTooLarge:
-                if asked <= 1:
-                    raise
-                self._most_records = asked // 4 or 1
+        return message(self._connection.exchange("GET", "/v1/pull", query={**wanted, "limit": str(limit)}), Page)
 
     def records(self, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:
         return self._ask("POST", "/v1/records", Keys(keys=list(keys)), list[Record])
@@ -111,12 +129,9 @@ class HttpRemote:
     def close(self) -> None:
         self._connection.close()
 
-    def _sign_in(self, registered: Registered) -> Registered:
-        if self._keep is not None:
-            self._keep(registered)
-        self._connection.sign_in(registered.token)
-        self._replica = registered.replica
-        return registered
+    def _speak_for(self, replica: str | None) -> None:
+        self._replica = replica
+        self._connection.speak_for(None if replica == self._owner else replica)
 
     def _ask(self, method: str, path: str, request: Any, kind: type[Message]) -> Message:
         return message(self._send(method, path, encode(request)), kind)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256 as new_sha256
 from itertools import count
 
 from backhaul.errors import Refused
+from backhaul.remotes.base import Fetched
 
 
 @dataclass(kw_only=True)
@@ -19,16 +21,21 @@ class _Upload:
 
 
 class MemoryMediaRemote:
-    """A MediaRemote. whole: the contents it has, by SHA-256. appended: the bytes of all appends that were kept."""
+    """A MediaRemote. whole: the contents it has, by SHA-256. appended: the bytes of all appends that were kept.
+    fetched: the bytes of all that was fetched."""
 
     def __init__(self) -> None:
         self.whole: dict[str, bytes] = {}
         self.uploads: dict[str, _Upload] = {}
         self.appended = 0
+        self.fetched = 0
         self._numbers = count(1)
 
     def has(self, sha256: str) -> bool:
         return sha256 in self.whole
+
+    def known(self, hashes: Sequence[str]) -> set[str]:
+        return self.whole.keys() & set(hashes)
 
     def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
         address = f"/v1/media/{next(self._numbers)}"
@@ -52,6 +59,15 @@ class MemoryMediaRemote:
         self.appended += len(chunk)
         self._complete(address)
         return len(upload.received)
+
+    def fetch(self, sha256: str, at: int, most: int) -> Fetched:
+        content = self.whole.get(sha256)
+        if content is None:
+            raise Refused("no such content", problem="not-found", status=404)
+        if at > 0 and at >= len(content):
+            raise Refused("beyond the end", problem="range-unsatisfiable", status=416)
+        self.fetched += len(content[at : at + most])
+        return Fetched(content[at : at + most], len(content))
 
     def forget(self) -> None:
         """Every unfinished upload, as a server does with those that have expired."""

@@ -1,26 +1,33 @@
-"""Resumable uploads to a server: tus 1.0.0 with the extensions creation and checksum, under /v1/media.
+"""Resumable uploads to a server: tus 1.0.0 with the extensions creation and checksum, under /v1/media; and downloads.
 
 The protocol: https://tus.io/protocols/resumable-upload (core, creation, checksum). A chunk carries its SHA-256 and is
-kept whole or not at all; how far an upload has come is the server's to say.
+kept whole or not at all; how far an upload has come is the server's to say. Contents come in ranges (RFC 9110, 14).
 """
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha256 as new_sha256
 
 from backhaul.errors import Unreachable
-from backhaul.remotes.answers import Answer, accept, signed_out, stranger
+from backhaul.remotes.answers import Answer, accept, message, signed_out, stranger
+from backhaul.remotes.base import Fetched
 from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
 from backhaul.remotes.endpoint import Endpoint
+from backhaul.wire import MOST_HASHES, Hashes, encode
 
 TUS = {"Tus-Resumable": "1.0.0"}
+JSON = {"Content-Type": "application/json"}
 MEDIA = "/v1/media"
 ADDRESS = re.compile(rf"{MEDIA}/[0-9A-Za-z_-]+$")  # wherever the server stands, our address starts here
 FORGOTTEN = (404, 410)
 REVOKED = 403
 CHECKSUM_MISMATCH = 460
+OUT_OF_RANGE = 416
+WHOLE, PARTIAL = 200, 206
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
 class TusRemote:
@@ -46,6 +53,15 @@ class TusRemote:
             return False
         _accept_head(answer)
         return True
+
+    def known(self, hashes: Sequence[str]) -> set[str]:
+        """One request for each thousand."""
+        wanted, found = sorted(set(hashes)), set[str]()
+        for start in range(0, len(wanted), MOST_HASHES):
+            asked = Hashes(hashes=wanted[start : start + MOST_HASHES])
+            answer = self._connection.exchange("POST", f"{MEDIA}/known", headers=JSON, body=encode(asked))
+            found.update(message(answer, Hashes).hashes)
+        return found & set(wanted)
 
     def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
         headers = TUS | {
@@ -75,6 +91,19 @@ class TusRemote:
         accept(answer)
         return _offset(answer)
 
+    def fetch(self, sha256: str, at: int, most: int) -> Fetched:
+        headers = {
+            "Range": f"bytes={at}-{at + most - 1}",
+            "If-Range": f'"{sha256}"',
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+        }
+        answer = self._connection.exchange("GET", f"{MEDIA}/sha256/{sha256}", headers=headers)
+        if answer.status == OUT_OF_RANGE and answer.from_backhaul and at == 0:
+            return Fetched(b"", 0)  # no range is satisfiable where there is no byte
+        accept(answer)
+        return _range(answer, at)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -89,6 +118,19 @@ def _address(answer: Answer) -> str:
     if found is None:
         raise stranger(answer, "it made an upload but does not say where")
     return found[0]
+
+
+def _range(answer: Answer, at: int) -> Fetched:
+    """A whole content instead of a range of it counts where it was asked for from its beginning."""
+    if answer.status == WHOLE and at == 0:
+        return Fetched(answer.body, len(answer.body))
+    found = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if answer.status != PARTIAL or found is None:
+        raise stranger(answer, "it does not say which part of the content it has sent")
+    first, last, size = (int(number) for number in found.groups())
+    if not first == at <= last < size or last + 1 - first != len(answer.body):
+        raise stranger(answer, "it has sent another part of the content than was asked for")
+    return Fetched(answer.body, size)
 
 
 def _offset(answer: Answer) -> int:

@@ -3,21 +3,20 @@ change of ours touches. Half of it would be theirs, half of it ours, and nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from sqlalchemy import Connection
 
 from backhaul.merge.aggregate import Place
-from backhaul.replica import checkpoint, conflicts, outbox
+from backhaul.replica import checkpoint, conflicts, outbox, rows
 from backhaul.replica.contested import Entry
 from backhaul.replica.knots import Knots, Node
-from backhaul.replica.roots import Roots, fields_of
+from backhaul.replica.roots import Roots, decode_key, value_of
 from backhaul.replica.tables import Tracked
-from backhaul.wire import Record, canonical_key
+from backhaul.wire import Record, Value, canonical_key, encode
 
-BUSY: Node = ("busy", None)
+Touched = tuple[dict[Place, set[Place]], set[Place]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +28,49 @@ class Apart:
 
 
 class Ours:
-    """What our changes touch that the server has not taken: read once in a transaction, when it is wanted."""
+    """What our changes touch that the server has not taken, as far as a page asks for it."""
 
     def __init__(self, connection: Connection, tracked: Sequence[Tracked]) -> None:
-        self.roots = Roots(connection, [one.table for one in tracked])
+        self._tables = [one.table for one in tracked]
+        self.roots = Roots(connection, self._tables)
         self._connection = connection
 
-    @cached_property
-    def places(self) -> dict[Place, set[Place]]:
-        """The records that we have changed, with the aggregates that this touches."""
+    def hold(self, places: Iterable[Place]) -> None:
+        """Let the app end what it is doing to these records, as far as they are of aggregates."""
+        rows.hold_all(self._connection, self._tables, (place for place in places if place[0] in self.roots.tables))
+
+    def any(self) -> bool:
+        """Whether there is such a change of an aggregate at all."""
+        return bool(self.roots.tables) and outbox.any_unsettled_of(self._connection, sorted(self.roots.tables))
+
+    def touched(
+        self, places: Collection[Place], wanted: Collection[Place]
+    ) -> tuple[dict[Place, set[Place]], set[Place]]:
+        """Those of these records that we have changed, with the aggregates that this touches; and the aggregates that
+        our changes touch, of the wanted ones and of these. One statement for each table of aggregates."""
         found: dict[Place, set[Place]] = {}
+        busy: set[Place] = set()
         for table in sorted(self.roots.tables):
-            changes = outbox.unsettled_of(self._connection, table)
-            said = [(change.table, change.key, fields_of(change.fields)) for change in changes]
-            for change, root in zip(changes, self.roots.of(said), strict=True):
-                if root is not None:
-                    found.setdefault((change.table, change.key), set()).add(root)
-        return found
+            of, named = self.roots.named_by(table)
+            parts = [decode_key(key) for name, key in wanted if name == of]
+            said = {one: sorted({text for key in parts for text in _texts(key[at])}) for at, one in enumerate(named)}
+            keys = [key for name, key in places if name == table]
+            for changes in outbox.unsettled_saying(self._connection, table, keys, said):
+                ours = [(table, key, {name: value_of(it) for name, it in fields.items()}) for key, fields in changes]
+                for (_, key, _), root in zip(ours, self.roots.of(ours), strict=True):
+                    if root is not None and (table, key) in places:
+                        found.setdefault((table, key), set()).add(root)
+                        busy.add(root)
+                    elif root is not None and root in wanted:
+                        busy.add(root)
+        return found, busy
+
+
+def _texts(part: Value) -> list[str]:
+    """How either database may spell a part of a key as text."""
+    if isinstance(part, bool):
+        return [str(int(part)), str(part).lower()]
+    return [part if isinstance(part, str) else encode(part).decode()]
 
 
 def apart(connection: Connection, mine: Ours, records: Sequence[Record], *, now: int) -> Apart:
@@ -55,11 +80,18 @@ def apart(connection: Connection, mine: Ours, records: Sequence[Record], *, now:
     known = conflicts.rooted(connection) if roots.tables else []
     if not known and all(record.table not in roots.tables for record in records):
         return Apart(released=[], records=list(records))
-    ours = mine.places
-    of_each = _roots_of(roots, records, known, ours) if ours else [()] * len(records)
+    places = [(record.table, canonical_key(record.key)) for record in records]
+    mine.hold([*places, *(entry.place for entry in known if entry.state == "withheld")])
+    of_each: Sequence[tuple[Place, ...]] = [()] * len(records)
+    busy: set[Place] = set()
+    if mine.any():
+        of_each = _roots_of(roots, records, known)
+        wanted = {root for some in of_each for root in some} | {root for entry in known for root in entry.roots}
+        ours, busy = mine.touched(set(places), wanted)
+        of_each = [
+            (*some, *sorted(ours.get(place, set()) - set(some))) for place, some in zip(places, of_each, strict=True)
+        ]
     knots = Knots()
-    for changed in ours.values():
-        knots.tie(BUSY, *(("root", root) for root in changed))
     for entry in known:
         numbered: list[Node] = [("number", entry.number)] if entry.number is not None else []
         knots.tie(*(("root", root) for root in entry.roots), *numbered)
@@ -67,34 +99,29 @@ def apart(connection: Connection, mine: Ours, records: Sequence[Record], *, now:
         if some:
             knots.tie(*(("root", root) for root in some))
     _join(connection, knots, known)
+    taken = {knots.of(("root", root)) for root in busy}  # each for itself: that we touch two does not make them one
     free, held = list[Record](), list[tuple[Record, tuple[Place, ...], int | None]]()
     for record, some in zip(records, of_each, strict=True):
-        if some and knots.together(BUSY, ("root", some[0])):
+        if some and knots.of(("root", some[0])) in taken:
             held.append((record, some, _number(knots, known, some[0])))
         else:
             free.append(record)
     withheld = [entry for entry in known if entry.state == "withheld"]
-    over = [entry for entry in withheld if not knots.together(BUSY, ("root", entry.roots[0]))]
+    over = [entry for entry in withheld if knots.of(("root", entry.roots[0])) not in taken]
     released = conflicts.release(connection, over)
     conflicts.withhold(connection, held, position=checkpoint.read(connection).position, now=now)
     return Apart(released=released, records=free)
 
 
-def _roots_of(
-    roots: Roots, records: Sequence[Record], known: Sequence[Entry], ours: Mapping[Place, set[Place]]
-) -> list[tuple[Place, ...]]:
-    """For each record the aggregates that it is of: there, here, by what we did to it and by what was withheld of it
-    before. A part that moved ties two of them together."""
+def _roots_of(roots: Roots, records: Sequence[Record], known: Sequence[Entry]) -> list[tuple[Place, ...]]:
+    """For each record the aggregates that it is of: there, here, and by what was withheld of it before. (And by what we
+    did to it.) A part that moved ties two of them together."""
     places = [(record.table, canonical_key(record.key)) for record in records]
     before = {entry.place: entry.roots for entry in known}
     there = roots.of([(*place, record.fields) for place, record in zip(places, records, strict=True)])
     here = roots.of([(*place, {}) for place in places])
     return [
-        tuple(
-            dict.fromkeys(
-                (*before.get(place, ()), *sorted(ours.get(place, ())), *(root for root in pair if root is not None))
-            )
-        )
+        tuple(dict.fromkeys((*before.get(place, ()), *(root for root in pair if root is not None))))
         for place, *pair in zip(places, there, here, strict=True)
     ]
 

@@ -69,6 +69,12 @@ def listed(connection: Connection, limit: int = 1_000) -> list[RowMapping]:
     return list(connection.execute(text(statement), {"limit": limit}).mappings())
 
 
+def retable(connection: Connection, old: str, new: str) -> None:
+    """The table has another name."""
+    statement = "UPDATE backhaul_aside SET table_name = :new WHERE table_name = :old"
+    connection.execute(text(statement), {"old": old, "new": new})
+
+
 def forget(connection: Connection, places: Sequence[tuple[str, str]]) -> None:
     """They fit by now, or the server has them no more."""
     statement = "DELETE FROM backhaul_aside WHERE table_name = :table AND key = :key"

@@ -158,6 +158,12 @@ def draw(connection: Connection, table: Table, count: int) -> list[int]:
     return []
 
 
+def retable(connection: Connection, old: str, new: str) -> None:
+    """The table has another name, and draws from the same numbers."""
+    statement = "UPDATE backhaul_block SET table_name = :new WHERE table_name = :old"
+    connection.execute(text(statement), {"old": old, "new": new})
+
+
 def abandon(connection: Connection) -> None:
     """Never draw from these blocks again: this database was copied, or put back to an older state, and another one has
     drawn from them since. Fresh ones come with the next refill."""

@@ -39,8 +39,8 @@ def install(connection: Connection, table: Table) -> str:
     """Make the table's triggers anew; returns the shape (see `shapes`)."""
     if on_postgresql(connection):
         return capture_postgresql.install(connection, table)
-    for event in EVENTS:
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {quoted(_trigger_name(event, table.name))}")
+    for name in _installed(connection, table.name):
+        connection.exec_driver_sql(f"DROP TRIGGER {quoted(name)}")
     for statement in trigger_statements(table):
         connection.exec_driver_sql(statement)
     return shapes(connection, [table.name]).get(table.name, "")
@@ -66,12 +66,23 @@ def is_installed(connection: Connection, name: str) -> bool:
     """Whether all triggers of ours are on the table: a table that was copied, dropped and renamed has lost them."""
     if on_postgresql(connection):
         return capture_postgresql.is_installed(connection, name)
+    events = {found.split("_")[1] for found in _installed(connection, name)}
+    return events.issuperset(EVENTS)
+
+
+def forget(connection: Connection, name: str) -> None:
+    """No table is called so any more: what was made for it and does not go with the triggers goes, too."""
+    if on_postgresql(connection):
+        capture_postgresql.forget(connection, name)
+
+
+def _installed(connection: Connection, name: str) -> list[str]:
+    """Our triggers on the table; a table that was renamed has them still, under its old name."""
     statement = """
         SELECT name FROM sqlite_master
         WHERE type = 'trigger' AND tbl_name = :name AND name LIKE 'backhaul\\_%' ESCAPE '\\'
     """
-    there = {found for (found,) in connection.execute(text(statement), {"name": name})}
-    return there >= {_trigger_name(event, name) for event in EVENTS}
+    return list(connection.execute(text(statement), {"name": name}).scalars())
 
 
 def row_expressions(connection: Connection, table: Table, row: str) -> tuple[str, str]:

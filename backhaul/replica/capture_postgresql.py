@@ -54,7 +54,7 @@ def install(connection: Connection, table: Table) -> str:
     for name, when in TRIGGERS.items():
         run(connection, f"DROP TRIGGER IF EXISTS {name} ON {quoted(table.name)}")
         said = when.format(table=quoted(table.name), audible=AUDIBLE)
-        run(connection, f"CREATE TRIGGER {name} {said} EXECUTE FUNCTION {schema}.{_function_name(table)}()")
+        run(connection, f"CREATE TRIGGER {name} {said} EXECUTE FUNCTION {schema}.{_function_name(table.name)}()")
     return shapes(connection, [table.name]).get(table.name, "")
 
 
@@ -87,6 +87,12 @@ def is_installed(connection: Connection, name: str) -> bool:
     """Whether all triggers of ours are on the table."""
     statement = "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(:name)) AND tgname = ANY(:names)"
     return len(connection.execute(text(statement), {"name": name, "names": list(TRIGGERS)}).all()) == len(TRIGGERS)
+
+
+def forget(connection: Connection, name: str) -> None:
+    """Drop the function of a table that has another name by now, and another function."""
+    schema = quoted(connection.execute(text("SELECT current_schema()")).scalar_one())
+    run(connection, f"DROP FUNCTION IF EXISTS {schema}.{_function_name(name)}()")
 
 
 def spell_exactly(connection: Connection) -> None:
@@ -167,7 +173,7 @@ BEGIN
     RETURN NULL;
 END"""  # noqa: S608 - generated from the catalogue's own names, quoted
     return f"""
-CREATE OR REPLACE FUNCTION {schema}.{_function_name(table)}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION {schema}.{_function_name(table.name)}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 {settings}
 AS {literal(body)}"""
@@ -226,9 +232,9 @@ def _json_expression(value: str, declared: str) -> str:
     return f"coalesce(CAST(to_json({said}) AS text), 'null')"
 
 
-def _function_name(table: Table) -> str:
+def _function_name(table: str) -> str:
     """Of a length that PostgreSQL does not cut."""
-    return f"backhaul_capture_{blake2b(table.name.encode(), digest_size=8).hexdigest()}"
+    return f"backhaul_capture_{blake2b(table.encode(), digest_size=8).hexdigest()}"
 
 
 def _member(column: str) -> str:

@@ -12,7 +12,7 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
-from backhaul.replica import aside, blocks, checkpoint, refill, tables
+from backhaul.replica import aside, blocks, checkpoint, paging, refill, tables, upgrades
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.context import Context
 from backhaul.replica.tables import Behind
@@ -30,7 +30,7 @@ def catch_up(database: Database, remote: Remote, *, clock: Clock, context: Conte
             since = checkpoint.read(connection).cursor
         if behind is None:
             return touched
-        page = _page(remote, behind, limit)
+        page = _page(database, remote, behind, limit, now=clock.now())
         if page is None:
             with database.writing() as connection:
                 tables.caught_up_to(connection, behind, "")
@@ -40,10 +40,15 @@ def catch_up(database: Database, remote: Remote, *, clock: Clock, context: Conte
         touched += _apply(database, behind, page, since=since, now=clock.now())
 
 
-def _page(remote: Remote, behind: Behind, limit: int) -> Page | None:
+def _page(database: Database, remote: Remote, behind: Behind, limit: int, *, now: int) -> Page | None:
     """None: the server does not know the cursor any more."""
     try:
-        return remote.catch_up(behind.cursor, limit, behind.table, behind.columns)
+        return paging.alone(
+            database,
+            limit,
+            lambda asked: remote.catch_up(behind.cursor, asked, behind.table, behind.columns),
+            now=now,
+        )
     except Refused as refusal:
         if refusal.problem not in ("cursor-expired", "server-restored") or not behind.cursor:
             raise
@@ -57,7 +62,8 @@ def _apply(database: Database, behind: Behind, page: Page, *, since: str, now: i
         known = checkpoint.read(connection)
         if known.cursor != since or tables.behind(connection) != behind:
             return 0
-        touched, refused = apply_what_fits(connection, shapes, page.records, known.position)
+        records = upgrades.under_present_names(shapes, page.records)
+        touched, refused = apply_what_fits(connection, shapes, records, known.position)
         for record, reason in refused:
             aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)
         blocks.turn(connection, shapes, now=now)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, text
 
 from backhaul.clock import stamp_from_text
 from backhaul.errors import NotInitialised
@@ -27,7 +27,7 @@ class Checkpoint:
     cursor: str
     last_pull_at: int | None
     last_hlc: int
-    last_send_seq: int
+    given_out: int  # how many numbers, over all lanes
     frozen_id: int
     last_push_at: int | None
     clock_offset_ms: int
@@ -36,7 +36,9 @@ class Checkpoint:
     recovering: str
     common_position: int
     common_hlc: int
+    common_all: int
     staged_cursor: str
+    staged_hlc: int
 
     @property
     def fetched(self) -> str:
@@ -44,12 +46,19 @@ class Checkpoint:
         return self.staged_cursor or self.cursor
 
 
-READ = """
+READ = text("""
     SELECT replica, scope, remote, home, created_at, seen_hlc, position, cursor, last_pull_at,
-           last_hlc, last_send_seq, frozen_id, last_push_at, clock_offset_ms,
-           origin, former_id, recovering, common_position, common_hlc, staged_cursor
+           last_hlc, frozen_id, last_push_at, clock_offset_ms,
+           origin, former_id, recovering, common_position, common_hlc, common_all, staged_cursor, staged_hlc,
+           (SELECT coalesce(sum(last_send_seq - (lane << 48)), 0) FROM backhaul_lane) AS given_out
     FROM backhaul_replica
-"""
+""")
+FIRST = text("SELECT 1 FROM backhaul_replica")
+# Asked with every step of a journey; SQLAlchemy's inspector takes ten times as long for it.
+PRESENT = {
+    "sqlite": text("SELECT 1 FROM sqlite_master WHERE name = 'backhaul_replica'"),
+    "postgresql": text("SELECT to_regclass('backhaul_replica')"),
+}
 
 
 def begin(connection: Connection, registered: Registered, *, remote: str, home: str, now: int) -> None:
@@ -64,16 +73,18 @@ def begin(connection: Connection, registered: Registered, *, remote: str, home: 
 
 def read(connection: Connection) -> Checkpoint:
     """Raises NotInitialised when `init` has not been here."""
-    if not exists(connection):
+    row = connection.execute(READ).first() if _present(connection) else None
+    if row is None:
         raise NotInitialised("this database is no replica yet", hint="run: backhaul init --help")
-    row = connection.execute(text(READ)).one()
     return Checkpoint(**row._mapping)
 
 
 def exists(connection: Connection) -> bool:
-    if not inspect(connection).has_table("backhaul_replica"):
-        return False
-    return connection.execute(text("SELECT 1 FROM backhaul_replica")).first() is not None
+    return _present(connection) and connection.execute(FIRST).first() is not None
+
+
+def _present(connection: Connection) -> bool:
+    return connection.execute(PRESENT[connection.dialect.name]).scalar() is not None
 
 
 def hold(connection: Connection) -> None:
@@ -126,12 +137,13 @@ def pulled(connection: Connection, page: Page, *, since: str, now: int) -> None:
             seen_hlc = CASE WHEN seen_hlc >= :hlc THEN seen_hlc ELSE :hlc END, last_pull_at = :now, staged_cursor = ''
         WHERE cursor = :since
     """
+    known = read(connection)
     values = {
         "since": since,
         "cursor": page.cursor,
         "position": page.position,
         "more": page.more,
-        "hlc": stamp_from_text(page.hlc),
+        "hlc": max(stamp_from_text(page.hlc), known.staged_hlc if known.staged_cursor else 0),
         "now": now,
     }
     connection.execute(text(statement), values)
@@ -142,17 +154,23 @@ def pull_from_the_beginning(connection: Connection) -> None:
     connection.execute(text("UPDATE backhaul_replica SET cursor = '', staged_cursor = ''"))
 
 
+def forget_position(connection: Connection) -> None:
+    """Captured changes have seen nothing, until the next round is through."""
+    connection.execute(text("UPDATE backhaul_replica SET position = 0"))
+
+
 def pull_elsewhere(connection: Connection) -> None:
     """The next pull fetches everything from a server that has another past; nothing that it has was seen."""
-    statement = "UPDATE backhaul_replica SET cursor = '', staged_cursor = '', position = 0, recovering = ''"
+    statement = "UPDATE backhaul_replica SET cursor = '', staged_cursor = '', recovering = ''"
     connection.execute(text(statement))
 
 
 def staged(connection: Connection, page: Page, *, since: str) -> None:
-    """The page from `since` is staged, in this same transaction, and not applied yet."""
+    """The page from `since` is staged, in this same transaction, and not applied yet: nothing of it was seen."""
     statement = """
         UPDATE backhaul_replica
-        SET staged_cursor = :cursor, seen_hlc = CASE WHEN seen_hlc < :hlc THEN :hlc ELSE seen_hlc END
+        SET staged_cursor = :cursor,
+            staged_hlc = CASE WHEN staged_cursor <> '' AND staged_hlc > :hlc THEN staged_hlc ELSE :hlc END
         WHERE (CASE staged_cursor WHEN '' THEN cursor ELSE staged_cursor END) = :since
     """
     values = {"since": since, "cursor": page.cursor, "hlc": stamp_from_text(page.hlc)}
@@ -165,25 +183,16 @@ def compared(connection: Connection, *, since: str, cursor: str) -> None:
     connection.execute(text(statement), {"cursor": cursor, "since": since})
 
 
-def signed_in(connection: Connection, registered: Registered, *, last_send_seq: int, former_id: int) -> None:
+def signed_in(connection: Connection, registered: Registered, *, former_id: int) -> None:
     """This database is another replica now. Its changes up to `former_id` may have been sent by the one it was."""
-    statement = """
-        UPDATE backhaul_replica
-        SET replica = :replica, scope = :scope, last_send_seq = :last_send_seq, former_id = :former_id
-    """
-    values = {
-        "replica": registered.replica,
-        "scope": registered.scope,
-        "last_send_seq": last_send_seq,
-        "former_id": former_id,
-    }
+    statement = "UPDATE backhaul_replica SET replica = :replica, scope = :scope, former_id = :former_id"
+    values = {"replica": registered.replica, "scope": registered.scope, "former_id": former_id}
     connection.execute(text(statement), values)
 
 
-def renumbered(connection: Connection, *, last_send_seq: int, former_id: int) -> None:
-    """What waits has other numbers now, up to this one."""
-    statement = "UPDATE backhaul_replica SET last_send_seq = :last_send_seq, former_id = :former_id"
-    connection.execute(text(statement), {"last_send_seq": last_send_seq, "former_id": former_id})
+def renumbered(connection: Connection, *, former_id: int) -> None:
+    """What waits has other numbers now; up to this outbox id it may have been sent under the old ones."""
+    connection.execute(text("UPDATE backhaul_replica SET former_id = :former_id"), {"former_id": former_id})
 
 
 def recover(connection: Connection, step: str) -> None:
@@ -191,23 +200,28 @@ def recover(connection: Connection, step: str) -> None:
     connection.execute(text("UPDATE backhaul_replica SET recovering = :step"), {"step": step})
 
 
-def server_restored(connection: Connection, *, cursor: str, position: int) -> None:
-    """The server and this replica have the past up to this position in common, and nothing after it."""
+def server_restored(connection: Connection, *, cursor: str, position: int, seen_all: bool) -> None:
+    """The server and this replica have the past up to this position in common, and nothing after it. seen_all: what the
+    server has after it was written since. Stamps that the server has taken of ours, and no pull has passed, say nothing
+    of how old the rows are that others wrote."""
     statement = """
         UPDATE backhaul_replica
-        SET cursor = :cursor, staged_cursor = '', position = 0, common_position = :position,
-            common_hlc = CASE WHEN seen_hlc < last_hlc THEN last_hlc ELSE seen_hlc END
+        SET cursor = :cursor, staged_cursor = '', common_position = :position, common_hlc = seen_hlc,
+            common_all = :seen_all
     """
-    connection.execute(text(statement), {"cursor": cursor, "position": position})
+    values = {"cursor": cursor, "position": position, "seen_all": int(seen_all)}
+    connection.execute(text(statement), values)
 
 
-def numbered(connection: Connection, *, send_seq: int, frozen_id: int) -> None:
-    """Numbers up to this were given out; no change up to this outbox id is pending any more."""
-    statement = """
-        UPDATE backhaul_replica
-        SET last_send_seq = :send_seq, frozen_id = CASE WHEN frozen_id >= :frozen_id THEN frozen_id ELSE :frozen_id END
-    """
-    connection.execute(text(statement), {"send_seq": send_seq, "frozen_id": frozen_id})
+def frozen(connection: Connection, frozen_id: int) -> None:
+    """No change up to this outbox id is pending any more."""
+    statement = "UPDATE backhaul_replica SET frozen_id = :frozen_id WHERE frozen_id < :frozen_id"
+    connection.execute(text(statement), {"frozen_id": frozen_id})
+
+
+def passed(connection: Connection, hlc: int) -> None:
+    """The pull has passed changes of ours with stamps up to this: the rows are as new as that."""
+    connection.execute(text("UPDATE backhaul_replica SET seen_hlc = :hlc WHERE seen_hlc < :hlc"), {"hlc": hlc})
 
 
 def stamped(connection: Connection, hlc: int) -> None:

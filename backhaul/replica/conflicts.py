@@ -11,24 +11,19 @@ theirs and half ours. What the feed says of it is withheld here, and let go when
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, or_, select, update
 
 from backhaul.merge.aggregate import Place
-from backhaul.replica.contested import Entry
+from backhaul.replica.contested import Entry, entry_of, places_of, row_of
 from backhaul.schema import conflict as ledger
+from backhaul.schema import outbox as ours
 from backhaul.wire import Record, Value, canonical_key, encode
 
 AT_ONCE = 500  # records that one statement asks for
 KEPT_MS = 30 * 86_400_000  # what became of a conflict is kept so long
 LIVE = or_(ledger.c.state == "withheld", ledger.c.state == "open")
-
-_fields = msgspec.json.Decoder(dict[str, Value]).decode
-_maybe = msgspec.json.Decoder(dict[str, Value] | None).decode
-_places = msgspec.json.Decoder(tuple[Place, ...]).decode
-_names = msgspec.json.Decoder(list[str]).decode
 
 
 # ------------------------------------------------------------------------------------------------ asking
@@ -54,14 +49,14 @@ def numbers(connection: Connection, *, open_only: bool = True) -> list[int]:
 def of_number(connection: Connection, number: int) -> list[Entry]:
     """The records of a conflict, whatever its state; none if there is no such conflict."""
     statement = select(ledger).where(ledger.c.number == number).order_by(ledger.c.id)
-    return [_entry(row) for row in connection.execute(statement).mappings()]
+    return [entry_of(row) for row in connection.execute(statement).mappings()]
 
 
 def of_record(connection: Connection, table: str, key: str) -> Entry | None:
     """The conflict that the record is in now, or what is withheld of it. key: canonical JSON."""
     statement = select(ledger).where(LIVE, ledger.c.table_name == table, ledger.c.key == key)
     row = connection.execute(statement).mappings().first()
-    return None if row is None else _entry(row)
+    return None if row is None else entry_of(row)
 
 
 def live(connection: Connection, places: Iterable[Place]) -> dict[Place, Entry]:
@@ -74,14 +69,14 @@ def live(connection: Connection, places: Iterable[Place]) -> dict[Place, Entry]:
         for at in range(0, len(keys), AT_ONCE):
             of_these = (LIVE, ledger.c.table_name == table, ledger.c.key.in_(keys[at : at + AT_ONCE]))
             for row in connection.execute(select(ledger).where(*of_these)).mappings():
-                found[row["table_name"], row["key"]] = _entry(row)
+                found[row["table_name"], row["key"]] = entry_of(row)
     return found
 
 
 def rooted(connection: Connection) -> list[Entry]:
     """What is open or withheld of aggregates."""
     statement = select(ledger).where(LIVE, ledger.c.roots != "[]").order_by(ledger.c.version, ledger.c.id)
-    return [_entry(row) for row in connection.execute(statement).mappings()]
+    return [entry_of(row) for row in connection.execute(statement).mappings()]
 
 
 def open_roots(connection: Connection) -> dict[Place, str]:
@@ -114,7 +109,7 @@ def to_ask_for(connection: Connection) -> list[Place]:
 
 def keep(connection: Connection, entries: Sequence[Entry]) -> None:
     """New rows, and old ones as they are now."""
-    rows = [_row(entry) for entry in entries]
+    rows = [row_of(entry) for entry in entries]
     new = [row for entry, row in zip(entries, rows, strict=True) if entry.id is None]
     old = [row | {"row": entry.id} for entry, row in zip(entries, rows, strict=True) if entry.id is not None]
     if new:
@@ -126,7 +121,7 @@ def keep(connection: Connection, entries: Sequence[Entry]) -> None:
 def begin(connection: Connection, entry: Entry) -> int:
     """A new conflict, with this record; returns its number."""
     if entry.id is None:
-        statement = insert(ledger).values(_row(entry)).returning(ledger.c.id)
+        statement = insert(ledger).values(row_of(entry)).returning(ledger.c.id)
         entry.id = int(connection.execute(statement).scalar_one())
     entry.number, entry.state = entry.id, "open"
     keep(connection, [entry])
@@ -173,6 +168,26 @@ def release(connection: Connection, entries: Sequence[Entry]) -> list[Record]:
     return [entry.theirs_as_record() for entry in entries]
 
 
+def passed(connection: Connection, position: int) -> None:
+    """The feed has passed changes of ours that the server has taken, up to this position, and does not tell them to us:
+    of a record in a conflict that was last heard of before that, it is to be asked what stands there."""
+    newer = exists().where(
+        ours.c.table_name == ledger.c.table_name,
+        ours.c.key == ledger.c.key,
+        ours.c.state == "acked",
+        ours.c.version <= position,
+        ours.c.version > ledger.c.version,
+    )
+    connection.execute(update(ledger).where(ledger.c.state == "open", newer).values(there="unknown"))
+
+
+def forget_there(connection: Connection) -> None:
+    """The server was put back: what it told of these records it may have lost. What stands there is asked for anew, or
+    comes with the recovery."""
+    nothing = {"there": "unknown", "theirs": "{}", "version": 0, "since": 0, "base": 0}
+    connection.execute(update(ledger).where(LIVE).values(**nothing))
+
+
 def forget_withheld(connection: Connection, records: Sequence[Record]) -> None:
     """These records were fetched, and are newer than what was withheld of them."""
     if any_live(connection):
@@ -198,8 +213,7 @@ def resolved(
     *,
     now: int,
 ) -> None:
-    """A person chose. before, after: what that did away with and what it left, by record. What is long over is
-    forgotten."""
+    """A person chose. before, after: what that did away with and what it left, by record."""
     statement = (
         update(ledger)
         .where(
@@ -220,6 +234,10 @@ def resolved(
         for place, fields in before.items()
     ]
     connection.execute(statement, rows)
+
+
+def forget_decided(connection: Connection, now: int) -> None:
+    """What a person has decided, and could take back, is forgotten after a while."""
     over = ledger.c.state.in_(("resolved", "undone")), ledger.c.resolved_at < now - KEPT_MS
     connection.execute(delete(ledger).where(*over))
 
@@ -243,7 +261,16 @@ def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None
         connection.execute(update(ledger).where(ledger.c.id == bindparam("row")), changed)
 
 
-# ------------------------------------------------------------------------------------------------ rows
+def retable(connection: Connection, old: str, new: str) -> None:
+    """A table has another name, as that of records and of the roots of aggregates."""
+    connection.execute(update(ledger).where(ledger.c.table_name == old).values(table_name=new))
+    rooted = select(ledger.c.id.label("row"), ledger.c.roots).where(ledger.c.roots != "[]")
+    changed = []
+    for row in connection.execute(rooted).mappings().all():
+        roots = [(new if table == old else table, key) for table, key in places_of(row["roots"])]
+        changed.append({"row": row["row"], "roots": encode(roots).decode()})
+    if changed:
+        connection.execute(update(ledger).where(ledger.c.id == bindparam("row")), changed)
 
 
 def _under(said: str | None, names: Mapping[str, str]) -> str | None:
@@ -251,44 +278,3 @@ def _under(said: str | None, names: Mapping[str, str]) -> str | None:
     if fields is None or names.keys().isdisjoint(fields):
         return said
     return encode({names.get(name, name): value for name, value in fields.items()}).decode()
-
-
-def _entry(row: RowMapping) -> Entry:
-    before, after = (_maybe(row[name]) if row[name] else None for name in ("before", "after"))
-    plain = (
-        "id",
-        "number",
-        "state",
-        "key",
-        "kind",
-        "base",
-        "there",
-        "version",
-        "since",
-        "reason",
-        "detail",
-        "opened_at",
-    )
-    return Entry(
-        **{name: row[name] for name in (*plain, "choice", "resolved_at")},
-        table=row["table_name"],
-        roots=_places(row["roots"]),
-        ops=_names(row["ops"]),
-        was=_fields(row["was"]),
-        mine=_fields(row["mine"]),
-        theirs=_fields(row["theirs"]),
-        before=before,
-        after=after,
-    )
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    plain = ("number", "state", "key", "kind", "base", "there", "version", "since", "reason", "detail", "opened_at")
-    return {name: getattr(entry, name) for name in plain} | {
-        "table_name": entry.table,
-        "roots": encode(entry.roots).decode(),
-        "ops": encode(entry.ops).decode(),
-        "was": encode(entry.was).decode(),
-        "mine": encode(entry.mine).decode(),
-        "theirs": encode(entry.theirs).decode(),
-    }

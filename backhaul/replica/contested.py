@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET
+from sqlalchemy import RowMapping
 
 from backhaul.merge.aggregate import Place
-from backhaul.wire import Problem, Record, Tagged, Value
+from backhaul.wire import Problem, Record, Tagged, Value, encode
+
+_fields = msgspec.json.Decoder(dict[str, Value]).decode
+_maybe = msgspec.json.Decoder(dict[str, Value] | None).decode
+places_of = msgspec.json.Decoder(tuple[Place, ...]).decode
+_names = msgspec.json.Decoder(list[str]).decode
 
 There = Literal["whole", "changed", "deleted", "absent", "unknown"]
 
@@ -56,7 +62,7 @@ class Entry:
             return
         self.version, self.since = record.version, max(self.since, record.version)
         if record.deleted:
-            self.there, self.theirs = "deleted", {}
+            self.there, self.theirs = ("deleted" if record.version else "absent"), {}
         elif record.whole:
             self.there, self.theirs = "whole", dict(record.fields)
         else:
@@ -94,6 +100,11 @@ class Entry:
         if self.there == "changed" and (kind == "delete" or fields.keys() - self.theirs.keys()):
             self.there = "unknown"
 
+    @property
+    def must_be_made_anew(self) -> bool:
+        """Whether an update of ours would be without effect there. What our own insert begins is made by that."""
+        return self.there == "deleted" or (self.there == "absent" and self.kind != "insert")
+
     def theirs_as_record(self) -> Record:
         gone = self.there in ("deleted", "absent")
         return Record(
@@ -104,3 +115,44 @@ class Entry:
             whole=self.there == "whole",
             fields={} if gone else dict(self.theirs),
         )
+
+
+def entry_of(row: RowMapping) -> Entry:
+    before, after = (_maybe(row[name]) if row[name] else None for name in ("before", "after"))
+    plain = (
+        "id",
+        "number",
+        "state",
+        "key",
+        "kind",
+        "base",
+        "there",
+        "version",
+        "since",
+        "reason",
+        "detail",
+        "opened_at",
+    )
+    return Entry(
+        **{name: row[name] for name in (*plain, "choice", "resolved_at")},
+        table=row["table_name"],
+        roots=places_of(row["roots"]),
+        ops=_names(row["ops"]),
+        was=_fields(row["was"]),
+        mine=_fields(row["mine"]),
+        theirs=_fields(row["theirs"]),
+        before=before,
+        after=after,
+    )
+
+
+def row_of(entry: Entry) -> dict[str, Any]:
+    plain = ("number", "state", "key", "kind", "base", "there", "version", "since", "reason", "detail", "opened_at")
+    return {name: getattr(entry, name) for name in plain} | {
+        "table_name": entry.table,
+        "roots": encode(entry.roots).decode(),
+        "ops": encode(entry.ops).decode(),
+        "was": encode(entry.was).decode(),
+        "mine": encode(entry.mine).decode(),
+        "theirs": encode(entry.theirs).decode(),
+    }

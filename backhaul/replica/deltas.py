@@ -7,7 +7,7 @@ nothing of it comes twice. A change whose values its strategy cannot use is park
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from backhaul.merge import delta, documents, elements
 from backhaul.merge.elements import Elements
 from backhaul.replica import outbox, texts
 from backhaul.replica.outbox import Change
-from backhaul.wire import Table, encode
+from backhaul.wire import Table, encode, newest_names
 
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _elements = Elements()
@@ -81,19 +81,40 @@ def wire_fields(table: Table, kind: str, fields: bytes, known: Texts) -> bytes:
 def freeze(connection: Connection, tables: Mapping[str, Table], changes: Sequence[Change]) -> list[Change]:
     """The changes as they travel, their new fields and the documents stored. tables: those with such columns."""
     frozen: list[Change] = []
-    rewritten: list[tuple[bytes, int]] = []
+    rewritten: list[tuple[bytes, bytes | None, int]] = []
     known = _documents(connection, tables, changes)
     for change in changes:
         table = tables.get(change.table_name)
         if table is not None:
             captured, change = change, _frozen(connection, table, change, known)
             if change.fields is not None and change.fields is not captured.fields:
-                rewritten.append((change.fields, change.id))
+                rewritten.append((change.fields, _texts(table, captured.fields), change.id))
         frozen.append(change)
     outbox.freeze_fields(connection, rewritten)
     states = {(*place, column): state for place, held in known.items() for column, state in held.moved.items()}
     texts.keep(connection, states)
     return frozen
+
+
+def _texts(table: Table, fields: bytes | None) -> bytes | None:
+    """What was captured of texts, as JSON; None for nothing."""
+    said = _members(fields) if fields else {}
+    columns = [column for column, strategy in table.deltas().items() if strategy == "text" and column in said]
+    edited = {column: said[column] for column in columns if _is_captured(delta.decoded(bytes(said[column])))}
+    return encode(edited) if edited else None
+
+
+def thaw(connection: Connection, tables: Iterable[Table], places: Collection[tuple[str, str]]) -> None:
+    """Of these records (table and key) something was given up, on which later edits of texts may build: what is parked
+    of them is made anew when it is sent again, against the text that stands then. The server has none of it."""
+    names = {table.name: newest_names(table.renamed) for table in tables}
+    told: list[tuple[int, str]] = []
+    for row in outbox.thawable(connection):
+        if (row.table_name, row.key) in places:
+            of_table = names.get(row.table_name, {})
+            edited = {of_table.get(name, name): said for name, said in _members(row.captured).items()}
+            told.append((row.id, encode(_members(row.fields) | edited).decode()))
+    outbox.thaw(connection, told)
 
 
 def _documents(
@@ -190,6 +211,8 @@ def _text(kind: str, value: Any, column: str, known: Texts) -> Any:
 def laid_over(strategy: str, there: Any, said: Any) -> Any:
     """What a counter or a set is here: the server's value with an unsettled change of ours. Raises ValueError when that
     cannot be told. said: as it was captured, or as it travels."""
+    if type(said) is not dict:
+        raise ValueError("a whole value, from before the column was merged so")
     if strategy == "counter":
         add = delta.added(said["was"], said["now"]) if _is_captured(said) else said["add"]
         return delta.counted(there, add)

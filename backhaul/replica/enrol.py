@@ -7,7 +7,7 @@ so that a database is a replica or is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, inspect
@@ -48,13 +48,15 @@ class Enrolled:
 
 @dataclass(frozen=True, kw_only=True)
 class Renewed:
-    """tables: those whose triggers were made anew. gone: those that are in the database no more. renamed, new: columns,
-    as TABLE.COLUMN."""
+    """tables: those whose triggers were made anew. gone: those that are in the database no more. renamed: tables, and
+    columns as TABLE.COLUMN. new: columns. uncertain: columns that are merged by what is done to them, of tables that
+    were without triggers: what was done meanwhile is only known where no other replica has done something, too."""
 
     tables: list[str]
     gone: list[str] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
+    uncertain: list[str] = field(default_factory=list)
 
 
 def enrol(
@@ -109,10 +111,15 @@ def renew(
         checkpoint.read(connection)
         tracked = tables.all_tracked(connection)
         known = {one.table.name: one.table for one in tracked}
-        gone = known.keys() - set(inspect(connection).get_table_names())
-        stale = set(tables.altered(connection, tracked)) | (set(names) - known.keys())
-        found, _ = wanted_tables(connection, sorted((known.keys() - gone) | set(names)), rules or {})
+        present = set(inspect(connection).get_table_names())
+        moved = _moved(known, present, rules or {})
+        gone = known.keys() - present - moved.keys()
+        stale = set(tables.altered(connection, tracked)) - moved.keys()
+        stale |= {*names, *moved.values()} - known.keys()
+        wanted = (known.keys() & present) | {*names, *moved.values()}
+        found, _ = wanted_tables(connection, sorted(wanted), rules or {})
     found = strategies.agreed(found, remote.declare(found), database.engine.dialect.name)
+    known |= {new: known[old] for old, new in moved.items()}
     stale |= {table.name for table in found if known.get(table.name) != table}
     with database.writing() as connection:
         _say_to_triggers(connection, [table.name for table in found], rules or {})
@@ -157,20 +164,37 @@ def renew_if_harmless(database: Database, remote: Remote, *, rules: Mapping[str,
 
 def _renew(connection: Connection, before: Table | None, table: Table, renewed: Renewed) -> None:
     """Track the table as it is now; before: as it was tracked."""
+    lost = not capture.is_installed(connection, table.name)
+    shape = capture.install(connection, table)  # from here on nobody writes under the old names
     if before is None:
-        tables.track(connection, table, capture.install(connection, table))
+        tables.track(connection, table, shape)
         tables.fall_behind(connection, table.name, [])
         return
-    new, lost = upgrades.new_columns(before, table), not capture.is_installed(connection, table.name)
+    new = upgrades.new_columns(before, table)
     upgrades.upgrade(connection, before, table)
-    tables.track(connection, table, capture.install(connection, table), again=bool(new))
+    if before.name != table.name:
+        capture.forget(connection, before.name)
+        renewed.renamed.append(f"{table.name} (was {before.name})")
+    tables.track(connection, table, shape, again=bool(new))
     if lost:  # somebody may have written meanwhile, and nobody has seen it
         tables.doubt(connection, table.name, [name for name in field_names(table) if name not in new])
+        renewed.uncertain.extend(f"{table.name}.{name}" for name in sorted(table.deltas().keys() - set(new)))
     if new or lost:
         tables.fall_behind(connection, table.name, [] if lost else new)
     old = {column.name for column in before.columns}
     renewed.renamed.extend(f"{table.name}.{name}" for was, name in table.renamed.items() if was in old)
     renewed.new.extend(f"{table.name}.{name}" for name in new)
+
+
+def _moved(known: Mapping[str, Table], present: Collection[str], rules: Mapping[str, Rules]) -> dict[str, str]:
+    """The tables that are here under another name than they are tracked by: old -> new."""
+    return {
+        old: name
+        for name, said in rules.items()
+        if name in present and name not in known
+        for old in said.formerly
+        if old in known and old not in present
+    }
 
 
 def wanted_tables(

@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from backhaul.merge.aggregate import Place
-from backhaul.replica import conflicts, dependents, outbox, upgrades
+from backhaul.replica import conflicts, dependents, outbox, rows, unseen, upgrades
 from backhaul.replica.contested import Entry
 from backhaul.replica.knots import Knots, Node
 from backhaul.replica.outbox import Conflicting
@@ -42,11 +42,27 @@ def hold_pending(
     return bool(causes)
 
 
+def open_entries(connection: Connection, tracked: Sequence[Tracked], number: int, *, now: int) -> list[Entry]:
+    """The records of an open conflict, held, and with all that waits of them: what the app is about to commit is part
+    of it, too. None where there is no such conflict."""
+    held: set[Place] = set()
+    while True:
+        while hold_pending(connection, tracked, now=now):
+            pass
+        entries = [entry for entry in conflicts.of_number(connection, number) if entry.state == "open"]
+        more = {entry.place for entry in entries} - held
+        if not more:
+            return entries
+        rows.hold_all(connection, [one.table for one in tracked], more)
+        held |= more
+
+
 def unsee(connection: Connection, tracked: Sequence[Tracked], *, first: int, last: int) -> None:
-    """What the app wrote into an aggregate of which something is withheld, it wrote without having seen that, however
-    far the pull had got: what waits to be sent between these outbox ids says so."""
-    unseen = conflicts.unseen(connection)
-    if not unseen:
+    """What the app wrote into a field, or into an aggregate, of which something is withheld, it wrote without having
+    seen that, however far the pull had got: what waits to be sent between these outbox ids says so."""
+    outbox.lower_base(connection, unseen.true_bases(connection, first=first, last=last))
+    withheld = conflicts.unseen(connection)
+    if not withheld:
         return
     roots = Roots(connection, [one.table for one in tracked])
     changes = [
@@ -55,9 +71,9 @@ def unsee(connection: Connection, tracked: Sequence[Tracked], *, first: int, las
         for change in outbox.unsettled_of(connection, table, ["pending"], first=first, last=last)
     ]
     bases = {
-        change.id: unseen[root]
+        change.id: withheld[root]
         for change, root in zip(changes, _roots(roots, changes), strict=True)
-        if root in unseen and change.base > unseen[root]
+        if root in withheld and change.base > withheld[root]
     }
     outbox.lower_base(connection, bases)
 
@@ -168,6 +184,8 @@ def _add(entry: Entry, change: Conflicting, problem: Problem | None) -> None:
         entry.reason, entry.detail = change.reason or "", change.detail or ""
     if problem is not None:
         entry.told(problem)
+        if change.told is not None and change.told > problem.version:
+            entry.there = "unknown"  # the answer is from before, and what the feed has told since was not kept
 
 
 def _existing(entry: Entry) -> list[Node]:

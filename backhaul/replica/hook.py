@@ -18,7 +18,11 @@ from collections.abc import Callable
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
+
+from backhaul.database import in_autocommit
+
+Act = Callable[[], None]
 
 MARK = "UPDATE backhaul_replica SET group_id = ?"
 WRITES = re.compile(
@@ -27,7 +31,7 @@ WRITES = re.compile(
     re.I | re.S,
 )
 EXECUTIONS = ("do_execute", "do_executemany", "do_execute_no_params")
-ENDINGS = ("do_commit", "do_rollback", "do_rollback_to_savepoint")
+ENDINGS = ("do_commit", "do_rollback", "do_savepoint", "do_rollback_to_savepoint")
 
 
 class Hook:
@@ -38,12 +42,15 @@ class Hook:
         self._wrote = wrote
         self._groups: dict[int, str] = {}  # id of the driver's connection -> the group of its open transaction
         self._marked: set[int] = set()  # those of them whose mark is in the database
+        self._after: dict[int, list[Act]] = {}  # what is to be done once such a connection has committed
+        self._savepoints: dict[int, dict[str, int]] = {}  # how much of that there was at each of its savepoints
         dialect: Any = engine.dialect
         self._plain = {name: getattr(dialect, name) for name in ENDINGS}
         for name in EXECUTIONS:
             event.listen(engine, name, self._executing)
         dialect.do_commit = self._commit
         dialect.do_rollback = self._rollback
+        dialect.do_savepoint = self._savepoint
         dialect.do_rollback_to_savepoint = self._rollback_to_savepoint
 
     def remove(self) -> None:
@@ -52,11 +59,23 @@ class Hook:
         for name in ENDINGS:
             delattr(self._engine.dialect, name)
 
+    def after_commit(self, connection: Connection, act: Act) -> bool:
+        """Do this once the open transaction of the connection has committed, and never if it does not. False, and
+        nothing is done, for a connection of another engine."""
+        if connection.dialect is not self._engine.dialect:
+            return False
+        driver = _driver(connection.connection)
+        if in_autocommit(driver):
+            act()
+        else:
+            self._after.setdefault(id(driver), []).append(act)
+        return True
+
     def _executing(self, cursor: Any, statement: str, *_: Any) -> None:
         driver = cursor.connection
         if id(driver) in self._marked or not WRITES.match(statement):
             return
-        if _in_autocommit(driver):
+        if in_autocommit(driver):
             self._wrote()
             return
         if self._mark(driver, self._groups.setdefault(id(driver), token_hex(16))):
@@ -71,15 +90,26 @@ class Hook:
         self._plain["do_commit"](connection)
         if wrote is not None:
             self._wrote()
+        self._savepoints.pop(id(driver), None)
+        for act in self._after.pop(id(driver), ()):
+            act()
 
     def _rollback(self, connection: Any) -> None:
-        self._groups.pop(id(_driver(connection)), None)
+        for kept in (self._groups, self._after, self._savepoints):
+            kept.pop(id(_driver(connection)), None)
         self._marked.discard(id(_driver(connection)))
         self._plain["do_rollback"](connection)
 
+    def _savepoint(self, connection: Any, name: str) -> None:
+        driver = id(_driver(connection.connection))
+        self._savepoints.setdefault(driver, {})[name] = len(self._after.get(driver, ()))
+        self._plain["do_savepoint"](connection, name)
+
     def _rollback_to_savepoint(self, connection: Any, name: str) -> None:
         """The mark may have been set after the savepoint, and be gone with it."""
-        self._marked.discard(id(_driver(connection.connection)))
+        driver = id(_driver(connection.connection))
+        self._marked.discard(driver)
+        del self._after.get(driver, [])[self._savepoints.get(driver, {}).get(name, 0) :]
         self._plain["do_rollback_to_savepoint"](connection, name)
 
     def _mark(self, driver: Any, group: str | None) -> bool:
@@ -100,10 +130,3 @@ class Hook:
 def _driver(connection: Any) -> Any:
     """The driver's connection behind the pool's."""
     return getattr(connection, "dbapi_connection", connection)
-
-
-def _in_autocommit(driver: Any) -> bool:
-    """Whether each statement commits by itself (sqlite3: isolation_level None and no BEGIN; autocommit, 3.12)."""
-    if getattr(driver, "autocommit", None) is True:
-        return True
-    return getattr(driver, "isolation_level", "") is None and not getattr(driver, "in_transaction", True)

@@ -11,19 +11,14 @@ class Knots:
 
     def tie(self, first: Node, *others: Node) -> None:
         for other in others:
-            self._above[self._top(other)] = self._top(first)
-        self._top(first)
+            self._above[self.of(other)] = self.of(first)
+        self.of(first)
 
     def together(self, one: Node, other: Node) -> bool:
-        return self._top(one) == self._top(other)
+        return self.of(one) == self.of(other)
 
-    def all(self) -> list[set[Node]]:
-        found: dict[Node, set[Node]] = {}
-        for node in list(self._above):
-            found.setdefault(self._top(node), set()).add(node)
-        return list(found.values())
-
-    def _top(self, node: Node) -> Node:
+    def of(self, node: Node) -> Node:
+        """The set that the node is in, by the name of one of its nodes: the same for all, until more is tied."""
         path = []
         while (above := self._above.setdefault(node, node)) != node:
             path.append(node)
@@ -31,3 +26,9 @@ class Knots:
         for one in path:
             self._above[one] = node
         return node
+
+    def all(self) -> list[set[Node]]:
+        found: dict[Node, set[Node]] = {}
+        for node in list(self._above):
+            found.setdefault(self.of(node), set()).add(node)
+        return list(found.values())

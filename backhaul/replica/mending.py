@@ -37,13 +37,14 @@ def edit(database: Database, op_id: str, fields: Mapping[str, Any], *, now: int)
             raise Unknown(f"table {change.table_name!r} is not synced any more", hint="backhaul parked discard")
         said = {name: from_plain(value) for name, value in fields.items()}
         _check(table, change.kind, said)
+        rows.hold_all(connection, [table], [(table.name, bytes(change.key).decode())])
         parked.park_dependents(connection, now=now)
         said |= _set_here(connection, table, change, said)
         members = msgspec.json.decode(bytes(change.fields or b"{}"), type=dict[str, Raw])
         members |= {name: Raw(encode(value)) for name, value in said.items()}
         text = b"{" + b",".join(encode(name) + b":" + bytes(value) for name, value in members.items()) + b"}"
-        outbox.rewrite(connection, [(bytes(change.key).decode(), text, change.id)])
         going = parked.with_all_that_waits(outbox.parked(connection), [change.id])
+        outbox.rewrite(connection, [(bytes(change.key).decode(), text, change.id)])
         return outbox.requeue(connection, going, now=now)
 
 

@@ -7,7 +7,7 @@ what waits and depends on a parked change is parked, too: else it would go out a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Unknown
 from backhaul.remotes.base import Remote
-from backhaul.replica import checkpoint, dependents, outbox, refetch, tables, uncaptured
+from backhaul.replica import checkpoint, deltas, dependents, outbox, refetch, reviving, tables, uncaptured
+from backhaul.replica import rows as app_rows
 from backhaul.wire import Table, Tagged, Value
 
 DEPENDS = ("depends-on-parked", "depends-on-refused")
@@ -25,14 +26,17 @@ OP_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
     """Send these parked changes (or, with none named, all) again, as new ops, and with them what came after them on
-    the same records or in the same transactions. Raises Unknown, and Misused for one that cannot be told any more."""
+    the same records or in the same transactions. An edit of a record that is gone brings it back. Raises Unknown, and
+    Misused for one that cannot be told any more."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         rows = chosen(connection, op_ids)
+        _hold(connection, rows)
         park_dependents(connection, now=now)
         parked = outbox.parked(connection)
         ids = _with_what_follows(parked, rows)
         uncaptured.tell_as_it_is(connection, parked, ids)
+        reviving.bring_back(connection, parked, ids)
         return outbox.requeue(connection, ids, now=now)
 
 
@@ -47,8 +51,22 @@ def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
     ids = [row["id"] for row in rows]
     places = [(row["table_name"], row["key"]) for row in rows if row["key"] != uncaptured.NO_KEY]
     return refetch.lay_under(
-        database, remote, places, lambda connection: outbox.discard(connection, ids), absent="delete"
+        database, remote, places, lambda connection: _give_up(connection, ids, places), absent="delete"
     )
+
+
+def _hold(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Let the app end what it is doing to the records of these changes: it waits with them, and is told with them."""
+    parked = outbox.parked(connection)
+    ids = set(_with_what_follows(parked, rows))
+    places = [(row["table_name"], row["key"]) for row in parked if row["id"] in ids and row["key"] != uncaptured.NO_KEY]
+    app_rows.hold_all(connection, [one.table for one in tables.checked(connection)], places)
+
+
+def _give_up(connection: Connection, ids: Sequence[int], places: Collection[tuple[str, str]]) -> int:
+    given_up = outbox.discard(connection, ids)
+    deltas.thaw(connection, [one.table for one in tables.all_tracked(connection)], places)
+    return given_up
 
 
 def park_dependents(connection: Connection, *, now: int) -> None:

@@ -1,5 +1,6 @@
 """Pull: ask for what changed since the cursor, apply the page and move the cursor in one transaction, until the head;
-before that, fetch the records of changes that were overtaken (see outbox.py).
+before that, fetch the records of changes that were overtaken (see outbox/settling.py) and those that were set aside
+(tried_again.py), which are laid under the page.
 
 A round of several pages becomes visible together: the first few are held in memory, more are staged (stage.py), and all
 are applied with the last one. A round that is too long for that is applied in pieces, for on SQLite nobody else can
@@ -12,15 +13,15 @@ page. What the server may say of the cursor, and what comes of it: see recover.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import msgspec
 from sqlalchemy import Connection
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Refused, SignInRequired, TryLater
+from backhaul.errors import Refused
 from backhaul.remotes import endpoint
 from backhaul.remotes.base import Remote
 from backhaul.replica import (
@@ -29,7 +30,10 @@ from backhaul.replica import (
     blocks,
     checkpoint,
     clock_guard,
+    conflicts,
+    following,
     outbox,
+    paging,
     recover,
     refetch,
     refill,
@@ -38,6 +42,10 @@ from backhaul.replica import (
     suspicion,
     sweep,
     tables,
+    tried_again,
+    under,
+    unseen,
+    upgrades,
 )
 from backhaul.replica.apart import Ours, apart
 from backhaul.replica.apply import apply_what_fits
@@ -45,12 +53,16 @@ from backhaul.replica.catchup import catch_up
 from backhaul.replica.context import Context
 from backhaul.replica.recover import OnReset
 from backhaul.replica.tables import Tracked
+from backhaul.replica.under import Under
 from backhaul.telemetry import emit
-from backhaul.wire import Page, Record, Table, canonical_key
+from backhaul.wire import Page, Record, Table
 
 PAGE = 2_000  # records; the server completes a page to the end of a group
 MOST_HELD = 5  # pages of a round in memory; a round of more is staged, and so is one whose next page does not come
+MOST_ROUNDS = 5  # until no change is overtaken any more; then it is the next pull's
 MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite: the app waits for about a second
+
+Arriving = Callable[[Connection, frozenset[str]], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +84,42 @@ def pull(
     limit: int = PAGE,
     most_held: int = MOST_HELD,
     on_reset: OnReset = "recover",
+    arriving: Arriving = lambda _connection, _tables: None,
 ) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
     most_held: pages of a round in memory. on_reset: what becomes of what waits when this replica was away for too long
-    (see recover.py).
+    (see recover.py). arriving: is told, in each transaction that applies records, of which tables they are; what the
+    feed has passed of our own changes is forgotten after that.
     """
+    options: dict[str, Any] = {
+        "clock": clock,
+        "context": context,
+        "limit": limit,
+        "most_held": most_held,
+        "on_reset": on_reset,
+        "arriving": arriving,
+    }
+    try:
+        return _pull(database, remote, **options)
+    except Refused as refusal:
+        if refusal.problem != "schema-behind":
+            raise
+    following.follow(database, remote)  # what waits was written without a look at what comes now
+    return _pull(database, remote, **options)
+
+
+def _pull(
+    database: Database,
+    remote: Remote,
+    *,
+    clock: Clock,
+    context: Context,
+    limit: int,
+    most_held: int,
+    on_reset: OnReset,
+    arriving: Arriving,
+) -> Received:
     recover.be_oneself(database, remote)
     _check_hold(database, clock.now())
     refetch.contested(database, remote)
@@ -85,30 +127,35 @@ def pull(
         context.check()
     offered = 0
     arrived: set[str] = set()
-    records = refetch.overtaken(database, remote) + refetch.set_aside(database, remote, now=clock.now())
+    beneath, records, rounds = Under(), 0, 0
     while True:
         context.check()
         swept, found = _recover(database, remote, clock=clock, context=context, limit=limit)
         records, offered = records + swept, offered + found
+        beneath = under.fetched(database, remote, beneath)
         since = _cursor(database)
         asked_at = clock.now()
-        page = _page(database, remote, since, limit, on_reset)
+        page = paging.page(database, remote, since, limit, on_reset, now=asked_at)
         if page is None:
             continue
         held = 1
         while page.more and held < most_held and not _recovering(database):
             context.check()
             later = clock.now()
-            following = _following(remote, page, limit)
-            if following is None:
+            further = paging.further(database, remote, page, limit, now=later)
+            if further is None:
                 break
-            page, asked_at, held = _joined(page, following), later, held + 1
-        refill.make_room(database, remote, page.records, now=clock.now())
-        records += _take(database, remote, since, page, asked_at=asked_at, now=clock.now())
+            page, asked_at, held = paging.joined(page, further), later, held + 1
+        refill.make_room(database, remote, [*page.records, *beneath.records], now=clock.now())
+        times = {"asked_at": asked_at, "now": clock.now()}
+        records += _take(database, remote, since, page, beneath, arriving=arriving, **times)
         context.progress({"done": page.position, "total": page.head})
-        arrived |= {record.table for record in page.records}
+        arrived |= {record.table for record in page.records} | beneath.overtaken_tables
         if not page.more and not _recovering(database):
-            records += refetch.try_again(database, remote, arrived, now=clock.now())
+            rounds += 1
+            if rounds < MOST_ROUNDS and _overtaken(database):
+                continue
+            records += tried_again.after_a_page(database, remote, arrived, now=clock.now())
             refill.refill(database, remote, now=clock.now())
             suspicion.settle(database, remote, clock=clock, context=context)
             records += catch_up(database, remote, clock=clock, context=context, limit=limit)
@@ -131,6 +178,11 @@ def _recovering(database: Database) -> str:
         return checkpoint.read(connection).recovering
 
 
+def _overtaken(database: Database) -> bool:
+    with database.reading() as connection:
+        return bool(outbox.overtaken(connection, 1))
+
+
 def _check_hold(database: Database, now: int) -> None:
     with database.reading() as connection:
         endpoint.check(connection, now)
@@ -142,68 +194,50 @@ def _cursor(database: Database) -> str:
         return checkpoint.read(connection).fetched
 
 
-def _page(database: Database, remote: Remote, since: str, limit: int, on_reset: OnReset) -> Page | None:
-    """None when the server does not know the cursor any more, and a recovery has begun."""
-    with database.reading() as connection:
-        known = checkpoint.read(connection)
-    try:
-        return remote.pull(since, limit, sent=known.last_send_seq)
-    except Refused as refusal:
-        if refusal.problem == "replica-forked":
-            recover.heal_pull(database, remote, known)
-        elif refusal.problem == "server-restored" and refusal.cursor:
-            recover.begin_restored(database, refusal, since=since)
-        elif refusal.problem == "cursor-expired" and since:
-            # What waits in the outbox stays; everything the server has comes again, and is laid under it.
-            recover.begin_anew(database, on_reset=on_reset)
-        else:
-            raise
-    return None
-
-
-def _following(remote: Remote, page: Page, limit: int) -> Page | None:
-    """None when it does not come: it is asked for again, and then it is heard why, once this one is staged."""
-    try:
-        return remote.pull(page.cursor, limit)
-    except (TryLater, SignInRequired, Refused):
-        return None
-
-
-def _joined(page: Page, following: Page) -> Page:
-    """A record that comes again comes with all that its first coming said, and more."""
-    records = {(record.table, canonical_key(record.key)): record for record in page.records}
-    for record in following.records:
-        place = record.table, canonical_key(record.key)
-        records.pop(place, None)  # what is listed later stands later
-        records[place] = record
-    return msgspec.structs.replace(following, records=list(records.values()), hlc=max(page.hlc, following.hlc))
-
-
-def _take(database: Database, remote: Remote, since: str, page: Page, *, asked_at: int, now: int) -> int:
-    """Stage the page, or apply it with what is staged before it. Returns how many records were touched."""
+def _take(
+    database: Database,
+    remote: Remote,
+    since: str,
+    page: Page,
+    beneath: Under,
+    *,
+    arriving: Arriving,
+    asked_at: int,
+    now: int,
+) -> int:
+    """Stage the page, or apply it with what is staged before it, over what is laid under it. Returns how many
+    records were touched."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         tracked = tables.checked(connection)
         known = checkpoint.read(connection)
-        if known.fetched != since or not recover.is_oneself(known, remote):
+        recover.check_is_oneself(known, remote)
+        if known.fetched != since:
             return 0
+        page.records = list(upgrades.under_present_names([one.table for one in tracked], page.records))
         clock_guard.measure(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
         if page.more and _fits(connection, known, page, most=MOST_TOGETHER if database.sqlite else None):
             stage.keep(connection, page.records)
             checkpoint.staged(connection, page, since=since)
             return 0
+        come = [*page.records, *beneath.records]
+        arriving(connection, stage.tables(connection) | {record.table for record in come})
         shapes = [one.table for one in tracked]
+        before, misfits = under.lay(connection, tracked, beneath, known, page, now=now)
         touched, refused = _apply(connection, tracked, page, staged=bool(known.staged_cursor), now=now)
         aside.keep_all(connection, refused, now=now)
         blocks.turn(connection, shapes, now=now)
+        conflicts.passed(connection, page.position)
         outbox.forget_passed(connection, page.position)
+        unseen.forget_settled(connection, shapes)
+        conflicts.forget_decided(connection, now)
         checkpoint.pulled(connection, page, since=known.cursor, now=now)
         recover.note(connection, known, page)
-    if touched:
-        emit("pull.applied", records=touched)
-    if refused:
-        emit("pull.set_aside", records=len(refused))
-    return touched
+    if before + touched:
+        emit("pull.applied", records=before + touched)
+    if misfits or refused:
+        emit("pull.set_aside", records=misfits + len(refused))
+    return before + touched
 
 
 def _fits(connection: Connection, known: checkpoint.Checkpoint, page: Page, *, most: int | None) -> bool:

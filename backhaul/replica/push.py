@@ -1,4 +1,5 @@
-"""Push: claim changes, send them, settle each by its own result; then feed the backfill; until nothing is left.
+"""Push: claim changes, send them, settle each by its own result; then feed the backfill; until nothing is left. (What a
+batch is: batch.py.)
 
 Where it may be cut, and why nothing is lost and nothing is doubled:
 
@@ -11,45 +12,45 @@ Where it may be cut, and why nothing is lost and nothing is doubled:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 
-from msgspec import UNSET, Raw
 from sqlalchemy import Connection
 
 from backhaul.backoff import Backoff
-from backhaul.clock import Clock, stamp_to_text
+from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Busy, Refused, SignInRequired, TryLater
-from backhaul.remotes import endpoint
+from backhaul.lanes import lane_of
 from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
 from backhaul.replica import (
     backfill,
     checkpoint,
     clock_guard,
-    conflicts,
-    deltas,
     dependents,
+    following,
     holding,
+    lanes,
     outbox,
     pull,
     recover,
     refill,
     tables,
 )
+from backhaul.replica.batch import claim, free_for, outgoing
 from backhaul.replica.context import Context
+from backhaul.replica.lanes import Lane
 from backhaul.replica.outbox import Change
+from backhaul.replica.pacing import Pacer
 from backhaul.replica.recover import OnReset
-from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import OutgoingOp, Pushed, Result, problem_name
+from backhaul.wire import Pushed, Result, problem_name
 
 BATCH = 1_000  # changes; a group goes whole, so a batch may hold more
-LEASE_MS = 120_000  # well over the longest a remote may take to answer
 RETRY = Backoff(initial_ms=1_000, most_ms=300_000, jitter=1.0)
+CALL_EVERY = 8  # batches: who was called and found nothing free is called again, but not for each batch
 HEALS = 3  # of one run; what is not put right by then stays for the next
 TOO_MUCH_OR_WRONG = (400, 413, 422)  # the message as a whole is refused: somewhere in it is the reason
 
@@ -72,119 +73,148 @@ def push(
     retry: Backoff = RETRY,
     alone: bool = False,
     on_reset: OnReset = "recover",
+    lane: Lane = lanes.ONLY,
 ) -> Sent:
     """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
-    alone: this run holds the push's work, so what an earlier run left leased, when it was killed, goes again at once.
+    alone: this run holds the lane's work, so what an earlier run left leased, when it was killed, goes again at once.
+    lane: of several, each of which sends what no other has in hand; the first one does what is to be done once.
     """
     if alone:
         with database.writing() as connection:
             checkpoint.hold(connection)
-            outbox.take_over(connection)
+            outbox.take_over(connection, lane.number)
     recover.be_oneself(database, remote)
     acked = parked = heals = 0
-    limit = batch
+    for other in _left_behind(database, lane):
+        sent = push(
+            database,
+            remote,
+            clock=clock,
+            context=context,
+            batch=batch,
+            retry=retry,
+            alone=alone,
+            on_reset=on_reset,
+            lane=other,
+        )
+        acked, parked = acked + sent.acked, parked + sent.parked
+    limit, said, batches = batch, False, 0
+    pacer = Pacer(lane=lane, most_ops=batch)
     while True:
         context.check()
-        changes = _claim(database, now=clock.now(), limit=limit)
+        changes = claim(database, lane, pacer, now=clock.now(), limit=limit)
+        if not changes and lane.number:
+            return Sent(acked=acked, parked=parked)
         if not changes:
-            if backfill.advance(database, now=clock.now()):
+            if not _any_fresh(database) and backfill.advance(database, now=clock.now()):
                 continue
             refill.refill(database, remote, now=clock.now())
             return Sent(acked=acked, parked=parked)
+        if lane.call is not None and batches % CALL_EVERY == 0 and _any_fresh(database):
+            lane.call()
+        batches += 1
         asked_at = clock.now()
         try:
-            reply = _exchange(database, remote, changes, clock=clock, retry=retry)
+            reply = _exchange(database, remote, changes, pacer, clock=clock, retry=retry)
         except Refused as refusal:
-            heals += 1
-            if heals <= HEALS and recover.heal_push(database, remote, refusal):
-                continue
-            if refusal.problem == "cursor-expired" and heals <= HEALS:  # first hear what is gone
-                pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
+            if heals < HEALS and _heal(database, remote, refusal, clock=clock, context=context, on_reset=on_reset):
+                heals += 1
                 continue
             if refusal.status not in TOO_MUCH_OR_WRONG:
                 raise
-            limit = _narrow(database, changes, refusal, now=clock.now())
+            limit = _narrow(database, changes, refusal, pacer, now=clock.now())
             continue
-        accepted, refused = _settle(database, changes, reply, asked_at=asked_at, now=clock.now(), retry=retry)
+        unknown = frozenset[str]() if said else following.refused_unknowing(database, remote, changes, reply)
+        said = said or bool(unknown)  # once a run: what is refused again stays refused
+        accepted, refused = _settle(
+            database, changes, reply, pacer, asked_at=asked_at, now=clock.now(), retry=retry, again=unknown
+        )
         acked, parked = acked + accepted, parked + refused
         limit = min(batch, limit * 2)
         _report(database, context, acked, parked)
 
 
-def _claim(database: Database, *, now: int, limit: int) -> list[Change]:
-    with database.writing() as connection:
-        checkpoint.hold(connection)
-        tracked = tables.checked(connection)
-        endpoint.check(connection, now)
-        checkpoint.clear_stale_mark(connection)
-        learned = endpoint.sizes(connection)
-        limit, most_bytes = min(limit, learned.ops or limit), learned.size or endpoint.MOST_BYTES
-        merged = deltas.tables_with_deltas(one.table for one in tracked)
-        while True:
-            try:
-                if merged:
-                    rows = outbox.next_pending(connection, limit, most_bytes)
-                    deltas.park_unusable(connection, merged, rows, now=now)
-                _park_dependents(connection, tracked, now=now, limit=limit, most_bytes=most_bytes)
-                return outbox.claim(
-                    connection,
-                    now=now,
-                    limit=limit,
-                    lease_ms=LEASE_MS,
-                    most_bytes=most_bytes,
-                    freeze=partial(deltas.freeze, connection, merged) if merged else None,
-                )
-            except outbox.GroupTooLarge as found:
-                outbox.park_group(connection, found.first, reason="group-too-large", detail=str(found), now=now)
+def _heal(
+    database: Database, remote: Remote, refusal: Refused, *, clock: Clock, context: Context, on_reset: OnReset
+) -> bool:
+    """Whether the push may go on: what was refused was about us, not about what is sent, and is put right."""
+    if refusal.problem == "cursor-expired":  # first hear what is gone
+        pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
+        return True
+    return recover.heal_push(database, remote, refusal)
 
 
-def _park_dependents(
-    connection: Connection, tracked: Sequence[Tracked], *, now: int, limit: int, most_bytes: int
-) -> None:
-    """Look at what the claim would take until it takes nothing that depends on a parked change or on a conflict."""
-    while _any_held_back(connection) and (rows := outbox.next_pending(connection, limit, most_bytes)):
-        ids = [row.id for row in rows]
-        holding.unsee(connection, tracked, first=min(ids), last=max(ids))
-        causes = dependents.find(connection, tracked, first=min(ids), last=max(ids))
-        if causes:
-            outbox.park_dependents(connection, causes, now=now)
-        elif not holding.hold_pending(connection, tracked, now=now, first=min(ids), last=max(ids)):
-            return
+def _left_behind(database: Database, lane: Lane) -> list[Lane]:
+    """Lanes that there were more of once: what they have on its way is the first one's to end."""
+    if lane.number or database.sqlite:
+        return []
+    with database.reading() as connection:
+        return [Lane(number=number, of=lane.of) for number in lanes.left_behind(connection, lane.of)]
 
 
-def _any_held_back(connection: Connection) -> bool:
-    return outbox.any_parked(connection) or outbox.any_conflict(connection) or conflicts.any_live(connection)
+def _any_fresh(database: Database) -> bool:
+    with database.reading() as connection:
+        return outbox.any_fresh(connection)
 
 
-def _exchange(database: Database, remote: Remote, changes: Sequence[Change], *, clock: Clock, retry: Backoff) -> Pushed:
+def is_wanted(database: Database, lane: Lane, *, now: int) -> bool:
+    """Whether a push in this lane would find something to send."""
+    if any(is_wanted(database, other, now=now) for other in _left_behind(database, lane)):
+        return True
+    with database.reading() as connection:
+        if not outbox.pending(connection, now, lane.number):
+            return False
+        if outbox.any_sent(connection, lane.number):
+            return True
+        free = free_for(connection, lane, tables.all_tracked(connection))
+        try:
+            return free is None or bool(outbox.next_pending(connection, BATCH, free=free))
+        except outbox.GroupTooLarge:  # which the claim parks
+            return True
+
+
+def _exchange(
+    database: Database, remote: Remote, changes: Sequence[Change], pacer: Pacer, *, clock: Clock, retry: Backoff
+) -> Pushed:
     """Send; whatever the outcome, the changes are never left leased."""
-    outgoing = _outgoing_all(database, changes)
+    ops, replica = outgoing(database, changes)
     try:
-        reply = remote.push(outgoing)
+        recover.speak_for(
+            replica, remote
+        )  # who may have become another since the run began, but not while this is leased
+        reply = remote.push(ops)
     except TryLater as error:
         now = clock.now()
         wait = max(outbox.next_try(changes, retry, now), now + (error.retry_after_ms or 0))
-        _release(database, changes, next_at=wait, error=str(error))
+        with database.writing() as connection:
+            checkpoint.hold(connection)
+            outbox.release(connection, changes, next_at=wait, error=str(error))
+            pacer.failed(connection, changes, error, now=now)
         error.retry_after_ms = wait - now  # the work waits as long as its changes do
         raise
     except (SignInRequired, Refused) as error:
-        _release(database, changes, next_at=0, error=str(error))
+        with database.writing() as connection:
+            checkpoint.hold(connection)
+            outbox.release(connection, changes, next_at=0, error=str(error))
         raise
     emit("push.sent", ops=len(changes))
     return reply
 
 
-def _release(database: Database, changes: Sequence[Change], *, next_at: int, error: str) -> None:
-    with database.writing() as connection:
-        checkpoint.hold(connection)
-        outbox.release(connection, changes, next_at=next_at, error=error)
-
-
 def _settle(
-    database: Database, changes: Sequence[Change], reply: Pushed, *, asked_at: int, now: int, retry: Backoff
+    database: Database,
+    changes: Sequence[Change],
+    reply: Pushed,
+    pacer: Pacer,
+    *,
+    asked_at: int,
+    now: int,
+    retry: Backoff,
+    again: Collection[str] = (),
 ) -> tuple[int, int]:
-    """Returns how many the server has taken, and how many it has refused. Raises Busy when it left some undecided."""
+    """Returns how many the server has taken, and how many it has refused. again: the ids of ops that it would
+    not refuse any more, and gets once more. Raises Busy when it left some undecided."""
     results: dict[str, Result] = {}
     for result in reply.results:  # what is said twice, or of others, counts for nothing
         results.setdefault(result.op, result)
@@ -195,7 +225,7 @@ def _settle(
         undecided = outbox.settle(connection, changes, results, now=now)
         if undecided:
             drifted = all(_has_drifted(results.get(change.op_id)) for change in undecided)
-            if not (drifted and outbox.restamp(connection, now=now)):
+            if not (drifted and outbox.restamp(connection, now=now, lane=lane_of(changes[0].send_seq))):
                 wait = outbox.next_try(undecided, retry, now) - now
             outbox.release(connection, undecided, next_at=now + wait, error="no outcome yet")
         accepted = sum(_is_taken(results.get(change.op_id)) for change in changes)
@@ -203,9 +233,10 @@ def _settle(
         if refused:
             _park_what_was_cut_off(connection, now=now)
             holding.settled(connection, tables.all_tracked(connection), results.values(), now=now)
+            refused -= min(refused, following.resume(connection, again, now=now))
         checkpoint.pushed(connection, now)
         if accepted:
-            endpoint.went_through(connection, most_ops=BATCH, most_bytes=endpoint.MOST_BYTES)
+            pacer.taken(connection, changes, took_ms=now - asked_at, now=now)
     emit("push.settled", acked=accepted, refused=refused)
     if wait:
         raise Busy(f"the server has not decided about {len(undecided)} changes yet", retry_after_ms=wait)
@@ -228,13 +259,13 @@ def _park_what_was_cut_off(connection: Connection, *, now: int) -> None:
         outbox.park_sent_dependents(connection, causes, now=now)
 
 
-def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, now: int) -> int:
+def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, pacer: Pacer, *, now: int) -> int:
     """Half as many groups next time, until the one that is the reason stands alone; that one is parked."""
     groups = [list(group) for _, group in groupby(changes, key=lambda one: one.group_id or f"op {one.op_id}")]
     if len(groups) > 1:
         if refusal.status == TOO_LARGE:
             with database.writing() as connection:
-                endpoint.too_large(connection, ops=len(changes), size=sum(map(outbox.size_of, changes)))
+                pacer.too_large(connection, changes, refusal, now=now)
         return sum(map(len, groups[: len(groups) // 2]))
     with database.writing() as connection:
         checkpoint.hold(connection)
@@ -242,29 +273,6 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, *, 
         _park_what_was_cut_off(connection, now=now)
     emit("push.parked", ops=len(changes), reason=refusal.problem)
     return len(changes)
-
-
-def _outgoing_all(database: Database, changes: Sequence[Change]) -> list[OutgoingOp]:
-    with database.reading() as connection:
-        former_id = checkpoint.read(connection).former_id
-        unsent = frozenset(backfill.remaining(connection))
-    return [_outgoing(change, former=change.id <= former_id, early=change.table_name in unsent) for change in changes]
-
-
-def _outgoing(change: Change, *, former: bool, early: bool) -> OutgoingOp:
-    return OutgoingOp(
-        op=change.op_id,
-        seq=change.send_seq,
-        table=change.table_name,
-        key=Raw(change.key),
-        kind=change.kind,
-        hlc=stamp_to_text(change.hlc),
-        base=change.base,
-        group=change.group_id,
-        fields=UNSET if change.fields is None or change.kind == "delete" else Raw(change.fields),
-        former=former,
-        early=early and change.kind == "update",
-    )
 
 
 def _report(database: Database, context: Context, acked: int, parked: int) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import blocks, checkpoint, outbox, renumbering, stage, tables
+from backhaul.replica import blocks, checkpoint, conflicts, lanes, outbox, renumbering, stage, tables
 from backhaul.telemetry import emit
 from backhaul.wire import Page, Registered
 
@@ -33,29 +33,51 @@ OnReset = Literal["recover", "discard"]
 
 
 def be_oneself(database: Database, remote: Remote) -> None:
-    """See to it that the database is the replica whose token the remote has: whoever was killed in between, and whoever
-    puts only one of the two back from a backup, leaves two that are not."""
+    """See to it that the remote speaks for the replica that the database is. Its token may be of one that this was
+    before: another process, or another machine, has made it a successor. Where it is of none of those (only one of the
+    two was put back from a backup, or who signed in was killed in between), the database becomes a successor."""
     with database.reading() as connection:
         known = checkpoint.read(connection).replica
-    if remote.signed_in_as not in (None, known):
+    try:
+        speak_for(known, remote)
+    except Refused as refusal:
+        if refusal.problem != "replica-unrelated":
+            raise
         _become_successor(database, remote, known)
 
 
-def is_oneself(known: checkpoint.Checkpoint, remote: Remote) -> bool:
-    """Whether the remote still speaks for this database: another process may have signed it in anew meanwhile."""
-    return remote.signed_in_as in (None, known.replica)
+def speak_for(known: str, remote: Remote) -> None:
+    """Raises Refused `replica-unrelated` when the remote's token is of none that the replica was."""
+    if remote.signed_in_as not in (None, known):
+        remote.speak_for(known)
+
+
+def check_is_oneself(known: checkpoint.Checkpoint, remote: Remote) -> None:
+    """Raises TryLater when the remote does not speak for this database any more: another process has signed it in
+    anew meanwhile."""
+    if remote.signed_in_as not in (None, known.replica):
+        raise _overtaken()
 
 
 def heal_push(database: Database, remote: Remote, refusal: Refused) -> bool:
-    """Whether the push may go on: what was refused was about who we are, or which numbers are due, and is put right."""
+    """Whether the push may go on: what was refused was about who we are, or which numbers are due, and is put right.
+
+    Raises TryLater while another lane is sending.
+    """
+    if refusal.problem == "replica-unrelated":
+        be_oneself(database, remote)
+        return True
     if refusal.problem == "replica-forked":
         with database.reading() as connection:
             known = checkpoint.read(connection).replica
-        _become_successor(database, remote, known)
+        if remote.signed_in_as in (None, known):  # else another process was faster, and what waits goes as that one
+            _become_successor(database, remote, known)
         return True
     if refusal.problem == "sequence-gap" and refusal.due is not None:
         with database.writing() as connection:
             checkpoint.hold(connection)
+            check_is_oneself(checkpoint.read(connection), remote)  # the numbers of a former self are not ours
+            lanes.wait_until_all_rest(connection)
             renumbering.go_on_from(connection, refusal.due)
         emit("replica.renumbered", due=refusal.due)
         return True
@@ -67,7 +89,7 @@ def heal_pull(database: Database, remote: Remote, known: checkpoint.Checkpoint) 
     meanwhile, another one has. known: as it was when it asked."""
     with database.reading() as connection:
         now = checkpoint.read(connection)
-    if (now.replica, now.last_send_seq) == (known.replica, known.last_send_seq):
+    if (now.replica, now.given_out) == (known.replica, known.given_out):
         _become_successor(database, remote, known.replica)
 
 
@@ -94,19 +116,31 @@ def note(connection: Connection, known: checkpoint.Checkpoint, page: Page) -> No
         checkpoint.recover(connection, "sweep")
 
 
-def begin_restored(database: Database, refusal: Refused, *, since: str) -> None:
-    """The server was put back: go on from the last place that both know. since: the cursor that it does not know."""
+def begin_restored(
+    database: Database, refusal: Refused, *, since: str, settled: int | None = None, now: int = 0
+) -> None:
+    """The server was put back: go on from the last place that both know. since, settled: the cursor, and the number up
+    to which every outcome was known, with which it was asked. Raises Busy while something is being sent."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         known = checkpoint.read(connection)
-        if known.fetched != since:
+        if known.fetched != since or lanes.settled(connection) != settled:
             return
-        renumbering.forget_base(connection)
-        renumbering.take_back(connection)
+        lanes.wait_until_all_rest(connection)
+        if settled is not None and refusal.due is not None and refusal.due <= settled:
+            lanes.wait_until_it_rests(connection, now)
+            renumbering.go_on_from(connection, refusal.due)
+        else:
+            renumbering.take_back(connection, due=refusal.due or 1)
+            renumbering.into_one_lane(connection)
         blocks.abandon(connection)
+        conflicts.forget_there(connection)
         stage.clear(connection)
-        checkpoint.server_restored(connection, cursor=refusal.cursor, position=refusal.position)
-        if known.recovering in ("late", "sweep"):  # what is gone there is not known yet: nothing can be offered
+        # Who is named another cursor than his own had seen more than the backup holds.
+        seen_all = refusal.cursor != since
+        checkpoint.server_restored(connection, cursor=refusal.cursor, position=refusal.position, seen_all=seen_all)
+        if known.recovering in ("late", "sweep") or not refusal.cursor:
+            # What is gone there is not known yet, or there is nothing in common: nothing can be offered.
             _pull_anew(connection)
         else:
             checkpoint.recover(connection, "restored")
@@ -121,7 +155,8 @@ def sign_in(database: Database, registered: Registered, *, was: str) -> None:
     with database.writing() as connection:
         checkpoint.hold(connection)
         if checkpoint.read(connection).replica != was:
-            raise TryLater("another process has signed this replica in meanwhile", hint="try again")
+            raise _overtaken()
+        lanes.wait_until_all_rest(connection)
         blocks.abandon(connection)
         if registered.succeeds:
             renumbering.sign_in(connection, registered)
@@ -141,4 +176,17 @@ def _pull_anew(connection: Connection) -> None:
 
 
 def _become_successor(database: Database, remote: Remote, known: str) -> None:
-    sign_in(database, remote.succeed(known), was=known)
+    """Several processes find the same at once: the first one's successor is the one that the database becomes. The
+    token is stored after that, so that those who come too late leave none."""
+    with database.reading() as connection:
+        if checkpoint.read(connection).replica != known:
+            raise _overtaken()
+        lanes.wait_until_all_rest(connection)
+        knows = outbox.written(connection)
+    registered = remote.succeed(known, knows)
+    sign_in(database, registered, was=known)
+    remote.become(registered)
+
+
+def _overtaken() -> TryLater:
+    return TryLater("another process has signed this replica in meanwhile", hint="try again")

@@ -2,12 +2,16 @@
 
 The server is asked outside of any transaction. What it said is only good as long as no page of the feed was applied
 meanwhile: else the page may be newer, and the server is asked again.
+
+A record as it is now may be one of several that another replica has changed together, of which the feed has not told
+yet. So what was overtaken is laid under the next page, in its transaction: the page was asked for later, and brings the
+others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -16,28 +20,66 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import apply, aside, blocks, checkpoint, conflicts, outbox, refill, tables
+from backhaul.replica import apply, aside, blocks, checkpoint, conflicts, outbox, tables, upgrades
+from backhaul.replica.apart import Ours, apart
+from backhaul.replica.tables import Tracked
 from backhaul.wire import Record, Value, canonical_key
 
 Settled = TypeVar("Settled")
 
 AT_ONCE = 500  # records of one question
+MOST_OVERTAKEN = 2_000  # changes whose records are held for the next page
 TRIES = 20
-TURNS = 4  # questions about what was set aside, after a page
 
 
-def overtaken(database: Database, remote: Remote) -> int:
-    """Fetch the records of all changes that were overtaken; returns how many changes that were."""
-    done = 0
-    while True:
-        with database.reading() as connection:
-            passed = outbox.overtaken(connection, AT_ONCE)
-        if not passed:
-            return done
-        places = [(row["table_name"], row["key"]) for row in passed]
-        forget = partial(outbox.forget_overtaken, ids=[row["id"] for row in passed])
-        lay_under(database, remote, places, forget, absent="leave")
-        done += len(passed)
+@dataclass(frozen=True, kw_only=True)
+class Overtaken:
+    """changes: their ids, in the outbox. records: as the server has them. since: the cursor when that was asked."""
+
+    since: str
+    changes: list[int]
+    records: list[Record]
+
+
+def overtaken(database: Database, remote: Remote, held: Overtaken | None = None) -> Overtaken | None:
+    """The records of the changes that were overtaken, of many those of the first; None when there are none.
+
+    held: what was fetched before, and is good for as long as no page was applied.
+    """
+    with database.reading() as connection:
+        since = checkpoint.read(connection).cursor
+        passed = outbox.overtaken(connection, MOST_OVERTAKEN)
+    if not passed:
+        return None
+    changes = [row["id"] for row in passed]
+    if held is not None and (held.since, held.changes) == (since, changes):
+        return held
+    places = dict.fromkeys((row["table_name"], row["key"]) for row in passed)
+    return Overtaken(since=since, changes=changes, records=_there(remote, places))
+
+
+def lay_overtaken(
+    connection: Connection,
+    tracked: Sequence[Tracked],
+    found: Overtaken | None,
+    known: checkpoint.Checkpoint,
+    *,
+    upto: int,
+    now: int,
+) -> tuple[int, list[tuple[Record, str]]]:
+    """What was overtaken is what the server has, under what else of ours waits; the page that was asked for after it is
+    to be applied in this same transaction. Of an aggregate that a change of ours touches it is withheld, as in any
+    page. If something of it is newer than the position up to which the page tells, it waits for a later one: its round
+    is applied in pieces. Returns how many changes that were, and what the app's schema refuses, each with the reason.
+    """
+    if found is None or found.since != known.cursor or any(record.version > upto for record in found.records):
+        return 0, []
+    outbox.forget_overtaken(connection, found.changes)
+    shapes = [one.table for one in tracked]
+    records = list(upgrades.under_present_names(shapes, found.records))
+    parts = apart(connection, Ours(connection, tracked), records, now=now)
+    _, refused = apply.apply_what_fits(connection, shapes, parts.released, known.position)
+    return len(found.changes), refused + apply.lay_under(connection, shapes, parts.records, known.position)
 
 
 def contested(database: Database, remote: Remote) -> int:
@@ -46,68 +88,12 @@ def contested(database: Database, remote: Remote) -> int:
         places = conflicts.to_ask_for(connection)
     if not places:
         return 0
-    keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
+    keys = keys_of(places)
     there = ask(remote, keys)
     there += never_were(keys, there)
     with database.writing() as connection:
         checkpoint.hold(connection)
         return conflicts.hear(connection, there)
-
-
-def set_aside(database: Database, remote: Remote, *, now: int) -> int:
-    """Fetch records that were set aside, those first that were not tried for longest; returns how many fit now."""
-    with database.reading() as connection:
-        places = aside.longest_untried(connection, AT_ONCE)
-    return _try_again(database, remote, places, now=now)
-
-
-def try_again(database: Database, remote: Remote, arrived: Collection[str], *, now: int) -> int:
-    """Fetch records that were set aside and may fit now that records of these tables have come: those of the same
-    tables, and of tables that refer to them. Of many, only the first: all have their turn in `set_aside`."""
-    with database.reading() as connection:
-        if not aside.count(connection):
-            return 0
-        tracked = [one.table for one in tables.all_tracked(connection)]
-    names = [table.name for table in tracked if {table.name, *(to.table for to in table.references)} & set(arrived)]
-    fitted, after = 0, ("", "")
-    for _ in range(TURNS):
-        with database.reading() as connection:
-            places = aside.of_tables(connection, names, after=after, limit=AT_ONCE)
-        if not places:
-            break
-        fitted, after = fitted + _try_again(database, remote, places, now=now), places[-1]
-    return fitted
-
-
-def _try_again(database: Database, remote: Remote, places: Sequence[tuple[str, str]], *, now: int) -> int:
-    if not places:
-        return 0
-    with database.reading() as connection:
-        since = checkpoint.read(connection).cursor
-    keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
-    there = ask(remote, keys)
-    there += never_were(keys, there)
-    refill.make_room(database, remote, there, now=now)
-    with database.writing() as connection:
-        checkpoint.hold(connection)
-        known = checkpoint.read(connection)
-        if known.cursor != since:  # a page came in between, and may be newer: with the next pull
-            return 0
-        tracked = [one.table for one in tables.checked(connection)]
-        held = [record for record in there if _must_wait(connection, record)]
-        there = [record for record in there if record not in held]
-        refused = apply.lay_under_what_fits(connection, tracked, there, known.position)
-        refused += [(record, aside.HELD) for record in held]
-        aside.keep_all(connection, refused, now=now)
-        still = {(record.table, canonical_key(record.key)) for record, _ in refused}
-        aside.forget(connection, [place for place in places if place not in still])
-        blocks.turn(connection, tracked, now=now)
-        return len(places) - len(still)
-
-
-def _must_wait(connection: Connection, record: Record) -> bool:
-    """The server does not have it, and has not judged yet what waits of it here, or a person has not."""
-    return record.deleted and bool(outbox.of_record(connection, record.table, canonical_key(record.key)))
 
 
 def lay_under(
@@ -122,28 +108,57 @@ def lay_under(
     """Settle, and in the same transaction make the records what the server has, under what else of ours waits.
 
     places: table and key, as JSON. absent: what becomes of a record that the server does not have.
-    after: what is still to be done then, with the settling's answer and with the records. Raises TryLater,
-    SignInRequired, Refused: nothing was done then.
+    after: what is still to be done then, with the settling's answer and with the records. What this database refuses is
+    set aside; or, where something is still to be done with it, raised. Raises TryLater, SignInRequired, Refused:
+    nothing was done then.
     """
-    keys = [(table, msgspec.json.decode(key, type=list[Value])) for table, key in dict.fromkeys(places)]
+    places = dict.fromkeys(places)
     for _ in range(TRIES):
         with database.reading() as connection:
             since = checkpoint.read(connection).cursor
-        there = [record for at in range(0, len(keys), AT_ONCE) for record in ask(remote, keys[at : at + AT_ONCE])]
+        there = _there(remote, places)
         if absent == "delete":
-            there += never_were(keys, there)
+            there += never_were(keys_of(places), there)
         with database.writing() as connection:
             checkpoint.hold(connection)
-            tracked = [one.table for one in tables.checked(connection)]
+            known_tables = tables.checked(connection)
+            tracked = [one.table for one in known_tables]
             known = checkpoint.read(connection)
             if known.cursor == since:
-                settled = settle(connection)
-                apply.lay_under(connection, tracked, there, known.position)
+                settled, now = settle(connection), known.last_pull_at or 0
+                there = list(upgrades.under_present_names(tracked, there))
+                misfits = apply.lay_under(connection, tracked, there, known.position)
+                misfits = [*misfits, *_let_go(connection, known_tables, known.position, now=now)]
                 if after is not None:
+                    _check_all_fit(misfits)
                     after(connection, settled, there)
-                blocks.turn(connection, tracked, now=known.last_pull_at or 0)
+                aside.keep_all(connection, misfits, now=now)
+                blocks.turn(connection, tracked, now=now)
                 return settled
     raise TryLater("changes of the server keep coming in between", hint="try again")
+
+
+def _there(remote: Remote, places: Collection[tuple[str, str]]) -> list[Record]:
+    keys = keys_of(places)
+    return [record for at in range(0, len(keys), AT_ONCE) for record in ask(remote, keys[at : at + AT_ONCE])]
+
+
+def keys_of(places: Iterable[tuple[str, str]]) -> list[tuple[str, list[Any]]]:
+    return [(table, msgspec.json.decode(key, type=list[Value])) for table, key in places]
+
+
+def _let_go(
+    connection: Connection, tracked: Sequence[Tracked], position: int, *, now: int
+) -> Sequence[tuple[Record, str]]:
+    """Lay in what was withheld of aggregates that no change of ours touches any more: a root comes with its parts.
+    Returns what this database refuses of it."""
+    released = apart(connection, Ours(connection, tracked), [], now=now).released
+    return apply.apply_what_fits(connection, [one.table for one in tracked], released, position)[1] if released else []
+
+
+def _check_all_fit(misfits: Sequence[tuple[Record, str]]) -> None:
+    for _, reason in misfits[:1]:
+        raise Refused(f"this database refuses it: {reason}", hint="nothing was changed; look at that row")
 
 
 def ask(remote: Remote, keys: Sequence[tuple[str, list[Any]]]) -> list[Record]:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 from sqlalchemy import Connection
 
-from backhaul.replica import checkpoint, inspection, outbox, rows, tables
+from backhaul.replica import checkpoint, foreign_keys, inspection, outbox, rows, tables
 from backhaul.replica.capture import row_expressions
 from backhaul.replica.rows import TablePlan
 from backhaul.statements import on_postgresql, quoted, run
@@ -131,6 +131,7 @@ def take_out(connection: Connection, moves: Moves) -> None:
             continue  # rows of others refer to its key: the other's record takes its place in one step
         taken = plans.setdefault(move.table.name, TablePlan(table=move.table))
         taken.deleted.append(tuple(to_plain(part) for part in move.old))
+    foreign_keys.refuse_to_take_along(connection, list(plans.values()), list(moves.tracked.values()))
     rows.write(connection, list(plans.values()))
     checkpoint.unmute(connection)
 
@@ -253,4 +254,5 @@ def _leave(connection: Connection, moves: Moves, there: set[Place]) -> None:
         if move.root and place not in there:
             plan = plans.setdefault(move.table.name, TablePlan(table=move.table))
             plan.deleted.append(tuple(to_plain(part) for part in move.old))
+    foreign_keys.refuse_to_take_along(connection, list(plans.values()), list(moves.tracked.values()))
     rows.write(connection, list(plans.values()))

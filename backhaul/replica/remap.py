@@ -23,6 +23,7 @@ from backhaul.database import Database
 from backhaul.errors import Misused, Refused, TryLater
 from backhaul.remotes.base import Remote
 from backhaul.replica import blocks, checkpoint, dependents, numbering, outbox, parked, refetch, rekeying, rows, tables
+from backhaul.replica.misfit import Misfit
 from backhaul.replica.rekeying import Moves
 from backhaul.wire import Table, Wanted
 
@@ -128,7 +129,7 @@ def _remap(database: Database, remote: Remote, fresh: dict[str, dict[str, int]],
         except _Moved:
             with database.reading() as connection:
                 asked = rekeying.plan(connection, fresh).places
-        except DBAPIError as error:
+        except (DBAPIError, Misfit) as error:
             reason = rows.refusal(error)
             if reason is None:
                 raise
@@ -143,12 +144,14 @@ def _remap(database: Database, remote: Remote, fresh: dict[str, dict[str, int]],
 def _rewrite(
     connection: Connection, *, fresh: dict[str, dict[str, int]], asked: list[tuple[str, str]], now: int
 ) -> Moves:
+    rows.hold_all(connection, [one.table for one in tables.all_tracked(connection)], asked)
     parked.park_dependents(connection, now=now)
     _check_nothing_is_out(connection)
     moves = rekeying.plan(connection, fresh)
     if not set(moves.places) <= set(asked):
         raise _Moved
     rekeying.take_out(connection, moves)
+    going = parked.with_all_that_waits(outbox.parked(connection), moves.ids)
     outbox.rewrite(connection, moves.changes)
-    outbox.requeue(connection, parked.with_all_that_waits(outbox.parked(connection), moves.ids), now=now)
+    outbox.requeue(connection, going, now=now)
     return moves

@@ -6,110 +6,159 @@ number. (The outbox's states are explained in schema.py.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, text
 
-from backhaul.replica import checkpoint
-from backhaul.statements import members
-from backhaul.wire import Registered, encode
+from backhaul.lanes import before_first, lane_of
+from backhaul.replica import checkpoint, lanes, unseen
+from backhaul.statements import members, on_postgresql
+from backhaul.wire import MOST_BODY, MOST_OPS, Registered, encode
+
+MEMBERS = 600  # bytes that an op has beside its key and its fields, at most
+MOST_GROUP = MOST_BODY // 2  # bytes of what is offered as one
 
 
 class Offer(NamedTuple):
-    """A change that is offered anew. key: canonical JSON. fields: wire values; None for a delete."""
+    """A change that is offered anew. key: canonical JSON. fields: wire values; None for a delete. base: the position
+    that it was made in sight of."""
 
+    table: str
     key: str
     kind: str
     fields: dict[str, Any] | None
+    base: int = 0
 
 
 def sign_in(connection: Connection, registered: Registered) -> None:
     """This database is another replica from now on: what it is not done with goes under that one's numbers, and
     everything is pulled from the beginning."""
-    last = _renumber(connection, first=1)
-    checkpoint.signed_in(connection, registered, last_send_seq=last, former_id=_last_id(connection))
+    lanes.begin_anew(connection)
+    _renumber(connection, after=before_first(0))
+    checkpoint.signed_in(connection, registered, former_id=_last_id(connection))
 
 
 def start_over(connection: Connection, registered: Registered) -> None:
     """The same with a server that does not know the replica that this one was: it has nothing of what that one sent."""
-    forget_base(connection)
-    go_on_from(connection, 1)
-    last = checkpoint.read(connection).last_send_seq
-    checkpoint.signed_in(connection, registered, last_send_seq=last, former_id=_last_id(connection))
+    take_back(connection)
+    sign_in(connection, registered)
 
 
 def go_on_from(connection: Connection, due: int) -> None:
-    """The server has no outcomes from this number on, though it gave some: what is still here goes again from there."""
-    take_back(connection)
-    last = _renumber(connection, first=due)
-    checkpoint.renumbered(connection, last_send_seq=last, former_id=_last_id(connection))
+    """The server has no outcomes from this number on, though it gave some: what is still here goes again from there, in
+    that number's lane. (Another lane hears of its own gap when it sends its next change.)"""
+    take_back(connection, due=due)
+    _renumber(connection, after=due - 1)
+    checkpoint.renumbered(connection, former_id=_last_id(connection))
 
 
-def forget_base(connection: Connection) -> None:
-    """The positions that apps had seen were of a past that the server has lost: nothing was seen of the new one."""
-    connection.execute(text("UPDATE backhaul_outbox SET base = 0 WHERE state = 'pending' OR state = 'sent'"))
+def into_one_lane(connection: Connection) -> None:
+    """What was sent in several lanes goes again in the first, in its order: what kept the lanes apart was that the
+    server had taken the one before the other was sent, and it may have lost that one."""
+    if lanes.several(connection):
+        _renumber(connection, after=lanes.last(connection, 0))
+        checkpoint.renumbered(connection, former_id=_last_id(connection))
 
 
-def take_back(connection: Connection) -> None:
-    """What the server had taken, and no pull has passed, it may have lost: it is sent once more."""
+def take_back(connection: Connection, *, due: int = 1) -> None:
+    """What the server had taken, and no pull has passed, it may have lost: it is sent once more. Not so what has a
+    number before the one that is due in that number's lane: the server has its outcome, and may have forgotten it by
+    the time that it would be asked again.
+
+    The positions that apps had seen were of a past that the server has lost: nothing was seen of the new one."""
     again = """
         UPDATE backhaul_outbox SET state = 'sent', version = NULL, settled_at = NULL, fence = fence + 1, next_at = 0
-        WHERE state = 'acked'
+        WHERE state = 'acked' AND (send_seq >= :due OR send_seq <= :others)
     """
-    connection.execute(text(again))
+    connection.execute(text(again), {"due": due, "others": before_first(lane_of(due))})
     connection.execute(text("UPDATE backhaul_outbox SET version = NULL WHERE state = 'sent'"))
+    connection.execute(text("UPDATE backhaul_outbox SET base = 0 WHERE base > 0"))
+    unseen.forget_base(connection)
+    checkpoint.forget_position(connection)
 
 
-def offer(connection: Connection, table: str, offers: Sequence[Offer], *, hlc: int, now: int) -> int:
-    """Put these changes of a table into the outbox, with this stamp, but for what waits of their records already: an
-    app's own change goes before. Returns how many."""
-    waiting = _waiting(connection, table, [one.key for one in offers])
+def offer(connection: Connection, groups: Sequence[Sequence[Offer]], *, hlc: int, now: int) -> int:
+    """Put these changes into the outbox, each group as one, with this stamp, but for what waits of their records
+    already: an app's own change goes before. A group that no server takes is cut. Returns how many changes."""
+    waiting = _waiting(connection, [one for group in groups for one in group])
     statement = """
-        INSERT INTO backhaul_outbox (table_name, key, kind, fields, captured_at, seen_hlc, base, hlc)
-        VALUES (:table, :key, :kind, :fields, :now, 0, 0, :hlc)
+        INSERT INTO backhaul_outbox (group_id, table_name, key, kind, fields, captured_at, seen_hlc, base, hlc)
+        VALUES (:group, :table, :key, :kind, :fields, :now, 0, :base, :hlc)
     """
     rows = []
-    for one in offers:
-        kinds, names = waiting.get(one.key, (set(), set()))
-        fields = None if one.fields is None else {n: v for n, v in one.fields.items() if n not in names}
-        if kinds - {"update"} or (one.kind == "delete" and kinds) or (one.kind == "update" and not fields):
-            continue
-        said = None if fields is None else encode(one.fields if one.kind != "update" else fields).decode()
-        rows.append({"table": table, "key": one.key, "kind": one.kind, "fields": said, "now": now, "hlc": hlc})
+    for group in groups:
+        told = [one for offered in group if (one := _beside(offered, waiting.get((offered.table, offered.key))))]
+        for some in _that_travel([(one, None if one.fields is None else encode(one.fields).decode()) for one in told]):
+            name = token_hex(16) if len(some) > 1 else None
+            for one, said in some:
+                row = {"group": name, "table": one.table, "key": one.key, "kind": one.kind, "fields": said}
+                rows.append(row | {"base": one.base, "now": now, "hlc": hlc})
     if rows:
         connection.execute(text(statement), rows)
     return len(rows)
 
 
-def _renumber(connection: Connection, *, first: int) -> int:
-    """Number what was sent and has no outcome, in its order; returns the last number. A run that has sent it meanwhile
-    settles nothing of it: its fence is old. Nothing has to fill old numbers any more."""
+def _beside(one: Offer, waiting: tuple[set[str], set[str]] | None) -> Offer | None:
+    """What is left of it beside what waits of its record."""
+    kinds, names = waiting or (set(), set())
+    if one.kind == "update":
+        fields = {name: value for name, value in (one.fields or {}).items() if name not in names}
+        return None if kinds - {"update", "backfill"} or not fields else one._replace(fields=fields)
+    return None if kinds - {"update"} or (one.kind == "delete" and kinds) else one
+
+
+def _that_travel(told: Sequence[tuple[Offer, str | None]]) -> Iterator[list[tuple[Offer, str | None]]]:
+    some, size = list[tuple[Offer, str | None]](), 0
+    for one, said in told:
+        more = MEMBERS + len(one.key.encode()) + len((said or "").encode())
+        if some and (len(some) >= MOST_OPS or size + more > MOST_GROUP):
+            yield some
+            some, size = [], 0
+        some.append((one, said))
+        size += more
+    if some:
+        yield some
+
+
+def _renumber(connection: Connection, *, after: int) -> None:
+    """Number what was sent and has no outcome, in its order, in the lane of this number. A run that has sent it
+    meanwhile settles nothing of it: its fence is old. Nothing has to fill old numbers any more."""
     connection.execute(text("DELETE FROM backhaul_outbox WHERE kind = 'void' AND state = 'sent'"))
-    statement = """
+    place = "send_seq"
+    if on_postgresql(connection):  # as in window.py, by which they were numbered first, in whichever lane
+        place = "max(id) OVER (PARTITION BY group_id IS NULL, coalesce(group_id, CAST(id AS text)))"
+    statement = f"""
         UPDATE backhaul_outbox
         SET send_seq = again.number, lease_until = 0, next_at = 0, attempts = 0, fence = fence + 1
-        FROM (SELECT id AS row_id, :before + row_number() OVER (ORDER BY send_seq) AS number
-              FROM backhaul_outbox WHERE state = 'sent') AS again
+        FROM (SELECT row_id, :after + row_number() OVER (ORDER BY place, row_id) AS number
+              FROM (SELECT id AS row_id, {place} AS place FROM backhaul_outbox WHERE state = 'sent') AS placed) AS again
         WHERE backhaul_outbox.id = again.row_id
-    """
-    return first - 1 + connection.execute(text(statement), {"before": first - 1}).rowcount
+    """  # noqa: S608 - one of two constants
+    count = connection.execute(text(statement), {"after": after}).rowcount
+    lanes.numbered(connection, lane_of(after + 1), after + count)
 
 
 def _last_id(connection: Connection) -> int:
     return connection.execute(text("SELECT max(id) FROM backhaul_outbox")).scalar() or 0
 
 
-def _waiting(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, tuple[set[str], set[str]]]:
-    """For each of the records of which something waits: the kinds of its changes, and the fields that they name."""
+def _waiting(connection: Connection, offers: Sequence[Offer]) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
+    """For each of the records of which something waits: the kinds of its changes, and the fields that they name. (Not
+    those of a backfill: it takes nothing from what another replica offers.)"""
     statement = f"""
         SELECT key, kind, fields FROM backhaul_outbox
         WHERE table_name = :table AND key IN ({members(connection, "keys")})
     """  # noqa: S608 - the parts are constants
-    found: dict[str, tuple[set[str], set[str]]] = {}
-    for row in connection.execute(text(statement), {"table": table, "keys": encode(list(keys)).decode()}):
-        kinds, names = found.setdefault(row.key, (set(), set()))
-        kinds.add(row.kind)
-        names |= set(msgspec.json.decode(row.fields)) if row.fields else set()
+    keys: dict[str, list[str]] = {}
+    for one in offers:
+        keys.setdefault(one.table, []).append(one.key)
+    found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
+    for table, some in keys.items():
+        for row in connection.execute(text(statement), {"table": table, "keys": encode(some).decode()}):
+            kinds, names = found.setdefault((table, row.key), (set(), set()))
+            kinds.add(row.kind)
+            names |= set(msgspec.json.decode(row.fields)) if row.fields and row.kind != "backfill" else set()
     return found

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from backhaul.database import Database
 from backhaul.errors import Misused, TryLater, Unknown
 from backhaul.merge.aggregate import Place
-from backhaul.replica import aside, checkpoint, conflicts, holding, outbox, tables
+from backhaul.replica import aside, checkpoint, conflicts, holding, outbox, tables, unseen
 from backhaul.replica import rows as app_rows
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.contested import Entry
@@ -41,10 +41,8 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
     with database.writing() as connection:
         checkpoint.hold(connection)
         tracked = tables.checked(connection)
-        while holding.hold_pending(connection, tracked, now=now):
-            pass
         known = {one.table.name: one.table for one in tracked}
-        entries = [entry for entry in conflicts.of_number(connection, number) if entry.state == "open"]
+        entries = holding.open_entries(connection, tracked, number, now=now)
         if not entries:
             raise Unknown(f"no open conflict {number}", hint="list them: backhaul conflicts list")
         _check_known(connection, entries, whole=choice == "theirs")
@@ -57,6 +55,7 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
         else:
             raise Misused(f"{choice!r} is no side", hint="choose mine or theirs, or say the fields' values")
         said = choice if isinstance(choice, str) else "values"
+        unseen.forget(connection, [entry.place for entry in entries])
         after = _here(connection, known, entries)
         conflicts.resolved(connection, number, said, before, after, now=now)
     emit("conflict.resolved", conflict=number, choice=said)
@@ -72,6 +71,7 @@ def undo(database: Database, number: int) -> None:
         checkpoint.hold(connection)
         known = {one.table.name: one.table for one in tables.checked(connection)}
         entries = conflicts.of_number(connection, number)
+        app_rows.hold_all(connection, known.values(), [entry.place for entry in entries])
         _check_undoable(connection, number, entries)
         plans = _put_back(connection, known, entries)
         checkpoint.mark_group(connection, _group(number))
@@ -121,9 +121,10 @@ def _insist(
         of_place.setdefault((change.table, change.key), []).append(change.id)
     for entry in entries:
         ours, ids = here.get(entry.place), of_place.get(entry.place, [])
-        if entry.there == "deleted" and ours is not None:  # an update would be without effect
-            outbox.give_in(connection, ids)
-            written.append((*entry.place, "insert", encode(ours).decode()))
+        if entry.must_be_made_anew and ours is not None:
+            again += ids
+            outbox.restate(connection, _anew(ids, encode(ours).decode()))
+            written += [] if ids else [(*entry.place, "insert", encode(ours).decode())]
             continue
         again += ids
         rest = _differing(known[entry.table], entry, ours)
@@ -135,6 +136,12 @@ def _insist(
     outbox.insist(connection, sorted(again), group, now=now)
     outbox.write(connection, [*written, *said], group, now=now)
     return {entry.place: None if entry.theirs_as_record().deleted else entry.theirs for entry in entries}
+
+
+def _anew(ids: Sequence[int], whole: str) -> list[tuple[int, str, str]]:
+    """The record is made anew by the first of our changes; the others are in that. They go out all the same: should
+    this database be put back to a backup, and ask again, the server knows that it has all of them."""
+    return [(number, "insert", whole) if not place else (number, "update", "{}") for place, number in enumerate(ids)]
 
 
 def _differing(table: Table, entry: Entry, ours: Fields | None) -> Fields | None:
@@ -178,7 +185,7 @@ def _set(
     with _fitting():
         app_rows.write(connection, [plan])
     checkpoint.unmute(connection)
-    if entry.there == "deleted":  # the whole row goes out, as it is now
+    if entry.must_be_made_anew:  # the whole row goes out, as it is now
         return []
     deltas = table.deltas()
     said = {name: Tagged(was=ours.get(name), now=value) if name in deltas else value for name, value in values.items()}

@@ -2,50 +2,48 @@
 
 Everything that the server has is fetched, and held against the rows that are here, before anything that it says is
 applied. Where they differ, the server has lost something, or was told something new since. Ours goes to the outbox as a
-change of this replica, with the highest stamp that it knew when it heard of the loss: so it wins over what the backup
-holds, it loses against what was written since, and of two replicas the one that had seen more wins. What stands in the
-end comes with the pull that follows, which goes on from the last position that both have in common.
+change of this replica, with the highest stamp that its rows had when it heard of the loss: so it wins over what the
+backup holds, it loses against what was written since, and of two replicas the one that had seen more wins. What stands
+in the end comes with the pull that follows, which goes on from the last position that both have in common.
 
-A record that is there and not here was deleted here, if nobody has written it since; otherwise it comes back.
+A record that is there and not here was deleted here, if nobody has written it since; otherwise it comes back, whole,
+from what was fetched: the pull tells of what was written alone. Of a record that was withheld with its aggregate
+nothing is offered but what the server does not have at all: its row is not what this replica knew of it.
 
 Rows are looked at without a lock, and offered in small transactions; whatever waits of a record already goes before.
-Counters, sets, texts and the like are left as the server has them: two replicas that both offered what they add would
-add it twice.
+What is of one aggregate is offered as one (grouping.py), and what a person decides about apart (differences.py).
+Counters, sets, texts and the like are left as the server has them, and become that here, under what waits: two replicas
+that both offered what they add would add it twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from decimal import Decimal, InvalidOperation
-from itertools import islice
-from typing import Any
-
-import msgspec
-from sqlalchemy import Connection
+from collections.abc import Sequence
 
 from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
-from backhaul.replica import checkpoint, renumbering, stage, tables
-from backhaul.replica.capture import row_expressions
+from backhaul.replica import aside, checkpoint, grouping, paging, renumbering, stage, tables
+from backhaul.replica import rows as app_rows
+from backhaul.replica.apart import Ours, apart
+from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.context import Context
-from backhaul.replica.names import field_names
+from backhaul.replica.differences import key_of
+from backhaul.replica.grouping import Group
 from backhaul.replica.renumbering import Offer
-from backhaul.statements import quoted, run
+from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
-from backhaul.wire import DELTAS, Record, Table
+from backhaul.wire import Record
 
-AT_ONCE = 500  # offers of one transaction
 STEPS = ("restored", "offer")
-_fields = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def go_on(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int) -> int:
     """These steps of a recovery. Returns how many changes are offered."""
     while _step(database) == "restored":
         context.check()
-        _fetch(database, remote, limit)
+        _fetch(database, remote, limit, now=clock.now())
     return _offer_all(database, clock=clock, context=context) if _step(database) == "offer" else 0
 
 
@@ -54,11 +52,11 @@ def _step(database: Database) -> str:
         return checkpoint.read(connection).recovering
 
 
-def _fetch(database: Database, remote: Remote, limit: int) -> None:
+def _fetch(database: Database, remote: Remote, limit: int, *, now: int) -> None:
     with database.reading() as connection:
         since = checkpoint.read(connection).staged_cursor
     try:
-        page = remote.pull(since, limit)
+        page = paging.alone(database, limit, lambda asked: remote.pull(since, asked), now=now)
     except Refused as refusal:
         if refusal.status != 410 or not since:
             raise
@@ -81,14 +79,9 @@ def _offer_all(database: Database, *, clock: Clock, context: Context) -> int:
     offered = 0
     with database.reading() as connection:
         known = checkpoint.read(connection)
-        behind = tables.not_fetched(connection)
-        for one in tables.checked(connection):
-            if behind.get(one.table.name) == ():
-                continue  # nothing of it has come yet
-            found = _differences(connection, one.table, known, unknown=behind.get(one.table.name, ()))
-            while some := list(islice(found, AT_ONCE)):
-                context.check()
-                offered += _offer(database, one.table.name, some, known, now=clock.now())
+        tracked = tables.checked(connection)
+        for groups in grouping.groups(connection, tracked, known, context):
+            offered += _settle(database, tracked, groups, known, now=clock.now())
     with database.writing() as connection:
         checkpoint.hold(connection)
         if checkpoint.read(connection).recovering == "offer":
@@ -98,63 +91,28 @@ def _offer_all(database: Database, *, clock: Clock, context: Context) -> int:
     return offered
 
 
-def _offer(database: Database, table: str, offers: Sequence[Offer], known: checkpoint.Checkpoint, *, now: int) -> int:
+def _settle(
+    database: Database,
+    tracked: Sequence[Tracked],
+    groups: Sequence[Group],
+    known: checkpoint.Checkpoint,
+    *,
+    now: int,
+) -> int:
+    """Offer what the server has lost; take what it has otherwise, and nobody offers. Returns how many are offered."""
+    offers = [[said for said in group if isinstance(said, Offer)] for group in groups]
+    theirs = [said for group in groups for said in group if isinstance(said, Record)]
+    shapes = [one.table for one in tracked]
     with database.writing() as connection:
         checkpoint.hold(connection)
-        if checkpoint.read(connection).recovering != "offer":
+        here = checkpoint.read(connection)
+        if here.recovering != "offer":
             return 0
-        return renumbering.offer(connection, table, offers, hlc=known.common_hlc, now=now)
-
-
-def _differences(
-    connection: Connection, table: Table, known: checkpoint.Checkpoint, *, unknown: Sequence[str]
-) -> Iterator[Offer]:
-    """What the server has lost of a table. unknown: columns whose values have not come yet."""
-    names = [name for name in field_names(table) if name not in unknown]
-    plain = [name for name in names if table.merge.get(name, "").partition(":")[0] not in DELTAS]
-    key, fields = row_expressions(connection, table, "held")
-    here = f"""
-        SELECT {key}, {fields}, stage.record FROM {quoted(table.name)} AS held
-        LEFT JOIN backhaul_stage AS stage ON stage.table_name = ? AND stage.key = {key}
-    """  # noqa: S608 - the catalogue's own names, quoted
-    with run(connection, here, (table.name,), stream=True) as rows:
-        for row in rows:
-            held, said, staged = tuple(row)
-            here_now = {name: value for name, value in _fields(said).items() if name in names}
-            yield from _lost(held, here_now, msgspec.json.decode(staged, type=Record) if staged else None, plain)
-    there = f"""
-        SELECT key FROM backhaul_stage
-        WHERE table_name = ? AND deleted = 0 AND version <= ?
-          AND key NOT IN (SELECT {key} FROM {quoted(table.name)} AS held)
-          AND key NOT IN (SELECT key FROM backhaul_aside WHERE table_name = ?)
-    """  # noqa: S608 - the same
-    with run(connection, there, (table.name, known.common_position, table.name), stream=True) as rows:
-        for row in rows:
-            yield Offer(row[0], "delete", None)
-
-
-def _lost(key: str, here: dict[str, Any], record: Record | None, plain: Sequence[str]) -> Iterator[Offer]:
-    """Of one row that is here."""
-    ours = {name: here.get(name) for name in plain}
-    if record is None:
-        yield Offer(key, "backfill", here)  # it takes nothing from a record that another replica offers, too
-        yield Offer(key, "update", ours)
-    elif record.deleted:
-        yield Offer(key, "insert", here)
-    else:
-        theirs = {name: msgspec.to_builtins(value) for name, value in record.fields.items()}
-        lost = {name: value for name, value in ours.items() if not _same(value, theirs.get(name))}
-        if lost:
-            yield Offer(key, "update", lost)
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    """As databases hold them: true is 1 to SQLite, and a decimal may be spelt in more than one way."""
-    if ours == theirs:
-        return True
-    if ours is None or theirs is None or isinstance(ours, dict) or isinstance(theirs, dict):
-        return False
-    try:
-        return Decimal(str(ours)) == Decimal(str(theirs))
-    except InvalidOperation:
-        return False
+        places = [(said.table, key_of(said)) for group in groups for said in group]
+        app_rows.hold_all(connection, shapes, places)
+        offered = renumbering.offer(connection, offers, hlc=known.common_hlc, now=now)
+        if theirs:  # after that: what is of an aggregate that is offered otherwise is withheld
+            fit = apart(connection, Ours(connection, tracked), theirs, now=now)
+            _, refused = apply_what_fits(connection, shapes, [*fit.released, *fit.records], here.position)
+            aside.keep_all(connection, refused, now=now)
+        return offered

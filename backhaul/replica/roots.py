@@ -25,6 +25,12 @@ def fields_of(said: bytes | None) -> dict[str, Value]:
     return _decode(said.decode(errors="replace")) if said else {}
 
 
+def value_of(said: bytes) -> Value:
+    """A value as an app's trigger wrote it; the same."""
+    value: Value = msgspec.json.decode(said.decode(errors="replace"), type=Value)
+    return value
+
+
 def rows(connection: Connection, table: Table, keys: Sequence[str]) -> dict[str, dict[str, Value]]:
     """The fields of those rows that are here, by key (JSON)."""
     json_key, json_fields = row_expressions(connection, table, "here")
@@ -64,6 +70,10 @@ class Roots:
             root or self._root(table, key, here.get(table, {}).get(key, {}) | fields)
             for (table, key, fields), root in zip(records, found, strict=True)
         ]
+
+    def named_by(self, table: str) -> tuple[str, list[int | str]]:
+        """See Aggregates."""
+        return self._aggregates.named_by(table)
 
     def _root(self, table: str, key: str, fields: dict[str, Value]) -> Place | None:
         return self._aggregates.root(table, decode_key(key), fields) if table in self.tables else None

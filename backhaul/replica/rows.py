@@ -7,11 +7,12 @@ something else: it is refused, and the record is set aside with that reason. Not
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -19,9 +20,10 @@ from backhaul.replica import rows_postgresql
 from backhaul.replica.misfit import Misfit
 from backhaul.replica.names import column_types, field_names
 from backhaul.statements import on_postgresql, quoted, run
-from backhaul.wire import Table, to_plain
+from backhaul.wire import Table, Value, to_plain
 
 Row = tuple[Any, ...]
+_key = msgspec.json.Decoder(list[Value]).decode
 DECIMAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 SAFE = 15  # so many digits go through a double unharmed
 # Of SQLSTATE (PostgreSQL: appendix A): data exceptions, constraints, check options, and what a trigger raises.
@@ -33,7 +35,8 @@ class TablePlan:
     """What a page does to one table, as parameters of its statements; values as Python has them.
 
     deleted: keys. whole: by the names of the fields, key and then fields. changed: for each field whether it changed
-    and its value, and then the key. missing: as whole, for rows that are put in only if they are not here.
+    and its value, and then the key. missing: as whole, for rows that are put in only if they are not here. outdated:
+    asked when it is written: whether the app has written one of its rows since it was made.
     """
 
     table: Table
@@ -41,6 +44,7 @@ class TablePlan:
     whole: dict[tuple[str, ...], list[Row]] = field(default_factory=dict)
     changed: list[Row] = field(default_factory=list)
     missing: dict[tuple[str, ...], list[Row]] = field(default_factory=dict)
+    outdated: Callable[[], bool] = lambda: False
 
     @property
     def others(self) -> list[str]:
@@ -51,6 +55,44 @@ class TablePlan:
     def size(self) -> int:
         """How many rows it writes."""
         return len(self.changed) + len(self.deleted) + sum(map(len, self.whole.values()))
+
+
+def hold(connection: Connection, table: Table, keys: Sequence[Row]) -> set[int]:
+    """Have nobody else write these rows until the transaction ends; returns which of them nobody else can write now, by
+    their place: on PostgreSQL not those that are not here. keys: plain values. Raises Misfit.
+
+    What the app has committed by then is in the outbox, and what it is in the middle of is waited for: for a moment,
+    while it may be waiting for us. Then the database is busy, and the transaction ends.
+    """
+    if on_postgresql(connection):
+        return rows_postgresql.hold(connection, table, keys)
+    return set(range(len(keys)))  # SQLite has one writer, and that is us
+
+
+def hold_all(connection: Connection, tables: Iterable[Table], places: Iterable[tuple[str, str]]) -> None:
+    """The same of rows of several tables, before it is asked what waits of them, or what they are. places: table and
+    key, as JSON; those of other tables, and what can be no key of a table, are left out."""
+    if not on_postgresql(connection):
+        return
+    keys: dict[str, list[Row]] = {}
+    for name, key in dict.fromkeys(places):
+        keys.setdefault(name, []).append(tuple(to_plain(part) for part in _key(key)))
+    for table in tables:
+        fit = [key for key in keys.get(table.name, []) if len(key) == len(table.key)]
+        if fit:
+            _hold_what_can_be(connection, table, fit)
+
+
+def _hold_what_can_be(connection: Connection, table: Table, keys: Sequence[Row]) -> None:
+    try:
+        with connection.begin_nested():
+            hold(connection, table, keys)
+    except (DBAPIError, Misfit) as error:
+        if refusal(error) is None:
+            raise
+        for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+            if 0 < len(half) < len(keys):
+                _hold_what_can_be(connection, table, half)
 
 
 def write(connection: Connection, plans: Sequence[TablePlan]) -> None:

@@ -20,6 +20,12 @@ from backhaul.wire import Table
 
 Row = tuple[Any, ...]
 INTEGERS = ("smallint", "integer", "bigint")
+# Half of what the database lets go by before it looks for a deadlock and ends a transaction that is in one: ours is not
+# to wait so long that this might be the app's.
+PATIENCE = """
+    SELECT set_config('lock_timeout', CAST(CAST(
+        extract(epoch FROM CAST(current_setting('deadlock_timeout') AS interval)) * 500 AS integer) AS text), true)
+"""
 MODIFIER = re.compile(r"\([^()]*\)")
 
 
@@ -54,10 +60,10 @@ def text_of(value: Any, declared: str) -> str | None:
 
 def delete(connection: Connection, table: Table, keys: Sequence[Row]) -> None:
     statement = f"""
-        DELETE FROM {quoted(table.name)} AS kept USING {_given(len(table.key))}
-        WHERE {_same_key(table, 0)}
+        DELETE FROM {quoted(table.name)} AS kept USING {given(len(table.key))}
+        WHERE {same_key(table, 0)}
     """  # noqa: S608 - the catalogue's own names, quoted
-    run(connection, statement, _arrays(table, table.key, keys))
+    run(connection, statement, arrays(table, table.key, keys))
 
 
 def upsert(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], *, replace: bool) -> None:
@@ -68,11 +74,11 @@ def upsert(connection: Connection, table: Table, names: Sequence[str], rows: Seq
     assign = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in names)
     statement = f"""
         INSERT INTO {quoted(table.name)} ({", ".join(map(quoted, columns))}) OVERRIDING SYSTEM VALUE
-        SELECT {values} FROM {_given(len(columns))}
+        SELECT {values} FROM {given(len(columns))}
         ON CONFLICT ({", ".join(map(quoted, table.key))})
         DO {"UPDATE SET " + assign if assign and replace else "NOTHING"}
     """  # noqa: S608 - the catalogue's own names, quoted
-    run(connection, statement, _arrays(table, columns, rows))
+    run(connection, statement, arrays(table, columns, rows))
     if table.keys == "generated":
         _move_sequence(connection, table, max(int(row[0]) for row in rows))
 
@@ -87,22 +93,37 @@ def update(connection: Connection, table: Table, names: Sequence[str], rows: Seq
     )
     width = 2 * len(names)
     statement = f"""
-        UPDATE {quoted(table.name)} AS kept SET {assign} FROM {_given(width + len(table.key))}
-        WHERE {_same_key(table, width)}
+        UPDATE {quoted(table.name)} AS kept SET {assign} FROM {given(width + len(table.key))}
+        WHERE {same_key(table, width)}
     """  # noqa: S608 - the catalogue's own names, quoted
     flags = [[str(row[2 * number]) for row in rows] for number in range(len(names))]
-    values = _arrays(table, names, [row[1:width:2] for row in rows])
-    keys = _arrays(table, table.key, [row[width:] for row in rows])
+    values = arrays(table, names, [row[1:width:2] for row in rows])
+    keys = arrays(table, table.key, [row[width:] for row in rows])
     pairs = [array for pair in zip(flags, values, strict=True) for array in pair]
     run(connection, statement, (*pairs, *keys))
 
 
-def _given(width: int) -> str:
-    arrays = ", ".join(["CAST(? AS text[])"] * width)
-    return f"unnest({arrays}) AS given ({', '.join(f'v{number}' for number in range(width))})"
+def hold(connection: Connection, table: Table, keys: Sequence[Row], *, alone: bool = False) -> set[int]:
+    """Lock these rows until the transaction ends, and wait a moment for whoever is writing them; returns which of them
+    are here, by their place. alone: rows that refer to them are in the way, too, while they are being written."""
+    run(connection, PATIENCE)
+    statement = f"""
+        SELECT place FROM {quoted(table.name)} AS kept
+        JOIN unnest({", ".join(["CAST(? AS text[])"] * len(table.key))}) WITH ORDINALITY
+             AS given ({", ".join(f"v{number}" for number in range(len(table.key)))}, place) ON {same_key(table, 0)}
+        ORDER BY place FOR {"UPDATE" if alone else "NO KEY UPDATE"} OF kept
+    """  # noqa: S608 - the catalogue's own names, quoted
+    return {place - 1 for (place,) in run(connection, statement, arrays(table, table.key, keys))}
 
 
-def _same_key(table: Table, first: int) -> str:
+def given(width: int) -> str:
+    """The values of `arrays` as a table `given`."""
+    places = ", ".join(["CAST(? AS text[])"] * width)
+    return f"unnest({places}) AS given ({', '.join(f'v{number}' for number in range(width))})"
+
+
+def same_key(table: Table, first: int) -> str:
+    """SQL for: the row `kept` is the one whose key `given` has, from this column on."""
     types = column_types(table)
     return " AND ".join(
         f"kept.{quoted(column)} = CAST(v{first + number} AS {cast_type(types[column])})"
@@ -110,7 +131,7 @@ def _same_key(table: Table, first: int) -> str:
     )
 
 
-def _arrays(table: Table, columns: Sequence[str], rows: Sequence[Row]) -> tuple[list[str | None], ...]:
+def arrays(table: Table, columns: Sequence[str], rows: Sequence[Row]) -> tuple[list[str | None], ...]:
     types = column_types(table)
     return tuple([text_of(row[number], types[column]) for row in rows] for number, column in enumerate(columns))
 

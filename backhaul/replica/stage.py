@@ -8,9 +8,10 @@ later one takes its place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from backhaul.wire import Record, canonical_key, encode
 
@@ -32,12 +33,20 @@ def count(connection: Connection) -> int:
     return int(connection.execute(text("SELECT count(*) FROM backhaul_stage WHERE record IS NOT NULL")).scalar_one())
 
 
+def tables(connection: Connection) -> frozenset[str]:
+    """Of which records wait to be applied."""
+    statement = "SELECT DISTINCT table_name FROM backhaul_stage WHERE record IS NOT NULL"
+    return frozenset(connection.execute(text(statement)).scalars())
+
+
 def waiting(connection: Connection) -> Iterator[list[Record]]:
     """What waits to be applied, oldest version first, a chunk at a time."""
-    statement = text("SELECT record FROM backhaul_stage WHERE record IS NOT NULL ORDER BY version, table_name, key")
+    statement = text(
+        "SELECT table_name, record FROM backhaul_stage WHERE record IS NOT NULL ORDER BY version, table_name, key"
+    )
     rows = connection.execute(statement.execution_options(stream_results=True))
     for chunk in rows.partitions(CHUNK):
-        yield [msgspec.json.decode(row.record, type=Record) for row in chunk]
+        yield [_record(row) for row in chunk]
 
 
 def applied(connection: Connection) -> None:
@@ -48,20 +57,31 @@ def applied(connection: Connection) -> None:
 def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None:
     """The table's columns have other names, in what waits to be applied. names: old -> new."""
     statement = """
-        SELECT key, record FROM backhaul_stage
+        SELECT table_name, key, record FROM backhaul_stage
         WHERE table_name = :table AND key > :after AND record IS NOT NULL ORDER BY key LIMIT :limit
     """
     values = {"table": table, "after": "", "limit": CHUNK}
     while rows := connection.execute(text(statement), values).all():
-        records = [msgspec.json.decode(row.record, type=Record) for row in rows]
+        records = [_record(row) for row in rows]
         for record in records:
             record.fields = {names.get(name, name): value for name, value in record.fields.items()}
         keep(connection, records)
         values["after"] = rows[-1].key
 
 
+def retable(connection: Connection, old: str, new: str) -> None:
+    """The table has another name."""
+    statement = "UPDATE backhaul_stage SET table_name = :new WHERE table_name = :old"
+    connection.execute(text(statement), {"old": old, "new": new})
+
+
 def clear(connection: Connection) -> None:
     connection.execute(text("DELETE FROM backhaul_stage"))
+
+
+def _record(row: Row[Any]) -> Record:
+    """The table's name is the ledger's: it may have been renamed since the record came."""
+    return msgspec.structs.replace(msgspec.json.decode(row.record, type=Record), table=row.table_name)
 
 
 def _put(connection: Connection, records: Sequence[Record], *, whole: bool) -> None:

@@ -27,13 +27,14 @@ Triggers = Literal["fire", "mute"]  # what the app's own do where records of oth
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What the settings say of one table. merge: column (or `*`) -> strategy. renamed: old column -> new. Empty: not
-    said."""
+    """What the settings say of one table. merge: column (or `*`) -> strategy. renamed: old column -> new. formerly: the
+    names that it had before. Empty: not said."""
 
     merge: Mapping[str, str] = field(default_factory=dict)
     deletes: Deletes | None = None
     aggregate: str = ""
     renamed: Mapping[str, str] = field(default_factory=dict)
+    formerly: Sequence[str] = ()
     keys: KeyKind | None = None
     triggers: Triggers | None = None
 
@@ -50,6 +51,8 @@ def ruled(tables: Sequence[Table], rules: Mapping[str, Rules], dialect: str, pre
     for name in rules:
         if name not in present:
             raise _at(TableUnknown(f"there is no table {name!r}", hint=f"the tables are: {', '.join(present)}"), name)
+    for name, said in rules.items():
+        _check_names(name, said.formerly, present)
     return [_ruled(table, rules[table.name], dialect) if table.name in rules else table for table in tables]
 
 
@@ -81,7 +84,17 @@ def _ruled(table: Table, rules: Rules, dialect: str) -> Table:
         deletes=rules.deletes or table.deletes,
         aggregate=rules.aggregate,
         renamed=_renamed(table, rules.renamed),
+        formerly=list(rules.formerly),
     )
+
+
+def _check_names(name: str, formerly: Sequence[str], present: Sequence[str]) -> None:
+    """Raises TableUnfit for a table that is said to be another one now, and is there."""
+    for old in formerly:
+        if old in present:
+            why = f"there is a table {old!r}, which is said to have the name {name!r} now"
+            hint = 'formerly = "OLD" names a table as it was; take it out, or rename the table'
+            raise _at(TableUnfit(why, hint=hint), name, "formerly")
 
 
 def _renamed(table: Table, renamed: Mapping[str, str]) -> dict[str, str]:
@@ -108,7 +121,7 @@ def _agreed(table: Table, told: Table, dialect: str) -> Table:
             why = f"the scope has agreed on {said} for {table.name}.{name}, and that cannot be here: {error}"
             raise TableUnfit(why, hint=error.hint) from error
     return msgspec.structs.replace(
-        table, merge=merge, deletes=told.deletes, aggregate=told.aggregate, renamed=told.renamed
+        table, merge=merge, deletes=told.deletes, aggregate=told.aggregate, renamed=told.renamed, formerly=told.formerly
     )
 
 

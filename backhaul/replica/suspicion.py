@@ -6,6 +6,10 @@ unsettled changes laid over it, is laid into the table on trial, so that the dat
 then; the trial is taken back. Where the row was something else, somebody has edited it meanwhile, and that becomes a
 change of now. Where another replica has written the same field in that time, its value has come with the pull and
 stands. A row that was deleted in that time comes back: what is not there cannot be told from what was lost.
+
+A row of which the server knows nothing was made in that time, or was deleted elsewhere, so long ago that it is
+forgotten. It goes out as a backfill that had seen no more than the table had when it was doubted: if the server has
+forgotten deletions since, it makes nothing anew of that (`record-gone`), and a person decides.
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from backhaul.clock import Clock
 from backhaul.database import Database
@@ -25,12 +28,11 @@ from backhaul.replica import rows as app_rows
 from backhaul.replica.backfill import key_places
 from backhaul.replica.capture import row_expressions
 from backhaul.replica.context import Context
-from backhaul.replica.misfit import Misfit
 from backhaul.replica.names import field_names
 from backhaul.replica.tables import Suspect
 from backhaul.statements import as_bytes, quoted, run
 from backhaul.telemetry import emit
-from backhaul.wire import Record, Table, Value
+from backhaul.wire import Record, Table, Value, canonical_key
 
 CHUNK = 500  # rows; as many records are asked for at once
 
@@ -82,19 +84,25 @@ def _found(
     keys: Sequence[str],
     there: Sequence[Record],
     position: int,
-) -> list[tuple[str, str, str]]:
-    """Key, kind and fields (JSON) of the changes that nobody has captured."""
+) -> list[outbox.Found]:
+    """The changes that nobody has captured."""
+    app_rows.hold_all(connection, [table], [(table.name, key) for key in keys])
+    deleted = {canonical_key(record.key) for record in there if record.deleted}
     held = {key: fields for key, fields in _rows(connection, table, suspect.after).items() if key in set(keys)}
     expected = _expected(connection, table, suspect, keys, there, position)
-    changes = []
+    changes = list[outbox.Found]()
     for key, fields in held.items():
         was = expected.get(key)
+        if was is None and canonical_key(_key(key)) in deleted:
+            changes.append(outbox.Found(key, "insert", _text(fields), position))
+            continue
         if was is None:
-            changes.append((key, "insert", _text(fields)))
+            changes.append(outbox.Found(key, "backfill", _text(fields), suspect.base))
             continue
         names = [name for name in suspect.columns if name in fields and bytes(fields[name]) != bytes(was[name])]
         if names:
-            changes.append((key, "update", _text({name: _told(table, name, was, fields) for name in names})))
+            told = _text({name: _told(table, name, was, fields) for name in names})
+            changes.append(outbox.Found(key, "update", told, position))
     return changes
 
 
@@ -111,23 +119,10 @@ def _expected(
     records = [*there, *refetch.never_were([(table.name, _key(key)) for key in keys], there)]
     trial = connection.begin_nested()
     try:
-        _lay(connection, table, records, position)
+        apply.lay_under(connection, [table], records, position)
         return _rows(connection, table, suspect.after)
     finally:
         trial.rollback()
-
-
-def _lay(connection: Connection, table: Table, records: Sequence[Record], position: int) -> None:
-    try:
-        with connection.begin_nested():
-            apply.lay_under(connection, [table], records, position)
-    except (DBAPIError, Misfit) as error:
-        if app_rows.refusal(error) is None:
-            raise
-        if len(records) > 1:
-            half = len(records) // 2
-            _lay(connection, table, records[:half], position)
-            _lay(connection, table, records[half:], position)
 
 
 def _rows(connection: Connection, table: Table, after: Sequence[Any] | None) -> dict[str, Fields]:

@@ -1,6 +1,7 @@
 """The end of a recovery from the beginning: records that the server did not tell of are gone there, and so long that
 their tombstones are forgotten. They are deleted here, too, unless a change of them waits: then the row is set aside
-until the server has judged that change (`record-gone`: a person decides), and goes when nothing waits any more.
+until the server has judged that change (`record-gone`: a person decides), and goes when nothing waits any more. The
+parts of an aggregate that a change of ours touches are withheld, as in any page.
 
 What is to go is looked for without a lock, for a table may be large; it goes in one transaction, if no page of the feed
 was applied in between.
@@ -9,13 +10,17 @@ was applied in between.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
 
 from backhaul.database import Database
 from backhaul.replica import aside, checkpoint, stage, tables
+from backhaul.replica import rows as app_rows
+from backhaul.replica.apart import Ours, apart
 from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.backfill import key_places
 from backhaul.replica.capture import row_expressions
 from backhaul.statements import quoted, run
 from backhaul.telemetry import emit
@@ -28,14 +33,14 @@ def sweep(database: Database, *, now: int) -> int:
     """Returns how many records were deleted."""
     while True:
         with database.reading() as connection:
-            since = checkpoint.read(connection).cursor
+            since, names = checkpoint.read(connection).cursor, _names(connection)
             gone, held = list(_gone(connection)), list(_gone(connection, held=True))
         with database.writing() as connection:
             checkpoint.hold(connection)
             known = checkpoint.read(connection)
             if known.recovering != "sweep":
                 return 0
-            if known.cursor == since:
+            if (known.cursor, _names(connection)) == (since, names):  # else a page came, or `init` renamed a table
                 deleted = _delete(connection, gone, known.position, now=now)
                 for table, key in held:
                     aside.keep(connection, table, key, reason=aside.HELD, now=now)
@@ -46,38 +51,54 @@ def sweep(database: Database, *, now: int) -> int:
     return deleted
 
 
+def _names(connection: Connection) -> list[str]:
+    return [one.table.name for one in tables.all_tracked(connection)]
+
+
 def _gone(connection: Connection, *, held: bool = False) -> Iterator[Place]:
     """Rows that did not come, and of which nothing waits (held: something does).
 
-    A table whose rows are sent for the first time, and are not all sent yet, keeps its own. So does one in which rows
-    may be that no trigger saw: here is their only copy, and the suspicion sends them.
+    A table whose rows are sent for the first time keeps those that were not sent yet. One in which rows may be that no
+    trigger saw keeps all: here is their only copy, and the suspicion sends them.
     """
     suspects = tables.under_suspicion(connection)
     for one in tables.all_tracked(connection):
-        if one.table.name not in suspects and (one.backfill == "done" or not one.fresh):
-            statement = _not_come(connection, one.table, "IN" if held else "NOT IN")
-            for (key,) in run(connection, statement, (one.table.name, one.table.name)):
+        all_sent = one.backfill == "done" or not one.fresh
+        if one.table.name not in suspects and (all_sent or one.backfill_after is not None):
+            statement, after = _not_come(connection, one.table, None if all_sent else one.backfill_after, held=held)
+            for (key,) in run(connection, statement, (one.table.name, one.table.name, *after)):
                 yield one.table.name, key
 
 
-def _not_come(connection: Connection, table: Table, whether: str) -> str:
+def _not_come(
+    connection: Connection, table: Table, upto: Sequence[Value] | None, *, held: bool
+) -> tuple[str, Sequence[Any]]:
+    """upto: only rows up to this key. Returns the parameters for that, too."""
     key, _ = row_expressions(connection, table, "held")
-    return f"""
+    sent, after = "", app_rows.key_values(connection, table, upto) if upto is not None else ()
+    if after:
+        columns = ", ".join(f"held.{quoted(column)}" for column in table.key)
+        sent = f"AND ({columns}) <= ({key_places(connection, table)})"
+    statement = f"""
         SELECT {key} FROM {quoted(table.name)} AS held
         WHERE {key} NOT IN (SELECT key FROM backhaul_stage WHERE table_name = ? AND deleted = 0)
-          AND {key} {whether} (SELECT key FROM backhaul_outbox WHERE table_name = ?)
+          AND {key} {"IN" if held else "NOT IN"} (SELECT key FROM backhaul_outbox WHERE table_name = ?)
+          {sent}
     """  # noqa: S608 - the catalogue's own names, quoted
+    return statement, after
 
 
 def _delete(connection: Connection, gone: Sequence[Place], position: int, *, now: int) -> int:
-    shapes = [one.table for one in tables.checked(connection)]
+    tracked = tables.checked(connection)
+    shapes, ours = [one.table for one in tracked], Ours(connection, tracked)
     touched = 0
     for at in range(0, len(gone), stage.CHUNK):
         records = [
             Record(table=table, key=msgspec.json.decode(key, type=list[Value]), version=0, deleted=True)
             for table, key in gone[at : at + stage.CHUNK]
         ]
-        deleted, refused = apply_what_fits(connection, shapes, records, position)
+        parts = apart(connection, ours, records, now=now)
+        deleted, refused = apply_what_fits(connection, shapes, [*parts.released, *parts.records], position)
         touched += deleted
         for record, reason in refused:
             aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)

@@ -20,7 +20,8 @@ _keys = msgspec.json.Decoder(list[Value]).decode
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
     """backfill_after: the key of the last row that the backfill sent to the outbox; None at its beginning. fresh: its
-    rows are from before it was first tracked, and no record of the server is among them that another replica made."""
+    first backfill is this one: rows that it has not reached are from before the table was tracked, and are nowhere
+    else."""
 
     table: Table
     shape: str
@@ -41,11 +42,13 @@ class Behind:
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
-    """A table that was without triggers for a while. after: the key of the last row that was looked at."""
+    """A table that was without triggers for a while. after: the key of the last row that was looked at. base: the feed
+    position up to which its rows had heard of deletions when it was doubted."""
 
     table: str
     columns: tuple[str, ...]
     after: list[Value] | None
+    base: int
 
 
 def track(connection: Connection, table: Table, shape: str, *, again: bool = True) -> None:
@@ -53,7 +56,8 @@ def track(connection: Connection, table: Table, shape: str, *, again: bool = Tru
     statement = """
         INSERT INTO backhaul_table (name, definition, shape, backfill) VALUES (:name, :definition, :shape, :backfill)
         ON CONFLICT (name) DO UPDATE
-        SET definition = excluded.definition, shape = excluded.shape, fresh = 0,
+        SET definition = excluded.definition, shape = excluded.shape,
+            fresh = CASE WHEN backhaul_table.backfill = 'pending' THEN backhaul_table.fresh ELSE 0 END,
             backfill = CASE WHEN :again = 1 THEN excluded.backfill ELSE backhaul_table.backfill END,
             backfill_after = CASE WHEN :again = 1 THEN NULL ELSE backhaul_table.backfill_after END,
             backfill_rows = CASE WHEN :again = 1 THEN 0 ELSE backhaul_table.backfill_rows END
@@ -69,6 +73,12 @@ def track(connection: Connection, table: Table, shape: str, *, again: bool = Tru
     connection.execute(text(statement), values)
 
 
+def retable(connection: Connection, old: str, new: str) -> None:
+    """The table has another name; how far it has got stays."""
+    statement = "UPDATE backhaul_table SET name = :new WHERE name = :old"
+    connection.execute(text(statement), {"old": old, "new": new})
+
+
 def untrack(connection: Connection, name: str) -> None:
     """The table is gone; what of it waits goes out all the same."""
     connection.execute(text("DELETE FROM backhaul_table WHERE name = :name"), {"name": name})
@@ -76,20 +86,26 @@ def untrack(connection: Connection, name: str) -> None:
 
 def doubt(connection: Connection, name: str, columns: Sequence[str]) -> None:
     """Rows may have been edited unseen, in these columns; they are looked at from the beginning."""
-    statement = "UPDATE backhaul_table SET suspect = :columns, suspect_after = NULL WHERE name = :name"
+    statement = """
+        UPDATE backhaul_table
+        SET suspect = :columns, suspect_after = NULL,
+            suspect_base = CASE WHEN suspect IS NULL THEN (SELECT position FROM backhaul_replica) ELSE suspect_base END
+        WHERE name = :name
+    """
     connection.execute(text(statement), {"name": name, "columns": msgspec.json.encode(list(columns)).decode()})
 
 
 def suspect(connection: Connection) -> Suspect | None:
     """What is to be looked at next."""
     statement = """
-        SELECT name, suspect, suspect_after FROM backhaul_table WHERE suspect IS NOT NULL ORDER BY name LIMIT 1
+        SELECT name, suspect, suspect_after, suspect_base FROM backhaul_table
+        WHERE suspect IS NOT NULL ORDER BY name LIMIT 1
     """
     row = connection.execute(text(statement)).first()
     if row is None:
         return None
     after = None if row.suspect_after is None else _keys(row.suspect_after)
-    return Suspect(table=row.name, columns=tuple(_names(row.suspect)), after=after)
+    return Suspect(table=row.name, columns=tuple(_names(row.suspect)), after=after, base=row.suspect_base)
 
 
 def under_suspicion(connection: Connection) -> set[str]:
@@ -192,8 +208,11 @@ def backfilled(connection: Connection, name: str, *, after: str, rows: int) -> N
 
 
 def backfill_again(connection: Connection) -> None:
-    """Every row is to go to the outbox: the server has none of them."""
-    statement = "UPDATE backhaul_table SET backfill = 'pending', backfill_after = NULL, backfill_rows = 0"
+    """Every row is to go to the outbox, as for the first time: the server has none of them."""
+    statement = """
+        UPDATE backhaul_table
+        SET backfill = 'pending', backfill_after = NULL, backfill_rows = 0, fresh = 1, suspect_base = 0
+    """
     connection.execute(text(statement))
 
 

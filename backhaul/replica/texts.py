@@ -58,6 +58,12 @@ def rename(connection: Connection, table: str, names: Mapping[str, str]) -> None
         connection.execute(text(renamed), values)
 
 
+def retable(connection: Connection, old: str, new: str) -> None:
+    """The table has another name."""
+    statement = "UPDATE backhaul_text SET table_name = :new WHERE table_name = :old"
+    connection.execute(text(statement), {"old": old, "new": new})
+
+
 def forget(connection: Connection, table: str, keys: Sequence[str]) -> None:
     """The records are gone, or came anew."""
     statement = text("DELETE FROM backhaul_text WHERE table_name = :table AND key IN :keys")

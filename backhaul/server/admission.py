@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from backhaul.clock import BACKFILL_STAMP, stamp_from_text
-from backhaul.merge import Change, State, unusable
+from backhaul.merge import ALONE, Change, Lineage, State, unusable
 from backhaul.server import preview
 from backhaul.server.problems import is_conflict, problem
 from backhaul.server.records import Place
@@ -40,8 +40,8 @@ class Item(msgspec.Struct, kw_only=True):
     roots: tuple[Place, ...] = ()
 
 
-def read(op: Op, shapes: Mapping[str, Shape], replica: str) -> Item:
-    """The op held against its table."""
+def read(op: Op, shapes: Mapping[str, Shape], replica: str, lineage: Lineage = ALONE) -> Item:
+    """The op of this replica held against its table."""
     if op.kind == "void":
         return Item(op=op)
     item = Item(op=op, place=(op.table, canonical_key(op.key)))
@@ -56,13 +56,13 @@ def read(op: Op, shapes: Mapping[str, Shape], replica: str) -> Item:
                 item.problem = problem(wrong.problem, wrong.detail, op=op.op)
                 return item
         hlc = BACKFILL_STAMP if op.kind == "backfill" else stamp_from_text(op.hlc)
-        item.change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=fields, base=op.base)
+        item.change = Change(kind=op.kind, hlc=hlc, writer=replica, fields=fields, base=op.base, lineage=lineage)
     return item
 
 
-def refuse(items: Sequence[Item], states: Mapping[Place, State], shapes: Mapping[str, Shape], replica: str) -> None:
+def refuse(items: Sequence[Item], states: Mapping[Place, State], shapes: Mapping[str, Shape]) -> None:
     """Give a problem to each op whose key is taken, and then to all that depends on a refused one."""
-    _refuse_taken_keys(items, states, shapes, replica)
+    _refuse_taken_keys(items, states, shapes)
     preview.object_to(items, states, shapes)
     reached = [index for index, item in enumerate(items) if item.problem and not is_conflict(item.problem)]
     if reached:
@@ -123,9 +123,7 @@ def _plain(fields: dict[str, Value]) -> dict[str, Any]:
     return fields
 
 
-def _refuse_taken_keys(
-    items: Sequence[Item], states: Mapping[Place, State], shapes: Mapping[str, Shape], replica: str
-) -> None:
+def _refuse_taken_keys(items: Sequence[Item], states: Mapping[Place, State], shapes: Mapping[str, Shape]) -> None:
     """Two replicas gave one generated key to two records, neither knowing: they are never merged into one."""
     deleted: set[Place] = set()  # by this push: who deletes a record knows it, and may use its key again
     for item in items:
@@ -135,28 +133,33 @@ def _refuse_taken_keys(
             deleted.add(item.place)
             continue
         made_up = item.change.kind in MAKES and shapes[item.op.table].generated and item.place not in deleted
-        if made_up and _is_anothers(states.get(item.place), item.op, item.change, replica):
+        if made_up and _is_anothers(states.get(item.place), item.op, item.change):
             detail = f"{item.op.table} {item.place[1]} is a record of another replica"
             item.problem = problem("key-taken", detail, op=item.op.op)
 
 
-def _is_anothers(state: State | None, op: Op, change: Change, replica: str) -> bool:
+def _is_anothers(state: State | None, op: Op, change: Change) -> bool:
     """Whether the key is a record of another replica that the inserter had not seen, or was one, and deleted since:
     then the insert would be without effect, and its row lost."""
-    if state is None or state.creator == replica:
+    if state is None or change.is_by(state.creator, state.born):
         return False
     if change.kind == "backfill":
-        return _was_inserted(state, change) and state.born > op.base
+        return _was_inserted(state) and _says_else(state, change) and state.born > op.base
     if state.deleted:
         return state.version > op.base and change.hlc <= state.hlc
+    if op.former and state.creator in change.lineage.known and not _says_else(state, change):
+        return False  # its own, sent before and forgotten as such
     return state.born > op.base
 
 
-def _was_inserted(state: State, change: Change) -> bool:
+def _was_inserted(state: State) -> bool:
     """Rows that were there before two replicas began are one record; a row that was inserted since is another one,
     unless it says the same."""
-    inserted = not state.deleted and state.born > 0 and state.hlc > BACKFILL_STAMP
-    return inserted and any(state.fields.get(name) != value for name, value in change.fields.items())
+    return not state.deleted and state.born > 0 and state.hlc > BACKFILL_STAMP
+
+
+def _says_else(state: State, change: Change) -> bool:
+    return any(state.fields.get(name) != value for name, value in change.fields.items())
 
 
 def spread(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
+from backhaul.merge import Change, Lineage
 from backhaul.merge.aggregate import Aggregates, Place
 from backhaul.server.statements import write_rows
 from backhaul.wire import Table, encode
@@ -23,9 +24,9 @@ class Mark(NamedTuple):
     writer: str
     others: int
 
-    def by_another(self, replica: str) -> int:
-        """The version at which a replica other than this one last changed the aggregate; 0 for never."""
-        return self.others if self.writer == replica else self.version
+    def by_another(self, change: Change) -> int:
+        """The version at which another replica than the change's last changed the aggregate; 0 for never."""
+        return self.others if change.is_by(self.writer, self.version) else self.version
 
 
 def contradiction(tables: Mapping[str, Table]) -> str:
@@ -51,17 +52,42 @@ def find(connection: Connection, scope: str, roots: Iterable[Place]) -> dict[Pla
     }
 
 
-def keep(connection: Connection, scope: str, changed: Mapping[Place, int], writer: str) -> None:
-    """changed: root -> version."""
+def keep(
+    connection: Connection,
+    scope: str,
+    changed: Mapping[Place, int],
+    marks: Mapping[Place, Mark],
+    writer: str,
+    lineage: Lineage,
+) -> None:
+    """changed: root -> version. marks: as they were. What the writer's former selves wrote, and it knows of, is its
+    own: it does not push what others wrote out of the mark."""
     statement = """
         INSERT INTO server_aggregate (scope, table_name, key, version, writer, others)
-        VALUES (?, ?, ?, ?, ?, 0)
+        VALUES (?, ?, ?, ?, ?, ?)
         ON CONFLICT (scope, table_name, key) DO UPDATE
-        SET others = CASE WHEN server_aggregate.writer = excluded.writer THEN server_aggregate.others
-                          ELSE server_aggregate.version END,
-            version = excluded.version, writer = excluded.writer
+        SET version = excluded.version, writer = excluded.writer, others = excluded.others
     """
-    write_rows(connection, statement, [(scope, *root, version, writer) for root, version in changed.items()])
+    rows = []
+    for root, version in changed.items():
+        mark, others = marks.get(root), 0
+        if mark is not None:
+            own = mark.writer == writer or lineage.wrote(mark.writer, mark.version)
+            others = mark.others if own else mark.version
+        rows.append((scope, *root, version, writer, others))
+    write_rows(connection, statement, rows)
+
+
+def retable(connection: Connection, scope: str, old: str, new: str) -> None:
+    """The roots' table has another name. There are no records under both names, so no root
+    is known under both, but one that was forgotten."""
+    taken = """
+        DELETE FROM server_aggregate WHERE scope = :scope AND table_name = :new
+          AND key IN (SELECT key FROM server_aggregate WHERE scope = :scope AND table_name = :old)
+    """
+    renamed = "UPDATE server_aggregate SET table_name = :new WHERE scope = :scope AND table_name = :old"
+    for statement in (taken, renamed):
+        connection.execute(text(statement), {"scope": scope, "old": old, "new": new})
 
 
 def _rows_sqlite(connection: Connection, scope: str, roots: list[Place]) -> Iterable[Row[Any]]:

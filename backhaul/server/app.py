@@ -6,6 +6,7 @@ in a thread. Nothing that goes out in an error comes from SQL or from a stack.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,13 +27,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backhaul.clock import Clock, SystemClock
 from backhaul.database import open_database
-from backhaul.errors import DatabaseBusy, Refused
+from backhaul.errors import Busy, DatabaseBusy, Refused
 from backhaul.merge import Functions
 from backhaul.server import auth, exchange, tus
 from backhaul.server.auth import Replica
+from backhaul.server.contents import open_store
 from backhaul.server.feed import Part
 from backhaul.server.intake import Intake
-from backhaul.server.media import COLLECTION, Media
+from backhaul.server.media import Media
 from backhaul.server.problems import refusal
 from backhaul.server.settings import Settings
 from backhaul.server.store import ServerDatabase, Store, prepare
@@ -42,13 +44,16 @@ from backhaul.wire import (
     PROTOCOL_HEADER,
     BlocksWanted,
     Keys,
+    Oneself,
     Push,
     Registration,
     Succession,
     Tables,
 )
 
+PUSHES_AT_ONCE = 1  # what more of them gain by waiting for the database together, they lose over the interpreter's lock
 THREADS = 12  # fewer than the connections that SQLAlchemy's pool holds
+STORE_WAIT_MS = 2_000
 BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
 
@@ -59,7 +64,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Starlette:
     database = ServerDatabase(open_database(settings.url))
     prepare(database, clock.now())
     api = Api(Store(database, Functions(settings.merge_modules), horizon_ms=settings.horizon_ms), clock)
-    media = Media(Intake(settings, database, clock), settings.most_upload, api.replica)
+    media = Media(Intake(open_store(settings), settings, database, clock), settings.most_upload, api.replica)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -84,12 +89,14 @@ class Api:
         self._store = store
         self._database = store.database
         self._clock = clock
+        self._pushing = anyio.CapacityLimiter(PUSHES_AT_ONCE)
 
     @property
     def routes(self) -> list[Route]:
         return [
             Route("/v1/health", self.health),
             Route("/v1/replicas", self.register, methods=["POST"]),
+            Route("/v1/replicas/self", self.oneself),
             Route("/v1/replicas/successor", self.succeed, methods=["POST"]),
             Route("/v1/tables", self.declare, methods=["PUT"]),
             Route("/v1/push", self.push, methods=["POST"]),
@@ -100,8 +107,9 @@ class Api:
         ]
 
     async def replica(self, request: Request) -> Replica:
-        """Who asks. Raises Refused: `token-invalid`, `replica-revoked`, `protocol-unsupported`."""
-        return await run_in_threadpool(self._authenticated, exchange.bearer(request))
+        """For whom is asked. Raises Refused: `token-invalid`, `replica-revoked`, `replica-unrelated`,
+        `protocol-unsupported`."""
+        return await run_in_threadpool(self._authenticated, exchange.bearer(request), exchange.speaks_for(request))
 
     async def health(self, request: Request) -> Response:
         await run_in_threadpool(self._reachable)
@@ -110,6 +118,10 @@ class Api:
     async def register(self, request: Request) -> Response:
         raw = await exchange.body(request)
         return await run_in_threadpool(self._register, request, raw)
+
+    async def oneself(self, request: Request) -> Response:
+        replica = await self.replica(request)
+        return exchange.answer(request, Oneself(replica=replica.id, scope=replica.scope))
 
     async def succeed(self, request: Request) -> Response:
         replica = await self.replica(request)
@@ -124,7 +136,7 @@ class Api:
     async def push(self, request: Request) -> Response:
         replica = await self.replica(request)
         raw = await exchange.body(request)
-        return await run_in_threadpool(self._push, request, replica, raw)
+        return await anyio.to_thread.run_sync(self._push, request, replica, raw, limiter=self._pushing)
 
     async def pull(self, request: Request) -> Response:
         replica = await self.replica(request)
@@ -148,9 +160,9 @@ class Api:
         with self._database.reading() as connection:
             connection.execute(text("SELECT 1"))
 
-    def _authenticated(self, token: str) -> Replica:
+    def _authenticated(self, token: str, speaks_for: str) -> Replica:
         with self._database.reading() as connection:
-            return auth.authenticate(connection, token)
+            return auth.authenticate(connection, token, speaks_for)
 
     def _register(self, request: Request, raw: bytes) -> Response:
         registration = exchange.message(request, raw, Registration)
@@ -161,7 +173,7 @@ class Api:
     def _succeed(self, request: Request, replica: Replica, raw: bytes) -> Response:
         succession = exchange.message(request, raw, Succession)
         with self._database.writing() as connection:
-            made = auth.succeed(connection, replica, succession.was, self._clock.now())
+            made = auth.succeed(connection, replica, succession.was, self._clock.now(), succession.knows)
         return exchange.answer(request, made, 201)
 
     def _declare(self, request: Request, replica: Replica, raw: bytes) -> Response:
@@ -174,8 +186,9 @@ class Api:
 
     def _pull(self, request: Request, replica: Replica) -> Response:
         cursor, part = request.query_params.get("cursor", ""), _part(request)
-        limit, sent, now = _limit(request), _number(request, "sent"), self._clock.now()
-        return exchange.answer(request, self._store.pull(replica, cursor, limit, now, part, sent=sent))
+        limit, now = _limit(request), self._clock.now()
+        said = {"sent": _number(request, "sent"), "settled": _number(request, "settled")}
+        return exchange.answer(request, self._store.pull(replica, cursor, limit, now, part, **said))
 
     def _records(self, request: Request, replica: Replica, raw: bytes) -> Response:
         keys = exchange.message(request, raw, Keys)
@@ -200,7 +213,7 @@ class Spoken:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers[PROTOCOL_HEADER] = PROTOCOL
-                if scope["path"].startswith(COLLECTION):
+                if scope["path"].startswith(tus.COLLECTION):
                     headers["Tus-Resumable"] = tus.VERSION
             await send(message)
 
@@ -238,6 +251,12 @@ async def _busy(_request: Request, _error: Any) -> Response:
     return exchange.failed("busy", "the database is busy")
 
 
+async def _store_busy(_request: Request, error: Any) -> Response:
+    """The content store is across the network, and asks for time; without a word of it in the answer."""
+    wait = math.ceil((error.retry_after_ms or STORE_WAIT_MS) / 1000)
+    return exchange.failed("busy", "the content store is busy", headers={"Retry-After": str(wait)})
+
+
 async def _http(_request: Request, error: Any) -> Response:
     name = BY_STATUS.get(error.status_code, "malformed")
     return exchange.failed(name, status=error.status_code, headers=error.headers)
@@ -249,6 +268,7 @@ async def _failed(_request: Request, _error: Any) -> Response:
 
 HANDLERS: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
     Refused: _refused,
+    Busy: _store_busy,
     DatabaseBusy: _busy,
     OperationalError: _busy,
     PoolTimeout: _busy,

@@ -15,9 +15,10 @@ from sqlalchemy import Connection, RowMapping, text
 
 from backhaul.errors import Misused
 from backhaul.merge import Functions
-from backhaul.server import names, scopes, tables
+from backhaul.server import lineage, names, scopes, tables
+from backhaul.server.names import Renaming
 from backhaul.server.problems import refusal
-from backhaul.wire import Registered, Registration, newest_names
+from backhaul.wire import Registered, Registration, Versions
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # without I, L, O and U
 GROUPS, GROUP = 4, 5
@@ -59,18 +60,35 @@ def register(
     agreed = tables.declare(connection, scope, registration.tables, functions)
     name = registration.name[:LONGEST_NAME].replace("\0", "")
     was = _known(connection, registration.was, scope)
-    token = _make(connection, replica, scope, name, was, now)
+    token = _make(connection, replica, scope, name, was, registration.knows, now)
     declared = names.declared(registration.tables)
     declare(connection, replica, declared)
-    spoken = names.speech({table.name: newest_names(table.renamed) for table in agreed}, declared)
-    told = [names.told_table(table, spoken) for table in agreed]
+    if agreed.anew:
+        fall_behind(connection, scope, replica)
+    newest = tables.newest_names_of(tables.shapes(connection, scope, functions))
+    spoken = names.speech(newest, declared)
+    told = [names.told_table(table, spoken) for table in agreed.tables]
     return Registered(replica=replica, token=token, scope=scope, now=now, tables=told, succeeds=was)
 
 
 def declare(connection: Connection, replica: str, declared: str) -> None:
     """What the replica calls its tables and columns, from now on: JSON, {table: [column]}."""
-    statement = "UPDATE server_replica SET declared = :declared WHERE replica = :replica"
+    statement = "UPDATE server_replica SET declared = :declared, behind = 0 WHERE replica = :replica"
     connection.execute(text(statement), {"replica": replica, "declared": declared})
+
+
+def fall_behind(connection: Connection, scope: str, replica: str) -> None:
+    """Every replica of the scope but this one has to hear of what is agreed by now, before it pulls again."""
+    statement = "UPDATE server_replica SET behind = 1 WHERE scope = :scope AND replica <> :replica"
+    connection.execute(text(statement), {"scope": scope, "replica": replica})
+
+
+def check_is_current(connection: Connection, replica: str) -> None:
+    """Raises Refused `schema-behind`. Who captures whole values of a column that others add to must not see what they
+    have added: it would count as written by him, too."""
+    statement = "SELECT behind FROM server_replica WHERE replica = :replica"
+    if connection.execute(text(statement), {"replica": replica}).scalar():
+        raise refusal("schema-behind", "columns are merged otherwise by now: say your tables, and hear how")
 
 
 def declared(connection: Connection, replica: str) -> str:
@@ -78,33 +96,34 @@ def declared(connection: Connection, replica: str) -> str:
     return str(connection.execute(text(statement), {"replica": replica}).scalar_one_or_none() or "{}")
 
 
-def succeed(connection: Connection, asker: Replica, was: str, now: int) -> Registered:
+def names_of(connection: Connection, scope: str, replica: str) -> tuple[Renaming, Renaming]:
+    """From every older name in the scope to the newest; and to what the replica calls what was renamed since it has
+    said it."""
+    newest = tables.newest_names_of(tables.shapes(connection, scope))
+    if not newest.changes_anything():
+        return names.SAME, names.SAME
+    return newest, names.speech(newest, declared(connection, replica))
+
+
+def succeed(connection: Connection, asker: Replica, was: str, now: int, knows: Versions = ()) -> Registered:
     """Another identity for a replica whose database was copied or put back: its numbers are given out twice.
 
     was: the one that its database has, by whatever token it asks. Both stay good: the other copy may go on as it.
+    knows: what that database has written itself.
     Raises Refused `replica-unrelated`.
     """
     was = _known(connection, was, asker.scope)
     replica = secrets.token_hex(8)
     statement = "SELECT name FROM server_replica WHERE replica = :replica"
     name = str(connection.execute(text(statement), {"replica": was or asker.id}).scalar_one())
-    token = _make(connection, replica, asker.scope, name, was or asker.id, now)
-    declare(connection, replica, declared(connection, was or asker.id))
-    return Registered(replica=replica, token=token, scope=asker.scope, now=now, succeeds=was or asker.id)
-
-
-def lineage(connection: Connection, replica: str) -> list[str]:
-    """The replica, and those that it was before."""
-    statement = """
-        WITH RECURSIVE line (replica, predecessor) AS (
-            SELECT replica, predecessor FROM server_replica WHERE replica = :replica
-            UNION
-            SELECT before.replica, before.predecessor
-            FROM server_replica AS before JOIN line ON before.replica = line.predecessor
-        )
-        SELECT replica FROM line
+    token = _make(connection, replica, asker.scope, name, was or asker.id, knows, now)
+    inherited = """
+        UPDATE server_replica
+        SET (declared, behind) = (SELECT declared, behind FROM server_replica WHERE replica = :was)
+        WHERE replica = :replica
     """
-    return list(connection.execute(text(statement), {"replica": replica}).scalars())
+    connection.execute(text(inherited), {"replica": replica, "was": was or asker.id})
+    return Registered(replica=replica, token=token, scope=asker.scope, now=now, succeeds=was or asker.id)
 
 
 def listed(connection: Connection, scope: str | None = None) -> list[RowMapping]:
@@ -119,15 +138,39 @@ def listed(connection: Connection, scope: str | None = None) -> list[RowMapping]
     return list(connection.execute(text(statement), {"scope": scope}).mappings())
 
 
-def authenticate(connection: Connection, token: str) -> Replica:
-    """Raises Refused: `token-invalid`, `replica-revoked`."""
+def authenticate(connection: Connection, token: str, speaks_for: str = "") -> Replica:
+    """Whose token it is, or the one for whom he says he speaks. Raises Refused: `token-invalid`, `replica-revoked`,
+    `replica-unrelated`."""
     statement = "SELECT replica, scope, revoked_at FROM server_replica WHERE token_sha256 = :token"
     found = connection.execute(text(statement), {"token": _hash(token)}).one_or_none()
     if found is None:
         raise refusal("token-invalid", "this token is of no replica of this server")
     if found.revoked_at is not None:
         raise refusal("replica-revoked", "this replica was revoked")
-    return Replica(id=found.replica, scope=found.scope)
+    return speaking_for(connection, Replica(id=found.replica, scope=found.scope), speaks_for)
+
+
+def check_active(connection: Connection, replica: str) -> None:
+    """Raises Refused `replica-revoked`: what took long is asked for once more before it takes effect."""
+    statement = "SELECT revoked_at FROM server_replica WHERE replica = :replica"
+    if connection.execute(text(statement), {"replica": replica}).scalar() is not None:
+        raise refusal("replica-revoked", "this replica was revoked")
+
+
+def speaking_for(connection: Connection, asker: Replica, other: str) -> Replica:
+    """The other one, when it is a successor of the asker: all processes and machines of a database that became one go
+    on with the token that each of them has. "" is the asker. Raises Refused: `replica-unrelated`, `replica-revoked`."""
+    if other in ("", asker.id):
+        return asker
+    if asker.id not in lineage.ancestors(connection, other):
+        raise refusal("replica-unrelated", "this token cannot speak for a replica that is no successor of its own")
+    statement = "SELECT scope, revoked_at FROM server_replica WHERE replica = :replica"
+    found = connection.execute(text(statement), {"replica": other}).one()
+    if found.scope != asker.scope:
+        raise refusal("replica-unrelated", "this token cannot speak for a replica of another scope")
+    if found.revoked_at is not None:
+        raise refusal("replica-revoked", "this replica was revoked")
+    return Replica(id=other, scope=found.scope)
 
 
 def revoke(connection: Connection, replica: str, now: int) -> bool:
@@ -162,18 +205,20 @@ def _known(connection: Connection, was: str, scope: str) -> str:
     return was if found else ""
 
 
-def _make(connection: Connection, replica: str, scope: str, name: str, was: str, now: int) -> str:
+def _make(connection: Connection, replica: str, scope: str, name: str, was: str, knows: Versions, now: int) -> str:
     """Returns the token. A replica that is there already (who registers it asks again) gets another one, unless it has
     sent something."""
     statement = """
-        INSERT INTO server_replica (replica, scope, name, token_sha256, high_water, created_at, seen_at, predecessor)
-        VALUES (:replica, :scope, :name, :token, 0, :now, :now, :was)
-        ON CONFLICT (replica) DO UPDATE SET token_sha256 = excluded.token_sha256
-        WHERE server_replica.high_water = 0 AND server_replica.revoked_at IS NULL
+        INSERT INTO server_replica (replica, scope, name, token_sha256, created_at, seen_at, predecessor, known)
+        VALUES (:replica, :scope, :name, :token, :now, :now, :was, :known)
+        ON CONFLICT (replica) DO UPDATE SET token_sha256 = excluded.token_sha256, known = excluded.known
+        WHERE server_replica.revoked_at IS NULL
+          AND NOT EXISTS (SELECT 1 FROM server_lane WHERE server_lane.replica = server_replica.replica)
         RETURNING replica
     """
     token = secrets.token_urlsafe(32)
     values = {"replica": replica, "scope": scope, "name": name, "token": _hash(token), "was": was or None, "now": now}
+    values["known"] = lineage.of_successor(connection, was, knows)
     if connection.execute(text(statement), values).scalar_one_or_none() is None:
         raise refusal("code-invalid", "the replica that this code was for is at work already")
     return token

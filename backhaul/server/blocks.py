@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
-from backhaul.server import scopes, tables
+from backhaul.server import scopes
 from backhaul.wire import Block, Wanted, encode
 
 MOST = 100_000  # numbers of one block
@@ -22,11 +22,10 @@ LAST = 2**63 - 1
 
 
 def give(connection: Connection, scope: str, replica: str, wanted: Mapping[str, Wanted], now: int) -> list[Block]:
-    """A block for each table that is wanted. Left out are tables that are not known, whose keys are natural, or whose
-    numbers are used up."""
+    """A block for each table that is wanted: those whose keys are made up. Left out are those whose numbers are used
+    up."""
     position = scopes.lock(connection, scope)
-    shapes = tables.shapes(connection, scope)
-    names = [name for name in sorted(wanted) if name in shapes and shapes[name].generated]
+    names = sorted(wanted)
     if not names:
         return []
     highest = _highest(connection, scope, names)
@@ -45,6 +44,17 @@ def leap(connection: Connection, scope: str) -> None:
     that it knows of."""
     statement = "UPDATE server_block SET last = last + :gap WHERE scope = :scope AND last < :most - :gap"
     connection.execute(text(statement), {"scope": scope, "gap": FORGOTTEN, "most": LAST})
+
+
+def any_of(connection: Connection, scope: str, table: str) -> bool:
+    statement = "SELECT EXISTS (SELECT 1 FROM server_block WHERE scope = :scope AND table_name = :table)"
+    return bool(connection.execute(text(statement), {"scope": scope, "table": table}).scalar_one())
+
+
+def retable(connection: Connection, scope: str, old: str, new: str) -> None:
+    """The table has another name. There are no blocks under both."""
+    statement = "UPDATE server_block SET table_name = :new WHERE scope = :scope AND table_name = :old"
+    connection.execute(text(statement), {"scope": scope, "old": old, "new": new})
 
 
 def _highest(connection: Connection, scope: str, names: list[str]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec import structs
 
-from backhaul.merge import State, contested
+from backhaul.merge import Change, State, contested
 from backhaul.merge.aggregate import Aggregates, Place
 from backhaul.server.admission import Item, spread
 from backhaul.server.aggregates import Mark
@@ -51,19 +51,17 @@ def hold(
     shapes: Mapping[str, Shape],
     aggregates: Aggregates,
     marks: Mapping[Place, Mark],
-    replica: str,
 ) -> None:
     """Give a problem to each op that conflicts, and then to all that is held with it."""
     for item in items:
         if item.problem is None and item.change is not None and item.change.kind != "backfill":
-            said = _met(item, states, shapes, aggregates, marks, replica)
+            said = _met(item, item.change, states, shapes, aggregates, marks)
             failed = "" if said else _failed(item, states, shapes)
             if said or failed:
                 item.problem = problem("conflict" if said else "merge-failed", said or failed, op=item.op.op)
     reached = [index for index, item in enumerate(items) if is_conflict(item.problem)]
     if reached:
         spread(items, reached, shapes, _held_with)
-        _tell_theirs(items, states, marks, replica)
 
 
 def _held_with(op: Op, cause: Op) -> Problem:
@@ -74,16 +72,16 @@ def _held_with(op: Op, cause: Op) -> Problem:
 
 def _met(
     item: Item,
+    change: Change,
     states: Mapping[Place, State],
     shapes: Mapping[str, Shape],
     aggregates: Aggregates,
     marks: Mapping[Place, Mark],
-    replica: str,
 ) -> str:
     """What of another replica's the op meets, in words; empty when nothing."""
     for root in item.roots:
         mark = marks.get(root)
-        version = mark.by_another(replica) if mark is not None else 0
+        version = mark.by_another(change) if mark is not None else 0
         if version > item.op.base:
             return f"another replica has changed {root[0]} {root[1]}, or a part of it, as version {version}"
     state = states.get(item.place) if item.place is not None else None
@@ -92,12 +90,12 @@ def _met(
     manual = {name for name, said in shapes[item.op.table].merge.items() if strategy_name(said) == "manual"}
     if state.deleted:
         asked = manual & item.op.fields.keys() or item.op.table in aggregates.tables
-        if item.op.kind == "update" and asked and state.writer != replica:
+        if item.op.kind == "update" and asked and not change.is_by(state.writer, state.version):
             return f"another replica has deleted the record, as version {state.version}"
         return ""
     for name in sorted(manual & state.fields.keys()):
         _, writer, version = state.stamp(name)
-        if writer == replica or version <= item.op.base:
+        if version <= item.op.base or change.is_by(writer, version):
             continue
         if item.op.kind == "delete" or (name in item.op.fields and not _same(item, name, state.fields[name])):
             return f"another replica has changed {name}, as version {version}"
@@ -120,17 +118,18 @@ def _same(item: Item, name: str, there: Any) -> bool:
     return encode(now) == encode(there)
 
 
-def _tell_theirs(
-    items: Sequence[Item], states: Mapping[Place, State], marks: Mapping[Place, Mark], replica: str
-) -> None:
-    """Say with each conflict what stands there: the fields that the op names, or all that a delete would take away."""
+def tell_theirs(items: Sequence[Item], states: Mapping[Place, State], marks: Mapping[Place, Mark]) -> None:
+    """Say with each conflict what stands there: the fields that the op names, or all that a delete would take away.
+
+    states: the records after this push: what it brought before the conflict is told to its replica by nobody else.
+    """
     room = MOST_THEIRS
     for item in items:
         told = item.problem
         if told is None or item.change is None or not is_conflict(told):
             continue
         state = states.get(item.place) if item.place is not None else None
-        told.since = max((marks[root].by_another(replica) for root in item.roots if root in marks), default=0)
+        told.since = max((marks[root].by_another(item.change) for root in item.roots if root in marks), default=0)
         if state is None:
             continue
         told.version, told.deleted = state.version, state.deleted

@@ -27,7 +27,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
     start: (version, table, key); the next page lists what comes after it. began: the head when the round began. seen:
     the head when this was written, with the nonce that it had (see scopes.py) and the time: if the server has another
-    nonce there, it was put back meanwhile.
+    nonce there, it was put back meanwhile. renamings: how many names tables had had by then, of a start that names one.
     """
 
     floor: int = BEGINNING
@@ -36,6 +36,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     seen: int = 0
     nonce: str = ""
     at: int = 0
+    renamings: int = 0
 
     @property
     def heard(self) -> int:

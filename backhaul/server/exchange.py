@@ -13,14 +13,26 @@ from starlette.responses import Response
 from backhaul.errors import Refused
 from backhaul.server.doubles import has_double
 from backhaul.server.problems import of_refusal, problem, refusal
-from backhaul.wire import MOST_BODY, MOST_OPS, MOST_WIRE, PROTOCOL, PROTOCOL_HEADER, Problem, compress, encode, inflate
+from backhaul.wire import (
+    MOST_BODY,
+    MOST_HASHES,
+    MOST_OPS,
+    MOST_WIRE,
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    REPLICA_HEADER,
+    Problem,
+    compress,
+    encode,
+    inflate,
+)
 
 Message = TypeVar("Message")
 
 QUIET_SECONDS = 60  # without a byte of the body
 MOST_DISCARDED = 8 * MOST_WIRE  # read and thrown away, so that the sender gets to read why
 CODINGS = ("zstd", "gzip")
-LIMITS = {"batch-too-large": MOST_OPS, "body-too-large": MOST_WIRE, "inflated-too-large": MOST_BODY}
+LIMITS = {"body-too-large": MOST_WIRE, "inflated-too-large": MOST_BODY}
 HEADERS = {
     "token-invalid": {"WWW-Authenticate": 'Bearer realm="backhaul"'},
     "unsupported-coding": {"Accept-Encoding": "zstd, gzip"},
@@ -34,6 +46,7 @@ class _Lists(msgspec.Struct):
 
     ops: list[msgspec.Raw] = []
     keys: list[msgspec.Raw] = []
+    hashes: list[msgspec.Raw] = []
 
 
 def bearer(request: Request) -> str:
@@ -45,6 +58,11 @@ def bearer(request: Request) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise refusal("token-invalid", "send Authorization: Bearer and the token")
     return token.strip()
+
+
+def speaks_for(request: Request) -> str:
+    """The replica for which the asker says he speaks; "" is the one whose token he has."""
+    return request.headers.get(REPLICA_HEADER, "").strip()
 
 
 async def body(request: Request) -> bytes:
@@ -75,8 +93,8 @@ def message(request: Request, raw: bytes, kind: type[Message]) -> Message:
     try:
         read = msgspec.json.decode(plain, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        if _holds_too_much(plain):
-            raise refusal("batch-too-large", f"a request may hold {MOST_OPS}") from error
+        if most := _exceeded(plain):
+            raise refusal("batch-too-large", f"a request may hold {most}", limit=most) from error
         raise refusal("malformed", str(error)[:500]) from error
     if has_double(plain, read):
         raise refusal("malformed", "an object names a member twice")
@@ -132,9 +150,12 @@ def _quality(parameter: str) -> float:
         return 0.0
 
 
-def _holds_too_much(plain: bytes) -> bool:
+def _exceeded(plain: bytes) -> int | None:
+    """How many a request may hold that holds more."""
     try:
         lists = msgspec.json.decode(plain, type=_Lists)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return False
-    return max(len(lists.ops), len(lists.keys)) > MOST_OPS
+        return None
+    if len(lists.hashes) > MOST_HASHES:
+        return MOST_HASHES
+    return MOST_OPS if max(len(lists.ops), len(lists.keys)) > MOST_OPS else None

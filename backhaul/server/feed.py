@@ -18,7 +18,7 @@ from backhaul.clock import stamp_to_text
 from backhaul.digest import fingerprint, row_hash
 from backhaul.errors import Refused
 from backhaul.server import cursors, names, records, scopes, tables
-from backhaul.server.names import Speech
+from backhaul.server.names import SAME, Renaming
 from backhaul.server.problems import refusal
 from backhaul.wire import MOST_OPS, MOST_PAGE, Digest, TableDigest, canonical_key
 
@@ -88,15 +88,19 @@ def pull(
     if cursor:
         _check_is_young(place, known)
         _check_is_of_this_past(connection, secret, scope, place, known, now)
+    if place.renamings != _renamings(connection, scope, place):
+        place = msgspec.structs.replace(place, start=(place.start[0], "", ""))
     limit = min(limit, MOST_PAGE)
     page = _Page(place.floor, replica, part.columns if part else frozenset())
     with closing(
         records.since(connection, scope, place.start, limit + MOST_OPS + 1, part.table if part else "")
     ) as rows:
         start = page.fill(rows, limit)
+    following = _next(place, start, known, now)
+    following = msgspec.structs.replace(following, renamings=_renamings(connection, scope, following))
     outgoing = OutgoingPage(
         records=page.records,
-        cursor=cursors.seal(secret, scope, feed, _next(place, start, known, now)),
+        cursor=cursors.seal(secret, scope, feed, following),
         position=_reached(start, head),
         head=head,
         more=start is not None,
@@ -118,20 +122,20 @@ def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any
     return found
 
 
-def digest(connection: Connection, scope: str, now: int, spoken: Speech | None = None) -> Digest:
-    """Count and fingerprint of the live records of every table. spoken: what the asking replica calls columns."""
+def digest(connection: Connection, scope: str, now: int, spoken: Renaming = SAME) -> Digest:
+    """Count and fingerprint of the live records of every table. spoken: what the asking replica calls them."""
     position = scopes.head(connection, scope).position
-    shapes, spoken = tables.shapes(connection, scope), spoken or {}
-    kinds = {name: names.under(shape.kinds, spoken.get(name, {})) for name, shape in shapes.items()}
+    shapes = tables.shapes(connection, scope)
+    kinds = {name: names.under(shape.kinds, spoken.columns_of(name)) for name, shape in shapes.items()}
     sums = dict.fromkeys(shapes, (0, 0))
     for row in records.alive(connection, scope):
         count, total = sums[row.table_name]
-        fields = names.under(_any(row.fields), spoken.get(row.table_name, {}))
-        hashed = row_hash(row.table_name, _any(row.key), fields, kinds[row.table_name])
+        fields = names.under(_any(row.fields), spoken.columns_of(row.table_name))
+        hashed = row_hash(spoken.table(row.table_name), _any(row.key), fields, kinds[row.table_name])
         sums[row.table_name] = count + 1, total + hashed
     return Digest(
         tables=[
-            TableDigest(table=name, count=count, fingerprint=fingerprint([total]), kinds={**kinds[name]})
+            TableDigest(table=spoken.table(name), count=count, fingerprint=fingerprint([total]), kinds={**kinds[name]})
             for name, (count, total) in sums.items()
         ],
         position=position,
@@ -238,6 +242,14 @@ def _next(place: cursors.Place, start: tuple[int, str, str] | None, head: scopes
     return msgspec.structs.replace(place, seen=head.position, nonce=head.nonce, at=now)
 
 
+def _renamings(connection: Connection, scope: str, place: cursors.Place) -> int:
+    """How many names tables had before. A page that ends within a version goes on by the names of tables: with another
+    name the order is another, too, and the version is told from its beginning once more."""
+    if not place.start[1]:
+        return 0
+    return len(tables.newest_names_of(tables.shapes(connection, scope)).tables)
+
+
 def _check_is_young(place: cursors.Place, head: scopes.Head) -> None:
     """Whoever has not heard of a tombstone that is forgotten by now would keep the record for ever."""
     if place.heard < max(head.horizon, head.collected):
@@ -256,6 +268,23 @@ def _check_is_of_this_past(
     floor = min(position, place.floor)  # of a round that is under way, nothing after its floor is sure to have come
     common = cursors.Place(floor=floor, start=(floor + 1, "", ""), began=floor, seen=position, nonce=nonce, at=now)
     raise ServerRestored(place.seen, floor, cursors.seal(secret, scope, head.feed, common))
+
+
+def of_another_past(connection: Connection, secret: bytes, scope: str, cursor: str, due: int) -> Refused:
+    """For raising: the cursor is of what both have in common, and still the replica knows outcomes from number `due` on
+    that were never given here. The server was put back, and others have brought it further since."""
+    feed = scopes.head(connection, scope).feed
+    place, common = cursors.unseal(secret, scope, feed, cursor), ""
+    floor = max(place.floor, 0)
+    if place.floor != cursors.BEGINNING:
+        # Of a round that is under way, nothing after its floor is sure to have come.
+        begin = msgspec.structs.replace(place, start=(floor + 1, "", ""), began=floor)
+        common = cursors.seal(secret, scope, feed, begin)
+    told = refusal(
+        "server-restored", f"the server was put back to a backup: it has no outcome of number {due}", due=due
+    )
+    told.cursor, told.position = common, floor
+    return told
 
 
 class ServerRestored(Refused):

@@ -2,36 +2,46 @@
 
 A database that was put back to a backup holds changes that the server took after the backup was made. They have the
 same op ids as then, so they are known, and get the outcomes that they had. Outcomes are kept for 30 days: after that, a
-change whose stamp decides is merged once more, which does no harm, and one that adds is left to a person.
+change whose stamp decides is merged once more, which does no harm. One that adds is left to a person, and so is one
+that makes a record which is not here, once deletions were forgotten: it may have been made and deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec import UNSET
 from sqlalchemy import Connection
 
 from backhaul.clock import stamp, stamp_to_text
-from backhaul.server import auth, outcomes
+from backhaul.server import lineage, outcomes
 from backhaul.server.admission import Item
 from backhaul.server.problems import problem
+from backhaul.server.records import Place
 from backhaul.wire import Op, Result, Tagged
 
 
 def known(connection: Connection, replica: str, ops: Sequence[Op]) -> dict[int, Result]:
     """The results, by number, of those ops that were sent before."""
     former = [op for op in ops if op.former]
-    return outcomes.recognise(connection, auth.lineage(connection, replica), former) if former else {}
+    return outcomes.recognise(connection, lineage.ancestors(connection, replica), former) if former else {}
 
 
-def refuse_forgotten(items: Sequence[Item], now: int) -> None:
-    """Give a problem to each op that adds to a counter, and may have done so before."""
+def refuse_forgotten(items: Sequence[Item], states: Mapping[Place, Any], collected: int, now: int) -> None:
+    """Give a problem to each op that may have taken effect before, and would do so again. collected: as in gone.py."""
     oldest = stamp_to_text(stamp(max(0, now - outcomes.KEPT_MS)))
     for item in items:
-        if item.op.former and item.op.hlc < oldest and item.problem is None and _adds(item.op):
-            detail = "it is older than the outcomes that the server remembers; look whether it is counted"
-            item.problem = problem("outcome-forgotten", detail, op=item.op.op)
+        if item.op.former and item.op.hlc < oldest and item.problem is None:
+            known = item.place is None or item.place in states
+            what = "it is counted" if _adds(item.op) else "" if known or not collected else _was_deleted(item.op)
+            if what:
+                detail = f"it is older than the outcomes that the server remembers; look whether {what}"
+                item.problem = problem("outcome-forgotten", detail, op=item.op.op)
+
+
+def _was_deleted(op: Op) -> str:
+    return "the record was deleted since" if op.kind == "insert" else ""
 
 
 def _adds(op: Op) -> bool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from backhaul.errors import Unknown
-from backhaul.server import records, scopes
+from backhaul.merge import ALONE, Lineage
+from backhaul.server import lineage, records, scopes
 from backhaul.server.auth import Replica
 from backhaul.server.problems import refusal
 
@@ -21,10 +22,12 @@ YOUNGEST_MS = 86_400_000  # a tombstone stays for a day, whoever has heard of it
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What a push is held against. hlc: the highest stamp that the scope took. collected: see schema.py."""
+    """What a push is held against. hlc: the highest stamp that the scope took. collected: see schema.py. lineage: whom
+    the replica was before."""
 
     hlc: int
     collected: int
+    lineage: Lineage = ALONE
 
 
 def of_scope(connection: Connection, scope: str) -> Standing:
@@ -39,14 +42,14 @@ def of_scope(connection: Connection, scope: str) -> Standing:
 def standing(connection: Connection, replica: Replica) -> Standing:
     """Raises Refused `cursor-expired` to a replica that comes too late: it has to hear first what is gone."""
     statement = """
-        SELECT server_replica.position, hlc, collected, horizon
+        SELECT server_replica.position, hlc, collected, horizon, known
         FROM server_replica JOIN server_scope ON server_scope.name = server_replica.scope
         WHERE replica = :replica
     """
     row = connection.execute(text(statement), {"replica": replica.id}).one()
     if row.position is not None and row.position < max(row.collected, row.horizon):
         raise refusal("cursor-expired", "this replica was away so long that deletions are forgotten: pull first")
-    return Standing(hlc=row.hlc, collected=row.collected)
+    return Standing(hlc=row.hlc, collected=row.collected, lineage=lineage.read(row.known))
 
 
 def heard(connection: Connection, replica: str, position: int, now: int) -> None:

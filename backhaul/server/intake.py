@@ -7,45 +7,84 @@ the hash, then the file's new place, then the row that says so. Whatever is cut 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
+from hashlib import sha256
+
+from sqlalchemy import Connection
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.server import tus, uploads
+from backhaul.errors import Busy, Refused
+from backhaul.server import auth, scopes, tus, uploads
 from backhaul.server.auth import Replica
-from backhaul.server.files import Files, Tail
+from backhaul.server.contents.base import ContentStore, Tail
+from backhaul.server.media_types import MOST_NEEDED, Policy
 from backhaul.server.problems import refusal
 from backhaul.server.settings import Settings
 from backhaul.server.tus import Checksum, Metadata
 from backhaul.server.uploads import Content, Upload
 
 PURGE_EVERY_MS = 3_600_000
+COPIED_AT_ONCE = 16 * 2**20  # bytes, between two commits
 
 
 class Intake:
-    def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
-        self.files = Files(settings.data / "media")
+    def __init__(self, store: ContentStore, settings: Settings, database: Database, clock: Clock) -> None:
+        self.store = store
+        self._policy = Policy(settings.media_types)
+        self._quota = settings.media_quota
         self._lifetime_ms = settings.upload_lifetime_ms
         self._database = database
         self._clock = clock
         self._purged_at = 0
 
-    def make(self, name: str, replica: Replica, length: int, metadata: str) -> Upload:
-        now = self._clock.now()
+    def make(self, name: str, replica: Replica, length: int, metadata: str, concat: str = "") -> Upload:
+        """Raises Refused: `media-type-forbidden`, `storage-full`, `quota-exceeded`."""
+        now, told = self._clock.now(), tus.metadata(metadata)
+        if concat != "partial":
+            self._policy.check_declared(told.media_type)
         made = Upload(
             id=name,
             scope=replica.scope,
             replica=replica.id,
             length=length,
             position=0,
-            sha256=tus.metadata(metadata).sha256,
+            sha256=told.sha256,
             metadata=metadata,
+            concat=concat,
             expires_at=now + self._lifetime_ms,
         )
-        self.files.create(name)
-        with self._database.writing() as connection:
-            uploads.create(connection, made, now)
+        self._check_room(length)
+        self.store.begin(name, length)
+        try:
+            with self._database.writing() as connection:
+                self._check_quota(connection, made, now)
+                uploads.create(connection, made, now)
+        except Refused:
+            self.store.discard(name)
+            raise
+        return made
+
+    def concatenate(self, name: str, replica: Replica, parts: Sequence[str], metadata: str, most: int) -> Upload:
+        """An upload of the bytes of others, which stay. Nothing is kept when it fails.
+
+        Raises Refused: as `make` and `complete`; `not-found`, `parts-unfinished`, `upload-too-large`."""
+        found = self._parts(replica, parts)
+        length = sum(part.length for part in found)
+        if length > most:
+            raise refusal("upload-too-large", f"an upload may have {most} bytes")
+        said = "final;" + " ".join(f"{tus.COLLECTION}/{part.id}" for part in found)
+        made = self.make(name, replica, length, metadata, said)
+        try:
+            for part in found:
+                made = self._copy(part, made)
+            self.complete(replica, made)
+        except (Refused, Busy):
+            with suppress(Busy):
+                self.discard(name)
+            raise
         return made
 
     def find(self, replica: Replica, name: str) -> Upload:
@@ -59,10 +98,9 @@ class Intake:
         return found
 
     def open(self, upload: Upload, checksum: Checksum | None) -> Tail:
-        try:
-            return self.files.open(upload.id, upload.position, checksum.algorithm if checksum else None)
-        except FileNotFoundError as error:
-            raise refusal("not-found", "there is no such upload") from error
+        """Raises Refused `not-found`, Busy."""
+        algorithm = checksum.algorithm if checksum else None
+        return self.store.append(upload.id, upload.length, upload.position, algorithm)
 
     def commit(self, upload: Upload, tail: Tail) -> Upload:
         """The bytes so far are safe."""
@@ -73,31 +111,34 @@ class Intake:
                 connection, upload.id, since=upload.position, to=tail.position, expires_at=expires_at
             ):
                 raise refusal("not-found", "there is no such upload any more")
+        tail.settle()
         return replace(upload, position=tail.position, expires_at=expires_at)
 
-    def complete(self, upload: Upload) -> None:
+    def complete(self, replica: Replica, upload: Upload) -> None:
         """Every byte is here: check the whole, and enter it. Harmless to repeat, wherever it was cut before.
 
-        Raises Refused `content-mismatch`; the upload is gone then.
+        replica: who asks. Raises Refused: `replica-revoked`; `content-mismatch`, `media-type-mismatch`: the upload is
+        gone then.
         """
-        if upload.completed_at is not None:
+        if upload.completed_at is not None or upload.partial:
             return
-        hashed = self.files.sha256(upload.id)
-        if hashed is None:
-            hashed = self._moved_already(upload)
-        elif upload.sha256 and not hmac.compare_digest(hashed, upload.sha256):
-            self.discard(upload.id)
-            raise refusal("content-mismatch", f"the content has the SHA-256 {hashed}")
-        else:
-            self.files.keep(upload.id, upload.scope, hashed)
         told = tus.metadata(upload.metadata)
+        checked = self._checked(upload, told)
+        with self._database.reading() as connection:
+            auth.check_active(connection, replica.id)
+        if checked is not None:
+            self.store.publish(upload.id, upload.length, upload.scope, checked)
+        hashed = checked or self._moved_already(upload)
         with self._database.writing() as connection:
             uploads.complete(connection, upload, _content(upload, hashed, told), self._clock.now())
+        with suppress(Busy):  # what is left goes when the upload expires
+            self.store.discard(upload.id)
 
     def discard(self, name: str) -> None:
+        """The bytes before the row: what is left of them when this is cut has a name yet, and goes when it expires."""
+        self.store.discard(name)
         with self._database.writing() as connection:
             uploads.forget(connection, name)
-        self.files.discard(name)
 
     def content(self, replica: Replica, hashed: str) -> Content:
         """Raises Refused `not-found`."""
@@ -107,6 +148,11 @@ class Intake:
             raise refusal("not-found", "there is no such content")
         return found
 
+    def known(self, replica: Replica, hashes: Sequence[str]) -> list[str]:
+        """Those of them that the scope has, whole and checked."""
+        with self._database.reading() as connection:
+            return uploads.known(connection, replica.scope, hashes)
+
     def purge_now_and_then(self, busy: Callable[[str], bool]) -> None:
         """Once an hour, discard what has expired and is not being written to."""
         now = self._clock.now()
@@ -115,13 +161,80 @@ class Intake:
         self._purged_at = now
         with self._database.reading() as connection:
             names = uploads.expired(connection, now)
+        if len(names) == uploads.AT_ONCE:
+            self._purged_at = 0  # there are more
         for name in names:
             if not busy(name):
-                self.discard(name)
+                with suppress(Busy):
+                    self.discard(name)
+
+    def _parts(self, replica: Replica, named: Sequence[str]) -> list[Upload]:
+        with self._database.reading() as connection:
+            known = uploads.find_all(connection, replica.scope, named)
+        now = self._clock.now()
+        if any(name not in known or known[name].expires_at <= now for name in named):
+            raise refusal("not-found", "a part is not here, or has expired")
+        if any(not part.partial or part.position < part.length for part in known.values()):
+            raise refusal("parts-unfinished", "a part is not whole, or was not announced as one")
+        return [known[name] for name in named]
+
+    def _copy(self, part: Upload, made: Upload) -> Upload:
+        whole = self.store.whole(part.id, part.length)
+        if whole is None:
+            raise refusal("not-found", "a part is lost")
+        with closing(whole), closing(self.store.append(made.id, made.length, made.position, None)) as tail:
+            for block in whole:
+                tail.write(block)
+                if tail.position - made.position >= COPIED_AT_ONCE:
+                    made = self.commit(made, tail)
+            return self.commit(made, tail)
+
+    def _check_room(self, length: int) -> None:
+        free = self.store.free()
+        if free is not None and length > free:
+            raise refusal("storage-full", "there is no room for a file of this size")
+
+    def _check_quota(self, connection: Connection, made: Upload, now: int) -> None:
+        """What the scope has already costs it nothing once more."""
+        if self._quota is None:
+            return
+        scopes.lock(connection, made.scope)
+        if made.sha256 and uploads.known(connection, made.scope, [made.sha256]):
+            return
+        if uploads.taken(connection, made.scope, now) + made.length > self._quota:
+            raise refusal("quota-exceeded", f"the files of a scope may have {self._quota} bytes", limit=self._quota)
+
+    def _checked(self, upload: Upload, told: Metadata) -> str | None:
+        """The SHA-256 of all of it, which is what was promised; None when its bytes are not where uploads are."""
+        found = self._hashed(upload)
+        if found is None:
+            return None
+        hashed, start = found
+        try:
+            if upload.sha256 and not hmac.compare_digest(hashed, upload.sha256):
+                raise refusal("content-mismatch", f"the content has the SHA-256 {hashed}")
+            self._policy.check_bytes(told.media_type, start)
+        except Refused:
+            self.discard(upload.id)
+            raise
+        return hashed
+
+    def _hashed(self, upload: Upload) -> tuple[str, bytes] | None:
+        """The SHA-256 of all of it, and its first bytes."""
+        whole = self.store.whole(upload.id, upload.length)
+        if whole is None:
+            return None
+        hashed, read, start = sha256(), 0, b""
+        with closing(whole):
+            for block in whole:
+                start = start or block[:MOST_NEEDED]
+                hashed.update(block)
+                read += len(block)
+        return (hashed.hexdigest(), start) if read == upload.length else None
 
     def _moved_already(self, upload: Upload) -> str:
         """The hash of an upload whose file has gone to its place, but whose row does not say so yet."""
-        if upload.sha256 and self.files.content(upload.scope, upload.sha256).exists():
+        if upload.sha256 and self.store.has(upload.scope, upload.sha256):
             return upload.sha256
         self.discard(upload.id)
         raise refusal("not-found", "the upload was lost; send it again")

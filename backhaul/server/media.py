@@ -10,28 +10,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Message, Receive, Scope, Send
 
-from backhaul.errors import Refused
+from backhaul.errors import Busy, Refused
 from backhaul.server import exchange, tus
 from backhaul.server.auth import Replica
-from backhaul.server.files import Tail
+from backhaul.server.contents.base import Tail
+from backhaul.server.delivery import deliver
 from backhaul.server.intake import Intake
 from backhaul.server.problems import refusal
 from backhaul.server.receiving import Cut, Turns, blocks
-from backhaul.server.tus import Checksum
+from backhaul.server.tus import COLLECTION, Checksum
 from backhaul.server.uploads import Upload
+from backhaul.wire import Hashes
 
-COLLECTION = "/v1/media"
 COMMIT_EVERY = 16 * 2**20  # bytes of a chunk without a checksum: what a crash can cost
 ALL_METHODS = ["OPTIONS", "HEAD", "PATCH", "DELETE", "POST"]
-KEPT = ("content-range",)  # of the headers that the framework gives to a refusal
 
 Authenticate = Callable[[Request], Awaitable[Replica]]
 
@@ -47,6 +46,7 @@ class Media:
     def routes(self) -> list[BaseRoute]:
         return [
             Route(COLLECTION, self.collection, methods=["OPTIONS", "POST"]),
+            Route(COLLECTION + "/known", self.known, methods=["POST"]),
             Route(COLLECTION + "/sha256/{hash}", self.content, methods=["GET"]),
             Route(COLLECTION + "/{upload}", self.upload, methods=ALL_METHODS),
         ]
@@ -70,25 +70,33 @@ class Media:
         async with self._turns.take(name) as give_way:
             found = await run_in_threadpool(self._intake.find, replica, name)
             if method == "HEAD":
-                return await self._head(found)
+                return await self._head(replica, found)
             if method == "PATCH":
-                return await self._patch(request, found, give_way)
+                return await self._patch(request, replica, found, give_way)
             if method == "DELETE":
                 return await self._terminate(found)
         raise refusal("method-not-allowed", "an upload is asked with HEAD, continued with PATCH, ended with DELETE")
+
+    async def known(self, request: Request) -> Response:
+        """Which of many contents are here, before any of them is sent."""
+        replica = await self._authenticate(request)
+        raw = await exchange.body(request)
+        return await run_in_threadpool(self._known, request, replica, raw)
 
     async def content(self, request: Request) -> Response:
         """The whole content, or ranges of it (RFC 9110, 14); HEAD asks whether it is here."""
         replica = await self._authenticate(request)
         found = await run_in_threadpool(self._intake.content, replica, request.path_params["hash"])
-        return _Content(
-            self._intake.files.content(replica.scope, found.sha256),
-            media_type=found.media_type,
-            filename=found.name or found.sha256,
-            headers={"ETag": f'"{found.sha256}"', "X-Content-Type-Options": "nosniff"},
-        )
+        return await deliver(request, self._intake.store, replica.scope, found)
+
+    def _known(self, request: Request, replica: Replica, raw: bytes) -> Response:
+        asked = exchange.message(request, raw, Hashes).hashes
+        return exchange.answer(request, Hashes(hashes=self._intake.known(replica, asked)))
 
     async def _create(self, request: Request, replica: Replica) -> Response:
+        parts = tus.parts(request.headers)
+        if parts is not None:
+            return await self._concatenate(request, replica, parts)
         length = tus.length(request.headers, self._most)
         metadata = request.headers.get("Upload-Metadata", "")
         tus.metadata(metadata)
@@ -97,40 +105,57 @@ class Media:
         if with_bytes:
             _check_is_chunk(request)
         await run_in_threadpool(self._intake.purge_now_and_then, self._turns.busy)
-        made = await run_in_threadpool(self._intake.make, secrets.token_urlsafe(18), replica, length, metadata)
+        concat = "partial" if tus.is_partial(request.headers) else ""
+        made = await run_in_threadpool(self._intake.make, _fresh_id(), replica, length, metadata, concat)
         if with_bytes or not length:
-            made = await self._receive_first(request, made)
+            made = await self._receive_first(request, replica, made)
         location = {"Location": f"{COLLECTION}/{made.id}"}
         return Response(status_code=201, headers=location | _standing(made))
 
-    async def _receive_first(self, request: Request, made: Upload) -> Upload:
+    async def _concatenate(self, request: Request, replica: Replica, parts: list[str]) -> Response:
+        metadata = request.headers.get("Upload-Metadata", "")
+        tus.metadata(metadata)
+        if _has_body(request):
+            raise refusal("upload-final", "send the bytes to its parts")
+        await run_in_threadpool(self._intake.purge_now_and_then, self._turns.busy)
+        name = _fresh_id()
+        async with self._turns.take(name):
+            made = await run_in_threadpool(self._intake.concatenate, name, replica, parts, metadata, self._most)
+        return Response(status_code=201, headers={"Location": f"{COLLECTION}/{made.id}"} | _standing(made))
+
+    async def _receive_first(self, request: Request, replica: Replica, made: Upload) -> Upload:
         """The bytes that came with the creation. Whoever loses this answer knows no address: nothing is kept for it."""
         async with self._turns.take(made.id) as give_way:
             try:
-                return await self._receive(request, made, give_way)
-            except Refused:
-                await run_in_threadpool(self._intake.discard, made.id)
+                return await self._receive(request, replica, made, give_way)
+            except (Refused, Busy):
+                with suppress(Busy):
+                    await run_in_threadpool(self._intake.discard, made.id)
                 raise
 
-    async def _head(self, upload: Upload) -> Response:
+    async def _head(self, replica: Replica, upload: Upload) -> Response:
         if upload.position == upload.length:  # the server may have died between the last byte and its completion
-            await run_in_threadpool(self._intake.complete, upload)
+            await run_in_threadpool(self._intake.complete, replica, upload)
         headers = _standing(upload) | {"Upload-Length": str(upload.length)}
         if upload.metadata:
             headers["Upload-Metadata"] = upload.metadata
+        if upload.concat:
+            headers["Upload-Concat"] = upload.concat
         return Response(status_code=200, headers=headers)
 
-    async def _patch(self, request: Request, upload: Upload, give_way: asyncio.Event) -> Response:
+    async def _patch(self, request: Request, replica: Replica, upload: Upload, give_way: asyncio.Event) -> Response:
         _check_is_chunk(request)
+        if upload.concat.startswith("final"):
+            raise refusal("upload-final", "send the bytes to its parts")
         if tus.integer(request.headers, "Upload-Offset") != upload.position:
             raise refusal("offset-mismatch", f"the upload stands at {upload.position}")
-        return Response(status_code=204, headers=_standing(await self._receive(request, upload, give_way)))
+        return Response(status_code=204, headers=_standing(await self._receive(request, replica, upload, give_way)))
 
     async def _terminate(self, upload: Upload) -> Response:
         await run_in_threadpool(self._intake.discard, upload.id)
         return Response(status_code=204)
 
-    async def _receive(self, request: Request, upload: Upload, give_way: asyncio.Event) -> Upload:
+    async def _receive(self, request: Request, replica: Replica, upload: Upload, give_way: asyncio.Event) -> Upload:
         """Take the body in, and complete the upload if that was the rest of it."""
         checksum = tus.checksum(request.headers)
         _check_room(request, upload)
@@ -141,7 +166,7 @@ class Media:
             finally:
                 tail.close()
         if upload.position == upload.length:
-            await run_in_threadpool(self._intake.complete, upload)
+            await run_in_threadpool(self._intake.complete, replica, upload)
         return upload
 
     async def _take(
@@ -175,24 +200,8 @@ class Media:
         return Response(status_code=204, headers=headers)
 
 
-class _Content(FileResponse):
-    """A file, whose refusals of a range are problems like all others."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused: dict[int, Response] = {}
-
-        async def sending(message: Message) -> None:
-            status = message.get("status", 200) if message["type"] == "http.response.start" else 0
-            if status in (400, 416):
-                headers = {name: value for name, value in Headers(raw=message["headers"]).items() if name in KEPT}
-                name = "range-unsatisfiable" if status == 416 else "malformed"
-                refused[status] = exchange.failed(name, "the Range cannot be served", headers=headers)
-            if not refused:
-                await send(message)
-
-        await super().__call__(scope, receive, sending)
-        for response in refused.values():
-            await response(scope, receive, send)
+def _fresh_id() -> str:
+    return secrets.token_urlsafe(18)
 
 
 def _method(request: Request) -> str:

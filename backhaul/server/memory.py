@@ -34,6 +34,7 @@ from backhaul.wire import (
     Registered,
     Registration,
     Table,
+    Versions,
     Wanted,
     encode,
 )
@@ -76,24 +77,36 @@ class StoreRemote:
     def __init__(self, store: Store, clock: Clock, replica: auth.Replica | None = None) -> None:
         self.store = store
         self.replica = replica
+        self._owner: auth.Replica | None = None  # whose token it is, where it speaks for one that came of him
         self._clock = clock
 
     @property
     def signed_in_as(self) -> str | None:
         return None if self.replica is None else self.replica.id
 
-    def register(self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "") -> Registered:
-        registration = Registration(code=code, tables=list(tables), name=name, was=was, nonce=nonce)
+    def register(
+        self, code: str, tables: Sequence[Table], name: str, *, was: str = "", nonce: str = "", knows: Versions = ()
+    ) -> Registered:
+        registration = Registration(code=code, tables=list(tables), name=name, was=was, nonce=nonce, knows=knows)
         with self.store.database.writing() as connection:
             registered = auth.register(connection, registration, self._clock.now(), self.store.functions)
-        self.replica = auth.Replica(id=registered.replica, scope=registered.scope)
+        self.become(registered)
         return _sent(registered, Registered)
 
-    def succeed(self, was: str) -> Registered:
+    def succeed(self, was: str, knows: Versions = ()) -> Registered:
         with self.store.database.writing() as connection:
-            made = auth.succeed(connection, self._asker, was, self._clock.now())
+            made = auth.succeed(connection, self._asker, was, self._clock.now(), knows)
+        self._owner = self._owner or self.replica
         self.replica = auth.Replica(id=made.replica, scope=made.scope)
         return _sent(made, Registered)
+
+    def become(self, registered: Registered) -> None:
+        self._owner, self.replica = None, auth.Replica(id=registered.replica, scope=registered.scope)
+
+    def speak_for(self, replica: str) -> None:
+        owner = self._owner or self._asker
+        with self.store.database.reading() as connection:
+            self._owner, self.replica = owner, auth.speaking_for(connection, owner, replica)
 
     def declare(self, tables: Sequence[Table]) -> list[Table]:
         return _sent(self.store.declare(self._asker.scope, tables, self._asker.id), list[Table])
@@ -106,8 +119,9 @@ class StoreRemote:
             raise Refused(str(error), problem="malformed", status=400) from error
         return _sent(self.store.push(asker, read.ops, self._clock.now()), Pushed)
 
-    def pull(self, cursor: str, limit: int, *, sent: int | None = None) -> Page:
-        return _sent(self.store.pull(self._asker, cursor, limit, self._clock.now(), sent=sent), Page)
+    def pull(self, cursor: str, limit: int, *, sent: int | None = None, settled: int | None = None) -> Page:
+        now = self._clock.now()
+        return _sent(self.store.pull(self._asker, cursor, limit, now, sent=sent, settled=settled), Page)
 
     def catch_up(self, cursor: str, limit: int, table: str, columns: Sequence[str]) -> Page:
         part = Part(table=table, columns=frozenset(columns))

@@ -1,23 +1,45 @@
-"""Names: what columns were called before, and what each replica calls them.
+"""Names: what tables and columns were called before, and what each replica calls them.
 
-A scope has one name for a column, the newest that any of its replicas has said (`renamed` of a table). What comes under
-an older name is read under the newest; the records are rewritten once, when a new name is said. A replica that has
-not renamed its column yet goes on as before: it is told the name that it has said itself.
+A scope has one name for a table and for a column, the newest that any of its replicas has said (`formerly` and
+`renamed` of a table). What comes under an older name is read under the newest; the records are rewritten once, when a
+new name is said. A replica that has not renamed its table or its column yet goes on as before: it is told the name that
+it has said itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from backhaul.wire import Column, Op, Reference, Result, Table, encode
+from backhaul.wire import Block, Column, Op, Reference, Result, Table, encode
 
 Value = TypeVar("Value")
-Names = Mapping[str, str]  # a column's name -> another name of it
-Speech = Mapping[str, Names]  # of one replica: table -> the newest name -> the name that it says
+Names = Mapping[str, str]  # a name -> another name of the same
+
+
+class Renaming(NamedTuple):
+    """Tables, and the columns of each, from one set of names to another: to the newest, or to those of one replica.
+
+    columns: by the newest name of their table.
+    """
+
+    tables: Names
+    columns: Mapping[str, Names]
+
+    def table(self, name: str) -> str:
+        return self.tables.get(name, name)
+
+    def columns_of(self, table: str) -> Names:
+        return self.columns.get(table, {})
+
+    def changes_anything(self) -> bool:
+        return bool(self.tables or any(self.columns.values()))
+
+
+SAME = Renaming({}, {})
 
 
 def under(fields: Mapping[str, Value], names: Names) -> dict[str, Value]:
@@ -27,7 +49,7 @@ def under(fields: Mapping[str, Value], names: Names) -> dict[str, Value]:
 
 
 def table_under(table: Table, names: Names) -> Table:
-    """The same for a table's description; a column that is then there twice stands once."""
+    """A table's description with these names for its columns; a column that is then there twice stands once."""
     columns = {names.get(one.name, one.name): Column(names.get(one.name, one.name), one.type) for one in table.columns}
     return msgspec.structs.replace(
         table,
@@ -41,6 +63,16 @@ def table_under(table: Table, names: Names) -> Table:
     )
 
 
+def tables_under(table: Table, names: Names) -> Table:
+    """The same with these names for tables: its own, and those that it refers to."""
+    return msgspec.structs.replace(
+        table,
+        name=names.get(table.name, table.name),
+        references=[msgspec.structs.replace(one, table=names.get(one.table, one.table)) for one in table.references],
+        aggregate=names.get(table.aggregate, table.aggregate),
+    )
+
+
 def referring(references: Iterable[Reference], table: str, names: Names) -> list[Reference]:
     """The references, where those to this table name its columns anew."""
     return [
@@ -51,26 +83,32 @@ def referring(references: Iterable[Reference], table: str, names: Names) -> list
     ]
 
 
-def read(ops: Sequence[Op], renamed: Speech) -> Sequence[Op]:
-    """The ops under the newest names. renamed: table -> old name -> the newest."""
-    if not any(renamed.get(op.table) for op in ops):
+def read(ops: Sequence[Op], newest: Renaming) -> Sequence[Op]:
+    """The ops under the newest names."""
+    if not newest.changes_anything():
         return ops
-    return [
-        msgspec.structs.replace(op, fields=under(op.fields, names))
-        if (names := renamed.get(op.table)) and not names.keys().isdisjoint(op.fields)
-        else op
-        for op in ops
-    ]
+    return [_read(op, newest) for op in ops]
 
 
-def speech(tables: Mapping[str, Names], declared: str) -> Speech:
-    """What a replica calls the columns that were renamed. tables: old name -> newest, for each table that has some.
-    declared: the columns that it has said, JSON: {table: [name]}."""
-    if not any(tables.values()):
-        return {}
+def _read(op: Op, newest: Renaming) -> Op:
+    table = newest.table(op.table)
+    names = newest.columns_of(table)
+    if names and not names.keys().isdisjoint(op.fields):
+        return msgspec.structs.replace(op, table=table, fields=under(op.fields, names))
+    return op if table == op.table else msgspec.structs.replace(op, table=table)
+
+
+def speech(newest: Renaming, declared: str) -> Renaming:
+    """What a replica calls what was renamed: newest -> its own. declared: what it has said, JSON: {table: [column]}."""
+    if not newest.changes_anything():
+        return SAME
     said = _said(declared)
-    spoken = {table: _spoken(names, said.get(table, frozenset())) for table, names in tables.items()}
-    return {table: names for table, names in spoken.items() if names}
+    tables = {new: old for old, new in newest.tables.items() if old in said and new not in said}
+    columns = {
+        table: _spoken(names, said.get(tables.get(table, table), frozenset()))
+        for table, names in newest.columns.items()
+    }
+    return Renaming(tables, {table: names for table, names in columns.items() if names})
 
 
 def _spoken(names: Names, said: frozenset[str]) -> dict[str, str]:
@@ -87,28 +125,40 @@ def declared(tables: Sequence[Table]) -> str:
     return encode({table.name: [column.name for column in table.columns] for table in tables}).decode()
 
 
-def told_table(table: Table, spoken: Speech) -> Table:
-    """A table of the scope as the replica calls its columns; what it has not renamed yet was never renamed to it."""
-    names = spoken.get(table.name)
-    if not names:
-        return table
-    renamed = {old: new for old, new in table.renamed.items() if old not in names.values()}
-    return msgspec.structs.replace(table_under(table, names), renamed=renamed)
+def told_table(table: Table, spoken: Renaming) -> Table:
+    """A table of the scope as the replica calls it; what it has not renamed yet was never renamed to it."""
+    told, names, own = table, spoken.columns_of(table.name), spoken.table(table.name)
+    for name, columns in spoken.columns.items():
+        told = msgspec.structs.replace(told, references=referring(told.references, name, columns))
+    if names:
+        renamed = {old: new for old, new in table.renamed.items() if old not in names.values()}
+        told = msgspec.structs.replace(table_under(told, names), renamed=renamed)
+    if own != table.name:
+        told = msgspec.structs.replace(told, formerly=table.formerly[: table.formerly.index(own)])
+    return tables_under(told, spoken.tables) if spoken.tables else told
 
 
-def told_record(record: Any, spoken: Speech) -> None:
+def told_record(record: Any, spoken: Renaming) -> None:
     """A record on its way out, changed in place: `fields` are Raw, or a dict of Raw."""
-    names = spoken.get(record.table)
+    names = spoken.columns_of(record.table)
     if names:
         fields = record.fields
         if isinstance(fields, msgspec.Raw):
             fields = msgspec.json.decode(fields, type=dict[str, msgspec.Raw])
         record.fields = under(fields, names)
+    record.table = spoken.table(record.table)
 
 
-def told_problems(ops: Iterable[Op], results: Mapping[int, Result], spoken: Speech) -> None:
-    """What stands there, in the answers to these ops, changed in place. results: by the ops' numbers."""
+def told_problems(ops: Iterable[Op], results: Mapping[int, Result], newest: Renaming, spoken: Renaming) -> None:
+    """What stands there, in the answers to these ops, changed in place. An answer that is given again may be from
+    before a renaming. results: by the ops' numbers."""
     for op in ops:
         problem = results[op.seq].problem if op.seq in results else None
-        if problem is not None and problem.theirs and op.table in spoken:
-            problem.theirs = under(problem.theirs, spoken[op.table])
+        if problem is not None and problem.theirs:
+            table = newest.table(op.table)
+            theirs = under(problem.theirs, newest.columns_of(table))
+            problem.theirs = under(theirs, spoken.columns_of(table))
+
+
+def told_blocks(blocks: Iterable[Block], spoken: Renaming) -> list[Block]:
+    return [msgspec.structs.replace(block, table=spoken.table(block.table)) for block in blocks]

@@ -1,19 +1,21 @@
 """What became of each op, and how far each replica's numbers are known: the memory that makes a resend harmless.
 
-The only file that writes `server_applied`, and `high_water` and `settled` in `server_replica`. The high-water mark is
-kept for ever, the outcomes for 30 days and until the replica knows them: who goes on behind a number has the outcomes
-of all before it. So only a database that was copied, or put back, sends a number again whose outcome is forgotten.
+The only file that writes `server_applied` and `server_lane`. The high-water marks, one for each lane that a replica
+pushes in, are kept for ever, the outcomes for 30 days and until the replica knows them: who goes on behind a number has
+the outcomes of all before it in its lane. So only a database that was copied, or put back, sends a number again whose
+outcome is forgotten.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import Connection, Row, text
 
 from backhaul.errors import DatabaseBusy
+from backhaul.lanes import COUNT_BITS, before_first, lane_of
 from backhaul.server.problems import refusal
 from backhaul.server.statements import write_rows
 from backhaul.wire import Op, Problem, Result, Status, encode
@@ -21,13 +23,31 @@ from backhaul.wire import Op, Problem, Result, Status, encode
 KEPT_MS = 30 * 86_400_000
 
 
-def high_water(connection: Connection, replica: str) -> int:
-    """Raises Refused `replica-revoked`: the token was checked before the transaction began."""
-    statement = "SELECT high_water FROM server_replica WHERE replica = :replica AND revoked_at IS NULL"
-    found = connection.execute(text(statement), {"replica": replica}).scalar_one_or_none()
+def high_water(connection: Connection, replica: str, lane: int = 0) -> int:
+    """The last number of a lane that has an outcome, and so has every one before it.
+
+    Raises Refused `replica-revoked`: the token was checked before the transaction began.
+    """
+    statement = """
+        SELECT coalesce(server_lane.high_water, :none)
+        FROM server_replica
+        LEFT JOIN server_lane ON server_lane.replica = server_replica.replica AND server_lane.lane = :lane
+        WHERE server_replica.replica = :replica AND revoked_at IS NULL
+    """
+    values = {"replica": replica, "lane": lane, "none": before_first(lane)}
+    found = connection.execute(text(statement), values).scalar_one_or_none()
     if found is None:
         raise refusal("replica-revoked", "this replica was revoked")
     return int(found)
+
+
+def counted(connection: Connection, replica: str) -> int:
+    """How many numbers have an outcome, over all lanes. Raises Refused `replica-revoked`."""
+    statement = """
+        SELECT coalesce(sum(high_water - (lane << :bits)), 0) FROM server_lane WHERE replica = :replica
+    """
+    high_water(connection, replica)
+    return int(connection.execute(text(statement), {"replica": replica, "bits": COUNT_BITS}).scalar_one())
 
 
 def replay(connection: Connection, replica: str, ops: Sequence[Op]) -> dict[int, Result]:
@@ -52,28 +72,37 @@ def keep(connection: Connection, replica: str, ops: Sequence[Op], results: Seque
         VALUES (?, ?, ?, ?, ?, ?, ?)
     """
     rows = [
-        (replica, op.seq, op.op, _lasting(result.status), result.version, _text(result.problem), now)
+        (replica, op.seq, op.op, _lasting(op, result.status), result.version, _text(result.problem), now)
         for op, result in zip(ops, results, strict=True)
     ]
     write_rows(connection, statement, rows)
 
 
-def _lasting(status: Status) -> Status:
-    """An op that was taken before, under another number, was taken."""
+def _lasting(op: Op, status: Status) -> Status | Literal["void"]:
+    """An op that was taken before, under another number, was taken. What only fills the number of one that was given up
+    has that one's id, and has taken nothing: a database that is put back, and still holds it, sends it for the first
+    time."""
+    if op.kind == "void" and status == "applied":
+        return "void"
     return "applied" if status == "duplicate" else status
 
 
 def advance(connection: Connection, replica: str, *, since: int, to: int, first: int, now: int) -> None:
-    """first: the first number of the push; the replica is done with all before it."""
+    """The mark of a lane moves. first: the first number of the push; the replica is done with all of the lane before
+    it."""
     statement = """
-        UPDATE server_replica
-        SET high_water = :to, seen_at = :now, settled = CASE WHEN settled < :first - 1 THEN :first - 1 ELSE settled END
-        WHERE replica = :replica AND high_water = :since
+        INSERT INTO server_lane (replica, lane, high_water, settled) VALUES (:replica, :lane, :to, :done)
+        ON CONFLICT (replica, lane) DO UPDATE
+        SET high_water = excluded.high_water,
+            settled = CASE WHEN excluded.settled > server_lane.settled THEN excluded.settled
+                           ELSE server_lane.settled END
+        WHERE server_lane.high_water = :since
     """
-    values = {"replica": replica, "since": since, "to": to, "first": first, "now": now}
-    moved = connection.execute(text(statement), values)
-    if moved.rowcount != 1:
-        raise DatabaseBusy("two pushes of one replica at once", hint="try again")
+    values = {"replica": replica, "lane": lane_of(to), "since": since, "to": to, "done": first - 1}
+    if connection.execute(text(statement), values).rowcount != 1:
+        raise DatabaseBusy("two pushes of one lane at once", hint="try again")
+    seen = "UPDATE server_replica SET seen_at = :now WHERE replica = :replica"
+    connection.execute(text(seen), {"replica": replica, "now": now})
 
 
 def purge(connection: Connection, now: int) -> int:
@@ -83,10 +112,27 @@ def purge(connection: Connection, now: int) -> int:
     """
     statement = """
         DELETE FROM server_applied
-        WHERE applied_at < :before AND status = 'applied' AND send_seq <= (
-            SELECT settled FROM server_replica WHERE server_replica.replica = server_applied.replica)
+        WHERE applied_at < :before AND (status = 'applied' OR status = 'void') AND send_seq <= (
+            SELECT settled FROM server_lane
+            WHERE server_lane.replica = server_applied.replica AND lane = send_seq >> :bits)
     """
-    return connection.execute(text(statement), {"before": now - KEPT_MS}).rowcount
+    _forget_theirs(connection, now)
+    return connection.execute(text(statement), {"before": now - KEPT_MS, "bits": COUNT_BITS}).rowcount
+
+
+def _forget_theirs(connection: Connection, now: int) -> None:
+    """What stood there when an op was a conflict is no news any more: who asks again fetches what stands there now."""
+    without, there = "json_remove(problem, '$.theirs')", "json_extract(problem, '$.theirs') IS NOT NULL"
+    if connection.dialect.name == "postgresql":
+        without = "CAST(CAST(problem AS jsonb) - 'theirs' AS text)"
+        there = "CAST(problem AS jsonb) ->> 'theirs' IS NOT NULL"
+    statement = f"""
+        UPDATE server_applied SET problem = {without}
+        WHERE applied_at < :before AND status = 'conflict' AND {there} AND send_seq <= (
+            SELECT settled FROM server_lane
+            WHERE server_lane.replica = server_applied.replica AND lane = send_seq >> :bits)
+    """  # noqa: S608 - constants
+    connection.execute(text(statement), {"before": now - KEPT_MS, "bits": COUNT_BITS})
 
 
 def _find(connection: Connection, replica: str, numbers: list[int]) -> list[Row[Any]]:
@@ -111,11 +157,13 @@ def _find_ids(connection: Connection, lineage: Sequence[str], ids: list[str]) ->
         SELECT op_id, status, version, problem
         FROM server_applied
         WHERE replica IN (SELECT value FROM json_each(:lineage)) AND op_id IN (SELECT value FROM json_each(:ids))
+          AND status <> 'void'
     """
     postgresql = """
         SELECT op_id, status, version, problem
         FROM server_applied
         WHERE replica = ANY(CAST(:lineage AS text[])) AND op_id = ANY(CAST(:ids AS text[]))
+          AND status <> 'void'
     """
     if connection.dialect.name == "postgresql":
         return list(connection.execute(text(postgresql), {"lineage": list(lineage), "ids": ids}))
@@ -132,7 +180,7 @@ def _replayed(op: Op, known: Row[Any] | None) -> Result:
         raise refusal("replica-forked", f"number {op.seq} was given to an op, so long ago that it is forgotten")
     if known.op_id != op.op:
         raise refusal("replica-forked", f"number {op.seq} was given to another op before")
-    if known.status == "applied":
+    if known.status in ("applied", "void"):
         return Result(op=op.op, status="duplicate", version=known.version)
     problem = msgspec.json.decode(known.problem, type=Problem) if known.problem else None
     return Result(op=op.op, status=known.status, version=known.version, problem=problem)

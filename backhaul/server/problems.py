@@ -20,7 +20,8 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     "replica-forked": (409, "Another op was sent under this number"),
     "sequence-gap": (409, "The numbers do not continue where the server stands"),
     "schema-conflict": (409, "The table is known otherwise"),
-    "replica-unrelated": (409, "The replica that this one says it was is of another scope"),
+    "schema-behind": (409, "Columns are merged otherwise by now than this replica knows"),
+    "replica-unrelated": (409, "The replica that this one says it is, or was, is not of its line"),
     "cursor-expired": (410, "The cursor is not of this feed"),
     "server-restored": (410, "The server was put back to an older state"),
     "batch-too-large": (413, "Too much in one request"),
@@ -53,14 +54,19 @@ CATALOGUE: dict[str, tuple[int, str]] = {
     # of media
     "metadata-invalid": (400, "Upload-Metadata cannot be used"),
     "checksum-unsupported": (400, "The checksum's algorithm is not supported"),
+    "upload-final": (403, "The upload is made of others, and takes no bytes itself"),
+    "parts-unfinished": (409, "Not all of the parts are whole"),
     "offset-mismatch": (409, "The upload continues at another offset"),
     "upload-expired": (410, "The upload has expired"),
     "tus-unsupported": (412, "This version of tus is not spoken here"),
     "upload-too-large": (413, "The upload is too large"),
+    "media-type-forbidden": (415, "The server takes no files of this type"),
     "range-unsatisfiable": (416, "The content has no such range"),
     "content-mismatch": (422, "The content is not what its hash promised"),
+    "media-type-mismatch": (422, "The content is not of the type that was declared"),
     "checksum-mismatch": (460, "The chunk is not what its checksum says"),
     "storage-full": (507, "The server's disk is full"),
+    "quota-exceeded": (507, "The scope has no room for this file"),
 }
 
 CONFLICTS = ("conflict", "merge-failed", "depends-on-conflict")
@@ -73,7 +79,7 @@ def problem(name: str, detail: str = "", *, op: str | None = None, limit: int | 
 
 def of_refusal(refused: Refused, *, limit: int | None = None) -> Problem:
     """What a refused request is answered with."""
-    told = problem(refused.problem, str(refused), limit=limit)
+    told = problem(refused.problem, str(refused), limit=refused.limit or limit)
     if refused.cursor:
         told = msgspec.structs.replace(told, cursor=refused.cursor, position=refused.position)
     return msgspec.structs.replace(told, due=refused.due)
@@ -84,6 +90,6 @@ def is_conflict(told: Problem | None) -> bool:
     return told is not None and problem_name(told) in CONFLICTS
 
 
-def refusal(name: str, detail: str, *, due: int | None = None) -> Refused:
+def refusal(name: str, detail: str, *, due: int | None = None, limit: int | None = None) -> Refused:
     """For raising: the whole request is refused."""
-    return Refused(detail, problem=name, status=CATALOGUE[name][0], due=due)
+    return Refused(detail, problem=name, status=CATALOGUE[name][0], due=due, limit=limit)

@@ -91,6 +91,16 @@ def alive(connection: Connection, scope: str) -> Iterator[Row[Any]]:
             yield from chunk
 
 
+def values(connection: Connection, scope: str, table: str) -> Generator[tuple[str, dict[str, Any]], None, None]:
+    """Key and fields of every record of a table, streamed, in no order; also what a tombstone still has."""
+    statement = "SELECT key, fields FROM server_record WHERE scope = :scope AND table_name = :table"
+    found = text(statement).execution_options(stream_results=True)
+    with connection.execute(found, {"scope": scope, "table": table}) as result:
+        for chunk in result.partitions(CHUNK):
+            for row in chunk:
+                yield row.key, _fields(row.fields)
+
+
 def keep(connection: Connection, scope: str, states: Mapping[Place, State]) -> None:
     statement = """
         INSERT INTO server_record
@@ -102,6 +112,17 @@ def keep(connection: Connection, scope: str, states: Mapping[Place, State]) -> N
             states = excluded.states
     """
     write_rows(connection, statement, [_row(scope, place, state) for place, state in states.items()])
+
+
+def any_of(connection: Connection, scope: str, table: str) -> bool:
+    statement = "SELECT EXISTS (SELECT 1 FROM server_record WHERE scope = :scope AND table_name = :table)"
+    return bool(connection.execute(text(statement), {"scope": scope, "table": table}).scalar_one())
+
+
+def retable(connection: Connection, scope: str, old: str, new: str) -> None:
+    """The table has another name, and its records are what they were. There are none under both names."""
+    statement = "UPDATE server_record SET table_name = :new WHERE scope = :scope AND table_name = :old"
+    connection.execute(text(statement), {"scope": scope, "old": old, "new": new})
 
 
 def rename(connection: Connection, scope: str, table: str, names: Mapping[str, str]) -> None:

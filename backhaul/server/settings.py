@@ -15,7 +15,8 @@ class Settings:
 
     port: 0 takes a free one. most_upload: bytes of one file. upload_lifetime_ms: an unfinished upload is kept this
     long after its last byte. tls_certificate, tls_key: PEM files, both or none. merge_modules: what may be imported
-    for the functions of `custom` columns.
+    for the functions of `custom` columns. media: None is the disk, in `data`; or a bucket (contents/opening.py).
+    media_quota: bytes of files that a scope may have. media_types: as media_types.py says; none: all.
     """
 
     data: Path
@@ -27,6 +28,9 @@ class Settings:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     merge_modules: tuple[str, ...] = ()
+    media: str | None = None
+    media_quota: int | None = None
+    media_types: tuple[str, ...] = ()
     horizon_ms: int = 90 * DAY_MS  # deletions are remembered so long for replicas that do not pull
 
     @property

@@ -1,10 +1,4 @@
-"""The store: every change goes in here, in one transaction a push, and the feed comes out.
-
-A push is a handful of statements, whatever it holds: lock the scope, read the mark, the tables and the records that
-the batch is about; decide and merge in memory; write the records, the outcomes, the position and the mark. Where it
-may be cut: before the commit nothing happened, and the same bytes come again; after it the outcomes are stored, and
-the same bytes get them again.
-"""
+"""The store: every change goes in here (push.py), and the feed comes out (feed.py); each request is one transaction."""
 
 from __future__ import annotations
 
@@ -14,47 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from backhaul.clock import stamp, stamp_from_text, stamp_milliseconds, stamp_to_text
+from backhaul.clock import stamp
 from backhaul.database import Database
 from backhaul.errors import DatabaseBusy
-from backhaul.merge import Functions, State, merge
-from backhaul.merge.aggregate import Aggregates
+from backhaul.merge import Functions
 from backhaul.merge.plain import SERVER
 from backhaul.migrations import upgrade_server
-from backhaul.server import (
-    aggregates,
-    auth,
-    blocks,
-    conflicts,
-    feed,
-    former,
-    horizon,
-    names,
-    outcomes,
-    records,
-    scopes,
-    tables,
-    trial,
-    writing,
-)
-from backhaul.server.admission import Item, read, refuse
+from backhaul.server import auth, blocks, feed, horizon, names, outcomes, push, scopes, tables, writing
+from backhaul.server.apply import apply
 from backhaul.server.auth import Replica
-from backhaul.server.gone import refuse_gone
-from backhaul.server.horizon import Standing
-from backhaul.server.names import Speech
-from backhaul.server.problems import is_conflict, problem, refusal
-from backhaul.server.records import Place
-from backhaul.server.tables import Shape
-from backhaul.wire import Blocks, Digest, Op, Pushed, Result, Status, Table, Wanted, canonical_key, problem_name
+from backhaul.server.names import Renaming
+from backhaul.server.problems import refusal
+from backhaul.wire import Blocks, Digest, Op, Pushed, Table, Wanted, problem_name
 
-MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 PURGE_EVERY_MS = 3_600_000
 NOTE_EVERY_MS = 60_000  # how far a replica has pulled
-STAMPED = ("insert", "update", "delete")  # the kinds whose stamp counts
 
 
 class ServerDatabase(Database):
@@ -68,20 +39,13 @@ class ServerDatabase(Database):
         self._turn = threading.Lock()
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *, lasting: bool = True) -> Iterator[Connection]:
         if not self.sqlite:
-            with super().writing() as connection:
+            with super().writing(lasting=lasting) as connection:
                 yield connection
         else:
-            with self._turn, super().writing() as connection:
+            with self._turn, super().writing(lasting=lasting) as connection:
                 yield connection
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        with super().reading() as connection:
-            if not self.sqlite:
-                connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            yield connection
 
 
 def prepare(database: Database, now: int) -> None:
@@ -126,8 +90,10 @@ class Store:
             scopes.lock(connection, scope)
             agreed = tables.declare(connection, scope, declared, self.functions)
             auth.declare(connection, replica, names.declared(declared))
-            spoken = _spoken(connection, scope, replica)
-            return [names.told_table(table, spoken) for table in agreed]
+            if agreed.anew:
+                auth.fall_behind(connection, scope, replica)
+            _, spoken = auth.names_of(connection, scope, replica)
+            return [names.told_table(table, spoken) for table in agreed.tables]
 
     def push(self, replica: Replica, ops: Sequence[Op], now: int) -> Pushed:
         """One result for each op, in the order of the ops.
@@ -135,27 +101,9 @@ class Store:
         Raises Refused for the push as a whole: `replica-forked`, `sequence-gap`, `replica-revoked`, `cursor-expired`.
         """
         with self.database.writing() as connection:
-            position = scopes.lock(connection, replica.scope)
-            mark = outcomes.high_water(connection, replica.id)
-            standing = horizon.standing(connection, replica)
-            fresh = _fresh(ops, mark)
-            results = outcomes.replay(connection, replica.id, [op for op in ops if op.seq <= mark])
-            accepted = _undrifted(fresh, now, standing.hlc)
-            if accepted:
-                results |= former.known(connection, replica.id, accepted)
-                new = [op for op in accepted if op.seq not in results]
-                refused = [(op, results[op.seq]) for op in ops if op.seq in results and results[op.seq].problem]
-                settled, reached = _apply(connection, replica, new, refused, position, self.functions, standing, now)
-                results |= {op.seq: result for op, result in zip(new, settled, strict=True)}
-                outcomes.keep(connection, replica.id, accepted, [results[op.seq] for op in accepted], now)
-                first, last = ops[0].seq, accepted[-1].seq
-                outcomes.advance(connection, replica.id, since=mark, to=last, first=first, now=now)
-                scopes.advance(connection, replica.scope, since=position, to=reached, hlc=_highest(new), now=now)
-            if any(result.problem is not None and result.problem.theirs for result in results.values()):
-                names.told_problems(ops, results, _spoken(connection, replica.scope, replica.id))
+            results = push.take(connection, replica, ops, now, self.functions)
         self._purge_now_and_then(now)
-        results |= {op.seq: _drifted(op, now) for op in fresh[len(accepted) :]}
-        return Pushed(results=[results[op.seq] for op in ops], now=now)
+        return Pushed(results=results, now=now)
 
     def write(self, scope: str, table: str, key: Sequence[Any], fields: Mapping[str, Any], now: int) -> int:
         """The server's own word: it gives a record these values (Python's own), makes it if it is not there, and stands
@@ -168,9 +116,12 @@ class Store:
             position = scopes.lock(connection, scope)
             shapes = tables.shapes(connection, scope, self.functions)
             hlc = max(stamp(now), standing.hlc + 1)
+            newest = tables.newest_names_of(shapes)
+            table = newest.table(table)
+            fields = names.under(fields, newest.columns_of(table))
             op = writing.op_of(connection, scope, shapes, (table, key), fields, hlc=hlc, position=position)
             server = Replica(id=SERVER, scope=scope)
-            (result,), reached = _apply(connection, server, [op], [], position, self.functions, standing, now)
+            (result,), reached = apply(connection, server, [op], [], position, self.functions, standing, now)
             if result.problem is not None:
                 raise refusal(problem_name(result.problem), result.problem.detail)
             scopes.advance(connection, scope, since=position, to=reached, hlc=hlc, now=now)
@@ -185,19 +136,26 @@ class Store:
         part: feed.Part | None = None,
         *,
         sent: int | None = None,
+        settled: int | None = None,
     ) -> feed.OutgoingPage:
-        """part: what the round is about, if not everything. sent: the last number that the replica has given out.
+        """part: what the round is about, if not everything. sent: how many numbers the replica has given out. settled:
+        the number up to which it knows every outcome, if it pushes in one lane.
 
-        Raises Refused: `cursor-expired`, `server-restored`, `replica-forked`.
+        Raises Refused: `cursor-expired`, `server-restored`, `replica-forked`, `schema-behind`.
         """
         try:
             with self.database.reading() as connection:
-                if sent is not None and outcomes.high_water(connection, replica.id) > sent:
-                    raise refusal("replica-forked", f"numbers beyond {sent} were given to ops before")
-                spoken = _spoken(connection, replica.scope, replica.id)
-                part = part and _canonical(part, spoken)
+                if sent is not None and outcomes.counted(connection, replica.id) > sent:
+                    raise refusal("replica-forked", f"more than {sent} numbers were given to ops before")
+                auth.check_is_current(connection, replica.id)
+                newest, spoken = auth.names_of(connection, replica.scope, replica.id)
+                part = part and _canonical(part, newest)
+                due = outcomes.high_water(connection, replica.id) + 1
                 page, heard = feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now, part)
+                if settled is not None and settled >= due:
+                    raise feed.of_another_past(connection, self._secret, replica.scope, cursor, due)
         except feed.ServerRestored as restored:
+            restored.due = due
             with self.database.writing() as connection:
                 if scopes.leap(connection, replica.scope, over=restored.seen, now=now):
                     blocks.leap(connection, replica.scope)
@@ -211,10 +169,11 @@ class Store:
     def records(
         self, scope: str, keys: Sequence[tuple[str, list[Any]]], replica: str = ""
     ) -> list[feed.OutgoingRecord]:
-        """Raises Refused: `answer-too-large`."""
+        """Raises Refused: `answer-too-large`, `schema-behind`."""
         with self.database.reading() as connection:
-            spoken = _spoken(connection, scope, replica)
-            found = feed.whole(connection, scope, keys)
+            auth.check_is_current(connection, replica)
+            newest, spoken = auth.names_of(connection, scope, replica)
+            found = feed.whole(connection, scope, [(newest.table(table), key) for table, key in keys])
         for record in found:
             names.told_record(record, spoken)
         return found
@@ -222,11 +181,17 @@ class Store:
     def blocks(self, replica: Replica, wanted: Mapping[str, Wanted], now: int) -> Blocks:
         """Numbers for the keys that a replica makes up while it is apart."""
         with self.database.writing() as connection:
-            return Blocks(blocks=blocks.give(connection, replica.scope, replica.id, wanted, now), now=now)
+            newest, spoken = auth.names_of(connection, replica.scope, replica.id)
+            shapes = tables.shapes(connection, replica.scope)
+            made_up = {newest.table(table): said for table, said in wanted.items()}
+            made_up = {table: said for table, said in made_up.items() if table in shapes and shapes[table].generated}
+            given = blocks.give(connection, replica.scope, replica.id, made_up, now)
+            return Blocks(blocks=names.told_blocks(given, spoken), now=now)
 
     def digest(self, scope: str, now: int, replica: str = "") -> Digest:
         with self.database.reading() as connection:
-            return feed.digest(connection, scope, now, _spoken(connection, scope, replica))
+            _, spoken = auth.names_of(connection, scope, replica)
+            return feed.digest(connection, scope, now, spoken)
 
     def purge(self, now: int) -> int:
         """Forget the outcomes of ops that are older than 30 days, and tombstones; returns how many outcomes."""
@@ -254,149 +219,13 @@ class Store:
             self.purge(now)
 
 
-def _spoken(connection: Connection, scope: str, replica: str) -> Speech:
-    """What the replica calls the columns that were renamed since it has said them."""
-    renamed = {name: shape.renamed for name, shape in tables.shapes(connection, scope).items() if shape.renamed}
-    return names.speech(renamed, auth.declared(connection, replica)) if renamed else {}
-
-
-def _canonical(part: feed.Part, spoken: Speech) -> feed.Part:
-    """The part under the newest names of its columns."""
-    newest = {old: new for new, old in spoken.get(part.table, {}).items()}
-    return feed.Part(table=part.table, columns=frozenset(newest.get(name, name) for name in part.columns))
+def _canonical(part: feed.Part, newest: Renaming) -> feed.Part:
+    """The part under the newest names."""
+    table = newest.table(part.table)
+    columns = newest.columns_of(table)
+    return feed.Part(table=table, columns=frozenset(columns.get(name, name) for name in part.columns))
 
 
 def _secret(database: Database) -> bytes:
     with database.reading() as connection:
         return bytes(connection.execute(text("SELECT secret FROM server_identity WHERE id = 1")).scalar_one())
-
-
-def _fresh(ops: Sequence[Op], mark: int) -> list[Op]:
-    """The ops that have no outcome yet. Raises Refused `sequence-gap`."""
-    fresh = [op for op in ops if op.seq > mark]
-    for expected, op in enumerate(fresh, start=mark + 1):
-        if op.seq != expected:
-            raise refusal("sequence-gap", f"number {expected} is due where {op.seq} stands", due=expected)
-    return fresh
-
-
-def _highest(ops: Sequence[Op]) -> int:
-    """The highest of the stamps that count."""
-    highest = max((op.hlc for op in ops if op.kind in STAMPED), default="")
-    return stamp_from_text(highest) if highest else 0
-
-
-def _undrifted(ops: Sequence[Op], now: int, taken: int) -> Sequence[Op]:
-    """The ops before the first one whose clock is too far ahead, and before the first of its group.
-
-    taken: the highest stamp of the scope. If our own clock was ahead once, it may be: then stamps go on from there.
-    """
-    latest = max(now + MOST_DRIFT_MS, stamp_milliseconds(taken) + 1)
-    first_refused = stamp_to_text(stamp(latest + 1))  # stamps sort as text
-    cut = next((index for index, op in enumerate(ops) if op.hlc >= first_refused and op.kind in STAMPED), len(ops))
-    started: dict[str, int] = {}
-    for index, op in enumerate(ops):
-        if op.group is not None:
-            started.setdefault(op.group, index)
-    for index in range(len(ops) - 1, -1, -1):  # a group that begins earlier moves the cut, which may meet another
-        if index < cut:
-            break
-        group = ops[index].group
-        cut = cut if group is None else min(cut, started[group])
-    return ops[:cut]
-
-
-def _drifted(op: Op, now: int) -> Result:
-    detail = f"a stamp may be {MOST_DRIFT_MS} ms ahead of {now}; send it again, stamped anew or later"
-    return Result(op=op.op, status="retry", problem=problem("clock-drift", detail, op=op.op))
-
-
-def _apply(
-    connection: Connection,
-    replica: Replica,
-    ops: Sequence[Op],
-    refused: Sequence[tuple[Op, Result]],
-    position: int,
-    functions: Functions,
-    standing: Standing,
-    now: int,
-) -> tuple[list[Result], int]:
-    """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
-    shapes = tables.shapes(connection, replica.scope, functions)
-    renamed = {name: shape.renamed for name, shape in shapes.items() if shape.renamed}
-    if renamed:
-        ops = names.read(ops, renamed)
-        refused = list(zip(names.read([op for op, _ in refused], renamed), [one for _, one in refused], strict=True))
-    items = [read(_modest(op, position), shapes, replica.id) for op in ops]
-    places = {item.place: None for item in items if item.place is not None and item.change is not None}
-    states = records.find(connection, replica.scope, places)
-    before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
-    former.refuse_forgotten(items, now)
-    refuse_gone(items, states, standing.collected)
-    whole = Aggregates(shapes)
-    while True:
-        refuse(before + items, states, shapes, replica.id)
-        conflicts.find_roots(before + items, states, whole)
-        marks = aggregates.find(connection, replica.scope, {root: None for item in items for root in item.roots})
-        conflicts.hold(before + items, states, shapes, whole, marks, replica.id)
-        versions, reached = _versions(items, position)
-        try:
-            merged = _merged(items, states, versions, shapes, whole)
-        except Exception:
-            if not trial.blame(items, states, shapes):
-                raise
-            continue
-        if not trial.refuse_too_large(items, states, merged, shapes):
-            break
-    records.keep(connection, replica.scope, merged)
-    aggregates.keep(connection, replica.scope, conflicts.changed_roots(items, merged), replica.id)
-    return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached
-
-
-def _modest(op: Op, position: int) -> Op:
-    """An app cannot have seen what is not there yet: it saw it before this server was put back, and it counts for
-    nothing now."""
-    return op if op.base <= position else msgspec.structs.replace(op, base=0)
-
-
-def _versions(items: Sequence[Item], position: int) -> tuple[list[int], int]:
-    """One new version for each group that is accepted, in the order of their first ops; 0 for what is refused."""
-    versions: list[int] = []
-    of_group: dict[str, int] = {}
-    for item in items:
-        group = item.op.group
-        if item.problem is not None:
-            versions.append(0)
-        elif group in of_group and group is not None:
-            versions.append(of_group[group])
-        else:
-            position += 1
-            versions.append(position)
-            if group is not None:
-                of_group[group] = position
-    return versions, position
-
-
-def _merged(
-    items: Sequence[Item],
-    states: Mapping[Place, State],
-    versions: Sequence[int],
-    shapes: Mapping[str, Shape],
-    whole: Aggregates,
-) -> dict[Place, State]:
-    """The records that are not as they were, by group: versions only grow."""
-    changed: dict[Place, State] = {}
-    for version, item in sorted(zip(versions, items, strict=True), key=lambda pair: pair[0]):
-        if version and item.change is not None and item.place is not None:
-            before = changed.get(item.place) or states.get(item.place)
-            after = merge(before, item.change, version, shapes[item.op.table].strategies)
-            if after is not before:
-                changed[item.place] = conflicts.remembering_root(before, after, whole.columns(item.op.table))
-    return changed
-
-
-def _result(item: Item, version: int) -> Result:
-    if item.problem is not None:
-        status: Status = "conflict" if is_conflict(item.problem) else "rejected"
-        return Result(op=item.op.op, status=status, problem=item.problem)
-    return Result(op=item.op.op, status="applied", version=version)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.errors import Misused
-from backhaul.kinds import Kind, joined, kinds_of
+from backhaul.kinds import Kind, joined, kind_of, kinds_of
 from backhaul.merge import Functions, Strategies, strategies_of
-from backhaul.server import names, records
-from backhaul.server.aggregates import contradiction
+from backhaul.server import aggregates, names, records, renaming
+from backhaul.server.names import Renaming
 from backhaul.server.problems import refusal
 from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Reference, Table, encode, newest_names, strategy_name
 
 LONGEST_NAME = 255
 NONE = Functions()
 KEY_KINDS: tuple[KeyKind, ...] = ("natural", "generated", "blocks")  # the later one merges less by accident
-STATEFUL = ("counter", "set", "text")  # what they keep cannot be made of what another strategy has kept
+STATEFUL = ("counter", "set", "text")  # they are told what was done, and not what came of it
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     deletes: Deletes
     aggregate: str
     renamed: dict[str, str]  # old column -> its newest name
+    formerly: tuple[str, ...]
     strategies: Strategies
 
 
@@ -43,29 +45,56 @@ def shapes(connection: Connection, scope: str, functions: Functions = NONE) -> d
     return {name: _shape(definition, functions) for name, definition in _definitions(connection, scope)}
 
 
-def declare(connection: Connection, scope: str, tables: Sequence[Table], functions: Functions = NONE) -> list[Table]:
-    """Add tables, columns and strategies to the scope; nothing is ever taken away. Returns all of the scope's tables,
-    as they are agreed now. The caller holds the scope's row. functions: what `custom` columns may name.
+def key_kinds(connection: Connection, scope: str, name: str) -> list[Kind]:
+    """What the parts of a table's key are; empty for a table that there is not."""
+    found = next((_table(definition) for known, definition in _definitions(connection, scope) if known == name), None)
+    types = {column.name: column.type for column in found.columns} if found is not None else {}
+    return [kind_of(types[column]) for column in found.key] if found is not None else []
+
+
+def newest_names_of(shapes: Mapping[str, Shape]) -> Renaming:
+    """From every older name of the scope's tables and columns to the newest."""
+    return Renaming(
+        {old: name for name, shape in shapes.items() for old in shape.formerly},
+        {name: shape.renamed for name, shape in shapes.items() if shape.renamed},
+    )
+
+
+class Agreed(NamedTuple):
+    """tables: all of the scope. anew: whether columns whose changes were captured as values are merged from now on by
+    what is done to them: every other replica must hear of that before it pulls again."""
+
+    tables: list[Table]
+    anew: bool
+
+
+def declare(connection: Connection, scope: str, tables: Sequence[Table], functions: Functions = NONE) -> Agreed:
+    """Add tables, columns and strategies to the scope; nothing is ever taken away. Returns what is agreed now. The
+    caller holds the scope's row. functions: what `custom` columns may name.
 
     Raises Refused: `table-invalid`; `schema-conflict` when what is said cannot be joined with what is agreed.
     """
     for table in tables:
         _check(table, functions)
     known = {name: _table(definition) for name, definition in _definitions(connection, scope)}
-    for table in tables:
-        _join(connection, scope, known, table)
-    reason = contradiction(known)
+    before = set(known)
+    turned = False
+    for table in renaming.under_newest(connection, scope, known, tables):
+        turned |= _join(connection, scope, known, table)
+    reason = aggregates.contradiction(known)
     if reason:
         raise refusal("table-invalid", reason)
     rows = [{"scope": scope, "name": name, "definition": encode(table).decode()} for name, table in known.items()]
     if rows:
         _keep(connection, rows)
-    return [known[name] for name in sorted(known)]
+    _forget(connection, scope, before - known.keys())
+    return Agreed([known[name] for name in sorted(known)], turned)
 
 
-def _join(connection: Connection, scope: str, known: dict[str, Table], said: Table) -> None:
+def _join(connection: Connection, scope: str, known: dict[str, Table], said: Table) -> bool:
     """What is said of a table, joined with what is agreed; where it gives columns new names, all that is there gets
-    them: this table, those that refer to it, and its records."""
+    them: this table, those that refer to it, and its records. Returns whether a column turns to a strategy that is told
+    what was done."""
     old = known.get(said.name)
     renamed = _renamed(old, said)
     newest = newest_names(renamed)
@@ -74,12 +103,34 @@ def _join(connection: Connection, scope: str, known: dict[str, Table], said: Tab
         new.references = names.referring(new.references, name, newest_names(table.renamed))
     if old is None:
         known[said.name] = new
-        return
-    known[said.name] = _union(names.table_under(old, newest), new)
+        return False
+    old_now = names.table_under(old, newest)
+    known[said.name] = _union(old_now, new)
     if renamed != old.renamed:
         records.rename(connection, scope, said.name, newest)
         for table in known.values():
             table.references = names.referring(table.references, said.name, newest)
+    return _turn(connection, scope, old_now, known[said.name])
+
+
+def _turn(connection: Connection, scope: str, before: Table, now: Table) -> bool:
+    """Whether there are columns that turn from last writes to a strategy that is told what was done. The value that a
+    record has is what it begins with. Raises Refused `schema-conflict` for a value that cannot be that."""
+    known = {column.name for column in before.columns}
+    turning = {
+        name for name, said in now.merge.items() if said in STATEFUL and name in known and name not in before.merge
+    }
+    if not turning:
+        return False
+    strategies = strategies_of(now, NONE)
+    with closing(records.values(connection, scope, now.name)) as rows:
+        for key, fields in rows:
+            for name in sorted(turning & fields.keys()):
+                wrong = strategies.columns[name].unusable("insert", fields[name])
+                if wrong:
+                    why = f"{now.name}.{name} cannot become a {now.merge[name]} here, for the value of {key}: {wrong}"
+                    raise refusal("schema-conflict", why)
+    return True
 
 
 def _renamed(old: Table | None, said: Table) -> dict[str, str]:
@@ -110,6 +161,7 @@ def _union(old: Table, new: Table) -> Table:
         deletes="edit_wins" if "edit_wins" in (old.deletes, new.deletes) else "delete_wins",  # what loses no edit
         aggregate=old.aggregate or new.aggregate,
         renamed=new.renamed,
+        formerly=old.formerly + [name for name in new.formerly if name not in old.formerly],
     )
 
 
@@ -123,11 +175,10 @@ def _columns(old: Table, new: Table) -> list[Column]:
 
 def _agreed(old: Table, new: Table) -> dict[str, str]:
     """The strategies of the columns. The first one said stands; who says none follows it."""
-    known = {column.name for column in old.columns}
     agreed = dict(old.merge)
     for column, said in new.merge.items():
-        standing = agreed.get(column, "lww" if column in known else said)
-        if standing == "lww" and strategy_name(said) not in STATEFUL:
+        standing = agreed.get(column, said)
+        if standing == "lww":
             standing = said
         if standing != said:
             raise refusal("schema-conflict", f"{new.name}.{column} is merged as {standing} here, not as {said}")
@@ -137,7 +188,7 @@ def _agreed(old: Table, new: Table) -> dict[str, str]:
 
 def _check(table: Table, functions: Functions) -> None:
     columns = [column.name for column in table.columns]
-    for name in (table.name, *columns):
+    for name in (table.name, *table.formerly, *columns):
         if not name or len(name) > LONGEST_NAME or not name.isprintable():
             raise refusal("table-invalid", f"{name!r:.80} is no name of a table or a column")
     if len(set(columns)) != len(columns):
@@ -150,6 +201,8 @@ def _check(table: Table, functions: Functions) -> None:
             raise refusal("table-invalid", f"a reference of {table.name} is not made of its columns")
     if table.aggregate and all(reference.table != table.aggregate for reference in table.references):
         raise refusal("table-invalid", f"{table.name} has no reference to {table.aggregate:.80}, its aggregate")
+    if table.name in table.formerly:
+        raise refusal("table-invalid", f"{table.name} cannot have been called so before")
     for column, name in table.renamed.items():
         if column in columns or name not in columns:
             raise refusal("table-invalid", f"{table.name} has no column {name!r:.80} that was {column!r:.80} before")
@@ -182,6 +235,7 @@ def _shape(definition: str, functions: Functions) -> Shape:
         deletes=table.deletes,
         aggregate=table.aggregate,
         renamed=newest_names(table.renamed),
+        formerly=tuple(table.formerly),
         kinds=dict(kinds_of(table)),
         strategies=strategies_of(table, functions),
     )
@@ -203,3 +257,10 @@ def _keep(connection: Connection, rows: list[dict[str, Any]]) -> None:
         ON CONFLICT (scope, name) DO UPDATE SET definition = excluded.definition
     """
     connection.execute(text(statement), rows)
+
+
+def _forget(connection: Connection, scope: str, names: Collection[str]) -> None:
+    """They have other names by now."""
+    statement = "DELETE FROM server_table WHERE scope = :scope AND name = :name"
+    if names:
+        connection.execute(text(statement), [{"scope": scope, "name": name} for name in sorted(names)])

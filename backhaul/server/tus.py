@@ -13,14 +13,17 @@ from starlette.datastructures import Headers
 from backhaul.server.problems import refusal
 
 VERSION = "1.0.0"
-EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination"
+COLLECTION = "/v1/media"  # where uploads are made; each has its address below it
+EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination,concatenation"
 ALGORITHMS = ("sha1", "sha256")
 CHUNK_TYPE = "application/offset+octet-stream"
 MOST_METADATA = 8192
+MOST_PARTS = 1000
 LONGEST_NAME = 255
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")  # RFC 6838, 4.2
+PART = re.compile(r"(?:https?://[^/\s]*)?(?:/[^\s]*)?" + COLLECTION + r"/([0-9A-Za-z_-]{1,100})")
 INTEGER = re.compile(r"[0-9]{1,18}")
 
 
@@ -63,6 +66,25 @@ def length(headers: Headers, most: int) -> int:
     if found > most:
         raise refusal("upload-too-large", f"an upload may have {most} bytes")
     return found
+
+
+def is_partial(headers: Headers) -> bool:
+    return headers.get("Upload-Concat", "").strip() == "partial"
+
+
+def parts(headers: Headers) -> list[str] | None:
+    """The ids of the uploads that a final one is made of, in their order; None when it is none."""
+    said = headers.get("Upload-Concat", "").strip()
+    if said in ("", "partial"):
+        return None
+    kind, _, listed = said.partition(";")
+    found = [PART.fullmatch(one) for one in listed.split()]
+    if kind != "final" or not found or len(found) > MOST_PARTS:
+        raise refusal("malformed", f"Upload-Concat is partial, or final; and the paths of 1 to {MOST_PARTS} uploads")
+    named = [one[1] for one in found if one]
+    if len(named) < len(found):
+        raise refusal("malformed", "a part in Upload-Concat is no path of an upload")
+    return named
 
 
 def checksum(headers: Headers) -> Checksum | None:

@@ -6,15 +6,22 @@ is entered. It is forgotten when it is discarded, terminated or expired.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from backhaul.statements import members
+from backhaul.wire import encode
+
+AT_ONCE = 1000  # of those that have expired
+
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """length, position: bytes. sha256: promised, in hexadecimal, or None. metadata: Upload-Metadata as it came."""
+    """length, position: bytes. sha256: promised, in hexadecimal, or None. metadata, concat: Upload-Metadata and
+    Upload-Concat as they came; "" without."""
 
     id: str
     scope: str
@@ -25,6 +32,12 @@ class Upload:
     metadata: str
     expires_at: int
     completed_at: int | None = None
+    concat: str = ""
+
+    @property
+    def partial(self) -> bool:
+        """A part of others: it never becomes content itself."""
+        return self.concat == "partial"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +51,8 @@ class Content:
 def create(connection: Connection, upload: Upload, now: int) -> None:
     statement = """
         INSERT INTO server_upload
-               (id, scope, replica, length, position, sha256, metadata, created_at, expires_at)
-        VALUES (:id, :scope, :replica, :length, 0, :sha256, :metadata, :now, :expires_at)
+               (id, scope, replica, length, position, sha256, metadata, concat, created_at, expires_at)
+        VALUES (:id, :scope, :replica, :length, 0, :sha256, :metadata, :concat, :now, :expires_at)
     """
     values = {
         "id": upload.id,
@@ -48,6 +61,7 @@ def create(connection: Connection, upload: Upload, now: int) -> None:
         "length": upload.length,
         "sha256": upload.sha256,
         "metadata": upload.metadata,
+        "concat": upload.concat,
         "expires_at": upload.expires_at,
         "now": now,
     }
@@ -55,13 +69,18 @@ def create(connection: Connection, upload: Upload, now: int) -> None:
 
 
 def find(connection: Connection, scope: str, upload: str) -> Upload | None:
-    statement = """
-        SELECT id, scope, replica, length, position, sha256, metadata, expires_at, completed_at
+    return find_all(connection, scope, [upload]).get(upload)
+
+
+def find_all(connection: Connection, scope: str, named: Sequence[str]) -> dict[str, Upload]:
+    """By id; those that the scope does not have are left out."""
+    statement = f"""
+        SELECT id, scope, replica, length, position, sha256, metadata, concat, expires_at, completed_at
         FROM server_upload
-        WHERE scope = :scope AND id = :id
-    """
-    row = connection.execute(text(statement), {"scope": scope, "id": upload}).one_or_none()
-    return Upload(**row._mapping) if row else None
+        WHERE scope = :scope AND id IN ({members(connection, "ids")})
+    """  # noqa: S608 - our own text
+    rows = connection.execute(text(statement), {"scope": scope, "ids": encode(list(named)).decode()})
+    return {row.id: Upload(**row._mapping) for row in rows}
 
 
 def advance(connection: Connection, upload: str, *, since: int, to: int, expires_at: int) -> bool:
@@ -96,13 +115,23 @@ def complete(connection: Connection, upload: Upload, content: Content, now: int)
     connection.execute(text(finish), {"id": upload.id, "now": now})
 
 
+def taken(connection: Connection, scope: str, now: int) -> int:
+    """Bytes of the scope: of what it has, and of what was announced and may still come."""
+    statement = """
+        SELECT (SELECT coalesce(sum(size), 0) FROM server_media WHERE scope = :scope)
+             + (SELECT coalesce(sum(length), 0) FROM server_upload
+                WHERE scope = :scope AND completed_at IS NULL AND expires_at > :now)
+    """
+    return int(connection.execute(text(statement), {"scope": scope, "now": now}).scalar_one())
+
+
 def forget(connection: Connection, upload: str) -> None:
     connection.execute(text("DELETE FROM server_upload WHERE id = :id"), {"id": upload})
 
 
 def expired(connection: Connection, now: int) -> list[str]:
-    statement = "SELECT id FROM server_upload WHERE expires_at <= :now ORDER BY expires_at LIMIT 1000"
-    return list(connection.execute(text(statement), {"now": now}).scalars())
+    statement = "SELECT id FROM server_upload WHERE expires_at <= :now ORDER BY expires_at LIMIT :most"
+    return list(connection.execute(text(statement), {"now": now, "most": AT_ONCE}).scalars())
 
 
 def content(connection: Connection, scope: str, sha256: str) -> Content | None:
@@ -113,3 +142,14 @@ def content(connection: Connection, scope: str, sha256: str) -> Content | None:
     """
     row: Row[Any] | None = connection.execute(text(statement), {"scope": scope, "sha256": sha256}).one_or_none()
     return Content(**row._mapping) if row else None
+
+
+def known(connection: Connection, scope: str, hashes: Sequence[str]) -> list[str]:
+    """Those of the hashes whose content the scope has, each once."""
+    statement = f"""
+        SELECT sha256
+        FROM server_media
+        WHERE scope = :scope AND sha256 IN ({members(connection, "hashes")})
+    """  # noqa: S608 - our own text
+    values = {"scope": scope, "hashes": encode(list(hashes)).decode()}
+    return list(connection.execute(text(statement), values).scalars())

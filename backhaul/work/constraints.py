@@ -1,82 +1,130 @@
-"""Constraints: whether work may run here and now, and which queue it belongs to.
+"""What a host asks of the machine that runs its work: constraints, all of which must hold before and during the run.
 
-A tag is a condition (`unmetered`: what the machine must satisfy now) or a label (`region:eu`: what it is). All tags
-of a work must hold; it goes to the smallest declared queue whose tags contain them.
+WorkManager's, by its names: a network of a kind, charging, battery not low, device idle, storage not low, and data that
+has changed. Beside these, labels: what a machine is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
 
-from backhaul.bell import Queue
-from backhaul.clock import iso
-from backhaul.errors import WorkUnplaceable
-from backhaul.work.conditions import Condition, is_label, known_condition
+from backhaul.errors import Misused
+from backhaul.work.adjusting import LONGEST_MS, milliseconds, raised, words
+from backhaul.work.conditions import is_label
 
-# WorkManager's stop reasons. The network's four conditions are one reason there, and here.
-STOP_REASONS = {
-    "connected": "CONSTRAINT_CONNECTIVITY",
-    "unmetered": "CONSTRAINT_CONNECTIVITY",
-    "metered": "CONSTRAINT_CONNECTIVITY",
-    "not_roaming": "CONSTRAINT_CONNECTIVITY",
-    "charging": "CONSTRAINT_CHARGING",
-    "battery_not_low": "CONSTRAINT_BATTERY_NOT_LOW",
-    "device_idle": "CONSTRAINT_DEVICE_IDLE",
-    "storage_not_low": "CONSTRAINT_STORAGE_NOT_LOW",
+Network = Literal["not_required", "connected", "unmetered", "not_roaming", "metered", "temporarily_unmetered"]
+
+# Each kind is a connected one, and `metered` demands a metered link: it does not merely allow one.
+NETWORKS: dict[str, frozenset[str]] = {
+    "not_required": frozenset(),
+    "connected": frozenset({"connected"}),
+    "unmetered": frozenset({"connected", "unmetered"}),
+    "temporarily_unmetered": frozenset({"connected", "unmetered"}),
+    "not_roaming": frozenset({"connected", "not_roaming"}),
+    "metered": frozenset({"connected", "metered"}),
 }
+CONDITIONS = ("charging", "battery_not_low", "device_idle", "storage_not_low", "not_quiet", "budget")
+UPDATE_DELAY_MS = 10_000
+LEAST_UPDATE_DELAY_MS = 500
+MOST_DELAY_MS = 120_000
+LEAST_MOST_DELAY_MS = 1_000
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """open: every tag holds. reason: one phrase for each tag that does not; empty when open. closed: those tags."""
+class TableTrigger:
+    """The rows of a synced table have changed, by this app or by sync."""
 
-    open: bool
-    reason: str
-    closed: tuple[str, ...] = ()
-
-    @property
-    def stop_reason(self) -> str:
-        """How WorkManager calls the first tag that does not hold; a label lost is a change of the device's state."""
-        return STOP_REASONS.get(self.closed[0], "DEVICE_STATE") if self.closed else ""
+    table: str
 
 
-def judge(tags: Iterable[str], conditions: Mapping[str, Condition], labels: frozenset[str]) -> Verdict:
-    """Whether every tag holds. Raises Misused for a tag that is no label and no known condition."""
-    closed = tuple(tag for tag in sorted(tags) if not _holds(tag, conditions, labels))
-    return Verdict(not closed, "; ".join(_phrase(tag, conditions) for tag in closed), closed)
+@dataclass(frozen=True)
+class FileTrigger:
+    """A file, or a folder's list of names, has changed, come or gone. descendants: and all that is under the folder."""
+
+    path: str | Path
+    descendants: bool = False
 
 
-def place(queues: Sequence[Queue], requires: frozenset[str]) -> Queue:
-    """The smallest queue whose tags contain what is required; of equals, the one declared first.
+Trigger = TableTrigger | FileTrigger
 
-    Raises WorkUnplaceable, with the fix, when there is none.
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """None by default. Raises Misused at build.
+
+    network: of this kind. not_quiet: outside the quiet hours. budget: while there are bytes left for a metered link.
+    labels: as in "region:eu". triggers: the work runs once one of these has changed; it runs no sooner than
+    `trigger_update_delay` after the latest change (10 s, at least 0.5 s), and no later than `trigger_max_delay` after
+    the first (2 min, at least 1 s). One run consumes the triggers: enqueue it anew to go on.
     """
-    fitting = [queue for queue in queues if queue.tags >= requires]
-    if not fitting:
-        raise _unplaceable(queues, requires)
-    return min(fitting, key=lambda queue: len(queue.tags))
+
+    network: Network = "not_required"
+    charging: bool = False
+    battery_not_low: bool = False
+    device_idle: bool = False
+    storage_not_low: bool = False
+    not_quiet: bool = False
+    budget: bool = False
+    labels: frozenset[str] = field(default_factory=frozenset)
+    triggers: tuple[Trigger, ...] = ()
+    trigger_update_delay: timedelta | None = None
+    trigger_max_delay: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise Misused(f"there is no network {self.network!r}", hint=f"one of {', '.join(get_args(Network))}")
+        for name in CONDITIONS:
+            if not isinstance(getattr(self, name), bool):
+                raise Misused(f"{name} is {getattr(self, name)!r}", hint=f"{name}=True, or leave it out")
+        object.__setattr__(self, "labels", words("labels", self.labels))
+        given: object = self.triggers
+        if not isinstance(given, Iterable):
+            raise Misused(f"triggers is {given!r}", hint='triggers=(TableTrigger("photo"),)')
+        object.__setattr__(self, "triggers", tuple(dict.fromkeys(given)))
+        for label in self.labels:
+            if not is_label(label):
+                raise Misused(f"{label!r} is no label", hint="a label has a colon, as in region:eu")
+        for trigger in self.triggers:
+            _check(trigger)
+        if (self.trigger_update_delay is not None or self.trigger_max_delay is not None) and not self.triggers:
+            raise Misused("there is a delay of triggers, and no trigger", hint="Constraints(triggers=(...,))")
+        _ = self.trigger_update_ms, self.trigger_most_ms
+
+    @cached_property
+    def tags(self) -> frozenset[str]:
+        """As the ledger keeps them: conditions and labels."""
+        return NETWORKS[self.network] | self.labels | {name for name in CONDITIONS if getattr(self, name)}
+
+    @cached_property
+    def trigger_update_ms(self) -> int | None:
+        if not self.triggers:
+            return None
+        if self.trigger_update_delay is None:
+            return UPDATE_DELAY_MS
+        said = milliseconds("trigger_update_delay", self.trigger_update_delay)
+        return raised("trigger_update_delay", said, LEAST_UPDATE_DELAY_MS, LONGEST_MS)
+
+    @cached_property
+    def trigger_most_ms(self) -> int | None:
+        if not self.triggers:
+            return None
+        if self.trigger_max_delay is None:
+            return max(MOST_DELAY_MS, self.trigger_update_ms or 0)
+        said = milliseconds("trigger_max_delay", self.trigger_max_delay)
+        return raised("trigger_max_delay", said, LEAST_MOST_DELAY_MS, LONGEST_MS)
 
 
-def _holds(tag: str, conditions: Mapping[str, Condition], labels: frozenset[str]) -> bool:
-    return tag in labels if is_label(tag) else conditions[known_condition(tag)].value
+NONE = Constraints()
 
 
-def _phrase(tag: str, conditions: Mapping[str, Condition]) -> str:
-    if is_label(tag):
-        return f"this machine is not labelled {tag}"
-    condition = conditions[tag]
-    since = f", since {iso(condition.since)}" if condition.since is not None else ""
-    return f"{tag} is off ({condition.source}{since})"
-
-
-def _unplaceable(queues: Sequence[Queue], requires: frozenset[str]) -> WorkUnplaceable:
-    wanted = ", ".join(sorted(requires))
-    if not queues:
-        return WorkUnplaceable("no queue is declared", hint="declare one in backhaul.toml, under [queues]")
-    nearest = max(queues, key=lambda queue: len(queue.tags & requires))
-    missing = ", ".join(sorted(requires - nearest.tags))
-    return WorkUnplaceable(
-        f"no declared queue has all of the tags that the work requires: {wanted}",
-        hint=f"in backhaul.toml, add {missing} to the tags of queue {nearest.name}, or declare a queue with {wanted}",
-    )
+def _check(trigger: Trigger) -> None:
+    if isinstance(trigger, TableTrigger) and trigger.table:
+        return
+    if isinstance(trigger, FileTrigger) and Path(trigger.path).is_absolute() and "\0" not in str(trigger.path):
+        return
+    raise Misused(f"{trigger!r} is no trigger", hint='TableTrigger("photo"), FileTrigger("/an/absolute/path")')

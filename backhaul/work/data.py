@@ -15,6 +15,14 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 def encode_data(what: str, value: Mapping[str, Any]) -> str:
     """The text of the object. Raises Misused when it is no JSON object, would not come back as it is, or is too big."""
+    return encoded(what, value)[0]
+
+
+def encoded(what: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The same, and the object as it is read from that text: a copy of the one that was given."""
+    if not isinstance(value, Mapping):
+        raise _not_json(what)
+    value = dict(value)
     try:
         text = _canonical(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -24,9 +32,10 @@ def encode_data(what: str, value: Mapping[str, Any]) -> str:
             f"the {what} takes {len(text)} bytes, more than the {MOST_BYTES} that work may carry",
             hint="keep the data in a table or a file, and give the work its key or path",
         )
-    if msgspec.json.decode(text) != value:  # a date, bytes, a tuple, NaN: written without a word, read as another thing
+    read: dict[str, Any] = msgspec.json.decode(text)
+    if read != value:  # a date, bytes, a tuple, NaN: written without a word, read as another thing
         raise _not_json(what)
-    return text.decode()
+    return text.decode(), read
 
 
 def decode_data(text: str) -> dict[str, Any]:

@@ -1,16 +1,21 @@
-"""The worker processes that were seen lately, and what they serve. Owner of backhaul_worker."""
+"""The worker processes that were seen lately, what they serve, and what they see of their node. Owner of
+backhaul_worker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, case, delete, select
+from sqlalchemy import Connection, RowMapping, case, delete, select, update
 
 from backhaul.schema import worker
 from backhaul.statements import insert
+from backhaul.work.conditions import Condition
+from backhaul.work.reading import Reading, Readings, decode_readings, encode_readings
 
+ALIVE_MS = 15_000  # a worker says every five seconds that it is there
 MOST_SKEW_MS = 120_000  # who was heard of later than that was heard of while the clock was ahead
 
 
@@ -26,61 +31,125 @@ class QueueState:
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
+    """concurrency: how much it runs at once, if that is known. processes: the pids of those that run its work, if they
+    are known. misrouted: messages that it has handed back, since it
+    started, because they were not for it. readings, conditions: as it saw them at `seen_at`. Milliseconds."""
+
     name: str
     pid: int
     started_at: int
     seen_at: int
     queues: tuple[QueueState, ...]
+    node: str = ""
+    labels: frozenset[str] = frozenset()
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    concurrency: int | None = None
+    processes: frozenset[int] | None = None
+    misrouted: int = 0
 
     def serves(self, queue: str) -> QueueState | None:
         return next((state for state in self.queues if state.name == queue), None)
 
+    def heard_of(self, now: int, within_ms: int = ALIVE_MS) -> bool:
+        return now - within_ms <= self.seen_at <= now + MOST_SKEW_MS
+
 
 _states = msgspec.json.Decoder(tuple[QueueState, ...])
+_pids = msgspec.json.Decoder(frozenset[int])
+_labels = msgspec.json.Decoder(frozenset[str])
+_conditions = msgspec.json.Decoder(tuple[Condition, ...])
 
 
-def beat(connection: Connection, *, name: str, pid: int, queues: Sequence[QueueState], now: int) -> None:
-    """Say that a worker is alive, and what it serves. The same name with another pid is a worker started again."""
+def beat(
+    connection: Connection,
+    *,
+    name: str,
+    pid: int,
+    queues: Sequence[QueueState],
+    now: int,
+    started_at: int | None = None,
+    node: str = "",
+    labels: Iterable[str] = (),
+    readings: Readings | None = None,
+    conditions: Mapping[str, Condition] | None = None,
+    concurrency: int | None = None,
+    processes: Iterable[int] | None = None,
+) -> None:
+    """Say that a worker is alive, what it serves, and what it sees. The same name on the same node with another pid, or
+    another start, is a worker started again, which has misrouted nothing yet.
+
+    started_at: when its process began; None: at its first beat. In a container each start has the same pid.
+    """
+    said = {
+        "pid": pid,
+        "seen_at": now,
+        "concurrency": concurrency,
+        "processes": None if processes is None else _encoded(processes),
+        "queues": _encoded(queues),
+        "labels": _encoded(sorted(labels)),
+        "readings": encode_readings(readings or {}),
+        "conditions": _encoded((conditions or {}).values()),
+    }
     statement = insert(connection, worker).values(
-        name=name, pid=pid, started_at=now, seen_at=now, queues=msgspec.json.encode(list(queues)).decode()
+        node=node, name=name, started_at=now if started_at is None else started_at, **said
     )
+    same = worker.c.pid == statement.excluded.pid
+    if started_at is not None:
+        same &= worker.c.started_at == started_at
     connection.execute(
         statement.on_conflict_do_update(
-            index_elements=[worker.c.name],
+            index_elements=[worker.c.node, worker.c.name],
             set_={
-                "pid": statement.excluded.pid,
-                "started_at": case(
-                    (worker.c.pid == statement.excluded.pid, worker.c.started_at), else_=statement.excluded.started_at
-                ),
-                "seen_at": statement.excluded.seen_at,
-                "queues": statement.excluded.queues,
+                "started_at": case((same, worker.c.started_at), else_=statement.excluded.started_at),
+                "misrouted": case((same, worker.c.misrouted), else_=0),
+                **{column: statement.excluded[column] for column in said},
             },
         )
     )
 
 
-def leave(connection: Connection, name: str) -> None:
-    connection.execute(delete(worker).where(worker.c.name == name))
+def misrouted(connection: Connection, name: str, node: str = "") -> None:
+    """This worker has handed back a message that was not for it."""
+    of_it = update(worker).where(worker.c.node == node, worker.c.name == name)
+    connection.execute(of_it.values(misrouted=worker.c.misrouted + 1))
 
 
-def alive(connection: Connection, now: int, within_ms: int) -> list[Worker]:
-    """The workers that were heard of within so many milliseconds, by name."""
-    rows = connection.execute(
-        select(worker).where(worker.c.seen_at.between(now - within_ms, now + MOST_SKEW_MS)).order_by(worker.c.name)
-    )
-    return [
-        Worker(
-            name=row.name,
-            pid=row.pid,
-            started_at=row.started_at,
-            seen_at=row.seen_at,
-            queues=_states.decode(row.queues),
-        )
-        for row in rows
-    ]
+def leave(connection: Connection, name: str, node: str = "") -> None:
+    connection.execute(delete(worker).where(worker.c.node == node, worker.c.name == name))
+
+
+def alive(connection: Connection, now: int, within_ms: int = ALIVE_MS) -> list[Worker]:
+    """The workers that were heard of within so many milliseconds, by node and name."""
+    heard_of = worker.c.seen_at.between(now - within_ms, now + MOST_SKEW_MS)
+    rows = connection.execute(select(worker).where(heard_of).order_by(worker.c.node, worker.c.name))
+    return [_from_row(row) for row in rows.mappings()]
+
+
+def named(connection: Connection, names: Collection[str]) -> list[Worker]:
+    """The workers of these names, on any node, whenever they were heard of."""
+    rows = connection.execute(select(worker).where(worker.c.name.in_(names)))
+    return [_from_row(row) for row in rows.mappings()]
 
 
 def forget_gone(connection: Connection, *, now: int, older_than_ms: int) -> int:
     """Drop the workers that were not heard of for so long; returns how many."""
     gone = delete(worker).where(worker.c.seen_at < now - older_than_ms).returning(worker.c.name)
     return len(connection.execute(gone).all())
+
+
+def _encoded(values: Iterable[Any]) -> str:
+    return msgspec.json.encode(list(values)).decode()
+
+
+def _from_row(row: RowMapping) -> Worker:
+    return Worker(
+        **{
+            **row,
+            "queues": _states.decode(row["queues"]),
+            "processes": None if row["processes"] is None else _pids.decode(row["processes"]),
+            "labels": _labels.decode(row["labels"]),
+            "readings": {one.name: one for one in decode_readings(row["readings"])},
+            "conditions": {one.name: one for one in _conditions.decode(row["conditions"])},
+        }
+    )

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from config.broker import EmbeddedBroker
+from tests import commands
 from tests.services import free_port
 from tests.waiting import eventually
 
@@ -24,7 +25,7 @@ OFTEN = {"BACKHAUL_SYNC__PULL_EVERY": "1s", "BACKHAUL_SYNC__PUSH_EVERY": "2s"}
 
 
 def backhaul(*words: str, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run((*COMMAND, *words), cwd=cwd, capture_output=True, text=True, timeout=120)
+    done = subprocess.CompletedProcess(words, *commands.run(words, folder=cwd, environment=dict(os.environ)))
     if status is not None:
         assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -19,11 +19,19 @@ import pytest
 
 from backhaul.clock import SystemClock
 from backhaul.server.settings import Settings
+from tests import commands
 from tests.waiting import eventually
 from workers.cli.asking import ask
 from workers.cli.here import opened
 from workers.enrolment import make_code
 from workers.joining import Wanted, join
+
+# A person's machine, of which nothing is known but whether the server is reached and what is on the disk: whether the
+# one that the tests run on is busy, on battery or on a metered link decides nothing here.
+MACHINE = {
+    "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent/bus",
+    "BACKHAUL_PROBES__ON": '["connected", "unmetered", "metered", "not_roaming", "storage_not_low"]',
+}
 
 SHOP = """
     CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL, phone TEXT);
@@ -32,6 +40,14 @@ SHOP = """
     INSERT INTO customer VALUES (1, 'Ada', '1'), (2, 'Grace', '2');
     INSERT INTO line VALUES ('A', 1, 'pump');
 """
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _machine() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in MACHINE.items():
+            patch.setenv(name, value)
+        yield
 
 
 @dataclass(frozen=True)
@@ -49,16 +65,9 @@ class Said:
 
 def backhaul(*arguments: str, home: Path | None = None, env: dict[str, str] | None = None) -> Said:
     """One command, to its end; in the folder of a replica, if one is given."""
-    done = subprocess.run(
-        [sys.executable, "-m", "workers.cli", *arguments],
-        cwd=home,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return Said(done.returncode, done.stdout, done.stderr)
+    status, out, err = commands.run(arguments, folder=home, environment={**os.environ, **(env or {})})
+    assert "Traceback" not in err, err
+    return Said(status, out, err)
 
 
 @contextmanager

@@ -239,7 +239,7 @@ def test_status_says_what_waits(replica: Path) -> None:
     assert KEYS | {"workers", "work"} <= set(status)
     assert status["pending"] == 1
     assert status["oldest_pending_seconds"] >= 0
-    assert {queue["name"] for queue in status["queues"]} == {"sync", "media", "maintenance"}
+    assert {queue["name"] for queue in status["queues"]} == {"sync", "media", "maintenance", "background"}
     assert all(set(queue) >= {"name", "tags", "open", "reason"} for queue in status["queues"])
     assert "1 pending" in backhaul("status", home=replica).out
 
@@ -453,6 +453,26 @@ def test_a_file_to_upload_waits_and_a_missing_one_is_refused(replica: Path) -> N
     said = backhaul("media", "put", "no-photo.jpg", home=replica)
     assert said.status == 2
     assert "no-photo.jpg cannot be read" in said.err
+
+
+def test_kept_files_are_counted_pinned_fetched_and_tidied(replica: Path) -> None:
+    (replica / "photo.jpg").write_bytes(b"light" * 1000)
+    assert backhaul("condition", "set", "unmetered", "off", home=replica).status == 0
+    before = backhaul("media", "cache", "--json", home=replica).json
+    made = backhaul("media", "put", "photo.jpg", "--keep", "--json", home=replica).json["uploads"][0]
+    assert made["kept"]
+    assert not backhaul("media", "put", "photo.jpg", "--in-place", "--json", home=replica).json["uploads"][0]["kept"]
+    kept = backhaul("media", "cache", "--json", home=replica).json
+    assert kept["bytes"] == before["bytes"] + 5_000
+    assert backhaul("media", "pin", made["sha256"], home=replica).status == 0
+    assert backhaul("media", "cache", "--json", home=replica).json["pinned"] == kept["pinned"] + 5_000
+    assert backhaul("media", "unpin", made["sha256"], home=replica).status == 0
+    assert backhaul("media", "evict", "--all", "--json", home=replica).json["contents"] == 0  # it is not sent yet
+    assert backhaul("media", "pin", "0" * 64, home=replica).status == 75
+    work = backhaul("media", "fetch", "0" * 64, "--json", home=replica).json["works"][0]
+    assert "waits for unmetered" in backhaul("why", work, home=replica).out
+    (replica / ".backhaul" / "media" / "incoming" / "left").touch()
+    assert "1 unfinished" in backhaul("media", "tidy", home=replica).out
 
 
 def test_a_database_that_is_gone_is_not_made_anew(replica: Path) -> None:

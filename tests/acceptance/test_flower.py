@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,9 +52,7 @@ def test_flower_shows_workers_queues_tasks_and_a_retry_with_its_reason(page: Pag
         with app:
             app.execute("INSERT INTO visit VALUES (1, 'arrives')")
         eventually(lambda: branch.status()["pending"] == 0, timeout=30, what="the change is on the server")
-        page.goto(f"{flower}/tasks")
-        for name in ("backhaul.push", "backhaul.pull"):
-            expect(page.get_by_role("link", name=name).first).to_be_visible()
+        shows(page, f"{flower}/tasks", "backhaul.push", "backhaul.pull")
 
         server.kill()
         with app:
@@ -63,15 +60,23 @@ def test_flower_shows_workers_queues_tasks_and_a_retry_with_its_reason(page: Pag
         eventually(lambda: _retries(branch), timeout=30, what="the push waits for its next try")
         runs = branch.one("SELECT runs FROM backhaul_work WHERE id = 'push'")
         run = f"push.{runs}"
-        page.goto(f"{flower}/task/{run}")
-        expect(page.locator("body")).to_contain_text(re.compile(r"RETRY"))
-        expect(page.locator("body")).to_contain_text("cannot be reached")
+        shows(page, f"{flower}/task/{run}", "RETRY", "cannot be reached")
         server.start()
         eventually(lambda: branch.status()["pending"] == 0, timeout=60, what="the retry has brought it")
-        page.goto(f"{flower}/task/{run}")
-        expect(page.locator("body")).to_contain_text("SUCCESS")
+        shows(page, f"{flower}/task/{run}", "SUCCESS")
     app.close()
     server.stop()
+
+
+def shows(page: Page, url: str, *words: str) -> None:
+    """A page of Flower tells what it knew when it was asked, and events come to it after the database has changed."""
+
+    def all_there() -> bool:
+        page.goto(url)
+        said = page.locator("body").inner_text()
+        return all(word in said for word in words)
+
+    eventually(all_there, timeout=30, what=f"{url} shows {' and '.join(words)}", pause=0.3)
 
 
 def _retries(branch: Branch) -> bool:

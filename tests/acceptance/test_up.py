@@ -78,7 +78,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_it_makes_the_folder_a_replica_and_says_where_everything_is(running: Up) -> None:
     said = running.said
     assert set(said["addresses"]) == {"server", "broker", "flower"}
-    assert said["queues"] == {"sync": ["sync", "maintenance"], "media": ["media"]}
+    assert said["queues"] == {"sync": ["sync", "maintenance", "background"], "media": ["media"]}
     assert set(said["processes"]) == {"server", "sync", "media", "beat", "flower"}
     status = backhaul("status", "--json", home=running.home).json
     assert {worker["name"].partition("@")[0] for worker in status["workers"]} == {"sync", "media"}
@@ -119,7 +119,7 @@ def test_a_file_that_is_gone_is_parked_with_the_reason(running: Up) -> None:
     for name in ("here.jpg", "gone.jpg"):
         (home / name).write_bytes(b"light" * 20_000)
     backhaul("condition", "set", "unmetered", "off", home=home)
-    backhaul("media", "put", "here.jpg", "gone.jpg", home=home)
+    backhaul("media", "put", "--in-place", "here.jpg", "gone.jpg", home=home)
     (home / "gone.jpg").unlink()
     backhaul("condition", "clear", "unmetered", home=home)
 

@@ -32,6 +32,8 @@ PUSH = "backhaul.replica.push"
 REMOTE = "backhaul.server.memory:StoreRemote"
 TUS = "backhaul.remotes.tus:TusRemote"
 UPLOADS = "backhaul.media.uploads"
+STORE = "backhaul.media.store:Store"
+PUT = "tests.chaos.journeys"
 
 
 def _points(journey: str, *points: tuple[str, Literal["before", "after"], str, int, str, str]) -> list[CrashPoint]:
@@ -278,12 +280,12 @@ CRASH_POINTS = [
             "capture is not muted; the record is fetched",
         ),
         (
-            "records written",
+            "page over them written, in the transaction",
             "after",
-            "backhaul.replica.refetch:lay_under",
+            "backhaul.replica.checkpoint:pulled",
             1,
-            "the record is as the server has it, and the note is off",
-            "the feed goes on",
+            "the record, the page and the cursor were written, and rolled back",
+            "as before it",
         ),
     ),
     *_points(
@@ -309,8 +311,8 @@ CRASH_POINTS = [
             "after",
             "backhaul.replica.recover:sign_in",
             1,
-            "the database is the successor, and the token may be another's",
-            "it becomes a successor of that one",
+            "the database is the successor, and the token is of the one it was",
+            "the old token speaks for the successor",
         ),
         (
             "sent anew: answer lost",
@@ -393,7 +395,7 @@ CRASH_POINTS = [
         (
             "offered",
             "after",
-            "backhaul.replica.restored:_offer",
+            "backhaul.replica.restored:_settle",
             1,
             "some of what the server has lost is in the outbox",
             "the rest goes there; nothing twice",
@@ -581,6 +583,95 @@ CRASH_POINTS = [
             1,
             "as before it",
             "the server is asked, and no byte is sent",
+        ),
+    ),
+    *_points(
+        "put",
+        (
+            "half copied",
+            "before",
+            f"{STORE}.admit",
+            1,
+            "a file on its way in, without its writer; no row",
+            "it is taken away, and the file can be put again",
+        ),
+        (
+            "registered, in the transaction",
+            "after",
+            f"{UPLOADS}:register",
+            1,
+            "as before it",
+            "as before it",
+        ),
+        (
+            "admitted, in the transaction",
+            "after",
+            f"{STORE}.admit",
+            1,
+            "a kept file, and no row",
+            "it is taken away, or has its row by the next put of the same content",
+        ),
+        (
+            "put",
+            "before",
+            f"{PUT}:_done",
+            1,
+            "everything",
+            "nothing is to be done",
+        ),
+    ),
+    *_points(
+        "tidy",
+        (
+            "leftover seen",
+            "after",
+            f"{STORE}.leftovers",
+            1,
+            "nothing",
+            "the next round takes it away",
+        ),
+        (
+            "row gone, in the transaction",
+            "after",
+            "backhaul.media.contents:forget",
+            1,
+            "nothing",
+            "the next round takes it away",
+        ),
+        (
+            "row gone, its file left",
+            "before",
+            f"{STORE}.remove",
+            1,
+            "some rows are gone, their files are not",
+            "a file without a row is taken away by the next round",
+        ),
+    ),
+    *_points(
+        "evict",
+        (
+            "rows gone, in the transaction",
+            "after",
+            "backhaul.media.contents:evict",
+            1,
+            "nothing",
+            "the next round lets them go",
+        ),
+        (
+            "rows gone, their files left",
+            "before",
+            f"{STORE}.remove",
+            1,
+            "a file without a row",
+            "it is taken away by the next round of tidying",
+        ),
+        (
+            "evicted",
+            "after",
+            f"{STORE}.remove",
+            1,
+            "everything",
+            "nothing is to be done",
         ),
     ),
 ]

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
+
+from sqlalchemy import Connection
 
 from backhaul.clock import SystemClock
 from backhaul.database import Database, open_database
 from backhaul.media import transfer
+from backhaul.media.cache import Limits, evict
+from backhaul.media.put import put
+from backhaul.media.store import Store as MediaStore
+from backhaul.media.tidy import tidy
+from backhaul.media.uploads import Upload
 from backhaul.remotes.tus import TusRemote
 from backhaul.replica import conflicts, outbox, parked, pull, push, resolution
 from backhaul.server import auth
@@ -25,7 +33,7 @@ CHUNK_BYTES = 64 * 2**10
 
 def run(journey: str, job: dict[str, Any]) -> Any:
     """job: database (URL); server (URL of its database), replica, and op ids to give up; for an upload url, token and
-    upload."""
+    upload; for kept files file and folder."""
     with ExitStack() as stack:
         database = open_database(job["database"])
         stack.callback(database.close)
@@ -73,6 +81,28 @@ def _upload(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     return transfer.upload(database, remote, job["upload"], clock=CLOCK, context=Undisturbed(), chunk_bytes=CHUNK_BYTES)
 
 
+def _put(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    made = put(database, job["file"], enqueue=_no_work, now=CLOCK.now(), store=MediaStore(Path(job["folder"])))
+    _done()
+    return made.sha256
+
+
+def _no_work(_connection: Connection, _upload: Upload) -> None:
+    """The files of this journey are never sent."""
+
+
+def _done() -> None:
+    """A place to die at."""
+
+
+def _tidy(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    return tidy(database, MediaStore(Path(job["folder"]))).number
+
+
+def _evict(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    return evict(database, MediaStore(Path(job["folder"])), Limits(most=0, floor=0)).contents
+
+
 def _store(job: dict[str, Any], stack: ExitStack) -> StoreRemote:
     database = ServerDatabase(open_database(job["server"]))
     stack.callback(database.close)
@@ -94,4 +124,7 @@ JOURNEYS: dict[str, Callable[[Database, dict[str, Any], ExitStack], Any]] = {
     "resolve": _resolve,
     "undo": _undo,
     "upload": _upload,
+    "put": _put,
+    "tidy": _tidy,
+    "evict": _evict,
 }

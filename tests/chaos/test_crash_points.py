@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from typing import Any
 import pytest
 
 from backhaul.clock import SystemClock
-from backhaul.database import open_database
+from backhaul.database import Database, open_database
+from backhaul.media import contents, uploads
 from backhaul.media.put import put
+from backhaul.media.store import PREFIXES
+from backhaul.media.store import Store as MediaStore
+from backhaul.media.tidy import look, tidy
 from backhaul.remotes.http import HttpRemote
 from backhaul.schema import replica_metadata
 from backhaul.wire import Column, Table
@@ -26,7 +31,8 @@ from tests.services import PostgreSQL, SyncServer, sync_server
 Undisturbed = Callable[[str, str], dict[str, Any]]
 Cluster = Callable[[str], PostgreSQL | None]
 UPLOADS = [point for point in CRASH_POINTS if point.journey == "upload"]
-OTHERS = [point for point in CRASH_POINTS if point.journey != "upload"]
+KEEPING = [point for point in CRASH_POINTS if point.journey in ("put", "tidy", "evict")]
+OTHERS = [point for point in CRASH_POINTS if point not in UPLOADS and point not in KEEPING]
 # PostgreSQL has no text that cannot be sent, and its backups are put back otherwise.
 ON_SQLITE = ("unsendable", "fork", "restored")
 PLACES = [
@@ -139,3 +145,51 @@ def _received(real: SyncServer, content: bytes) -> int:
         return int(size)
     finally:
         connection.close()
+
+
+# ------------------------------------------------------------------------------------------------ kept files
+
+
+@pytest.mark.parametrize("point", KEEPING, ids=str)
+def test_a_death_leaves_nothing_that_is_not_tidied_away(tmp_path: Path, helper: Reaper, point: CrashPoint) -> None:
+    """And a file that is put again is kept, whatever was left of the first time."""
+    url, store = f"sqlite:///{tmp_path / 'replica.sqlite'}", MediaStore(tmp_path / "media")
+    job = {"database": url, "folder": str(store.folder), "file": str(tmp_path / "photo.jpg")}
+    (tmp_path / "photo.jpg").write_bytes(os.urandom(3 * 2**20))
+    with closing(open_database(url)) as database:
+        replica_metadata.create_all(database.engine)
+        if point.journey == "tidy":
+            _untidy(database, store)
+        if point.journey == "evict":
+            content = run("put", job)
+            with database.writing() as connection:
+                contents.on_server(connection, content)
+                for upload in uploads.listed(connection):
+                    uploads.finish(connection, upload.id, now=0)
+        assert helper.die(point, job) == DEATH
+        _check_consistent_after_tidying(database, store)
+        content = run("put", job)
+        assert sha256(store.path(content).read_bytes()).hexdigest() == content
+        assert look(database, store).number == 0
+        assert store.contents(content[:2]).keys() == {content}
+
+
+def _untidy(database: Database, store: MediaStore) -> None:
+    """A leftover, a row without its file, and one whose file is too short."""
+    with store.incoming():
+        pass
+    (store.folder / "incoming" / "left").write_bytes(b"x")
+    with database.writing() as connection:
+        for name in ("00" * 32, "ff" * 32):
+            contents.keep(connection, name, size=2, now=0)
+    store.path("ff" * 32).parent.mkdir()
+    store.path("ff" * 32).write_bytes(b"x")
+
+
+def _check_consistent_after_tidying(database: Database, store: MediaStore) -> None:
+    tidy(database, store)
+    assert look(database, store).number == 0
+    with database.reading() as connection:
+        known = {name: size for prefix in PREFIXES for name, size in contents.beginning(connection, prefix).items()}
+    assert known == {name: size for prefix in PREFIXES for name, size in store.contents(prefix).items()}
+    assert list((store.folder / "incoming").iterdir()) == []

@@ -27,6 +27,20 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     writes: dict[str, int] = {}
 
 
+class Undone(msgspec.Struct, frozen=True, kw_only=True):
+    """The database of these sessions was put back to a backup: what they did after it is lost, unless it was sent.
+
+    since, until: nanoseconds of the same clock.
+    """
+
+    sessions: list[str]
+    since: int
+    until: int
+
+    def touches(self, one: Transaction) -> bool:
+        return one.session in self.sessions and one.ended > self.since and one.began < self.until
+
+
 class Notebook:
     """A session's own file, one line for each transaction that was committed."""
 

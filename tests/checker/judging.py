@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
-from tests.checker.history import NOTHING, Transaction
+from tests.checker.history import NOTHING, Transaction, Undone
 
 State = dict[str, int]  # by key
 
@@ -60,22 +60,41 @@ class Judge:
             self._enter(one, session)
         return self.violations
 
-    def judge_end(self, finals: Mapping[str, State], waiting: Mapping[str, int]) -> list[Violation]:
-        """finals: what each replica shows in the end. waiting: what is left in its outbox."""
-        greatest: State = {}
-        for one in self.history:
-            _raise(greatest, one.writes)
+    def judge_end(
+        self, finals: Mapping[str, State], waiting: Mapping[str, int], undone: Iterable[Undone] = ()
+    ) -> list[Violation]:
+        """finals: what each replica shows in the end, a snapshot like any other. waiting: what is left in its outbox.
+        undone: what may be lost, but not in part."""
+        least, most = self._bounds(list(undone))
         for name, state in finals.items():
             shown = {key: value for key, value in state.items() if value != NOTHING}
-            for key in sorted(shown.keys() | greatest.keys()):
-                if shown.get(key, NOTHING) != greatest.get(key, NOTHING):
-                    self._blame("final", f"{name} ends with {key}={state.get(key)}, not {greatest.get(key)}")
+            end = Transaction(session=f"the end of {name}", began=0, ended=0, reads=state)
+            for key in sorted(shown.keys() | most.keys()):
+                value, low, high = shown.get(key, NOTHING), least.get(key, NOTHING), most.get(key, NOTHING)
+                writer = self._writers.get((key, value))
+                if not low <= value <= high:
+                    self._blame("final", f"{name} ends with {key}={value}, not {high if low == high else (low, high)}")
+                elif writer is not None:
+                    self._judge_snapshot(end, key, writer)
+                elif value != NOTHING:
+                    self._blame("nobody wrote it", f"{name} ends with {key}={value}")
         if len({tuple(sorted(state.items())) for state in finals.values()}) > 1:
             self._blame("strong convergence", f"the replicas end apart: {finals}")
         for name, count in waiting.items():
             if count:
                 self._blame("drained", f"{count} changes are left in the outbox of {name}")
         return self.violations
+
+    def _bounds(self, undone: Sequence[Undone]) -> tuple[State, State]:
+        """The least and the greatest that each key may be in the end: everything that is not undone stands, and with it
+        whatever it was after."""
+        least: State = {}
+        most: State = {}
+        for one in self.history:
+            _raise(most, one.writes)
+            if not any(some.touches(one) for some in undone):
+                _raise(least, self._after.get(id(one), one.writes))
+        return least, most
 
     def _in_order(self) -> list[Transaction]:
         numbers = {id(one): number for number, one in enumerate(self.history)}
@@ -142,11 +161,14 @@ class Judge:
 
 
 def violations(
-    history: Iterable[Transaction], finals: Mapping[str, State], waiting: Mapping[str, int]
+    history: Iterable[Transaction],
+    finals: Mapping[str, State],
+    waiting: Mapping[str, int],
+    undone: Iterable[Undone] = (),
 ) -> list[Violation]:
     judge = Judge(history)
     judge.judge()
-    return judge.judge_end(finals, waiting)
+    return judge.judge_end(finals, waiting, undone)
 
 
 def summary(found: Sequence[Violation]) -> str:

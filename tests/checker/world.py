@@ -1,5 +1,7 @@
 """The checker's world: replicas as real processes around a real server, and the faults that a seed says.
 
+Each replica has a process that pulls, one that pushes, and one that pushes beside it, and its apps.
+
 build, and let everyone come to the same beginning
 work: apps write, sync runs, and every now and then a fault strikes
 heal: no more faults, no more writes; until every outbox is empty
@@ -11,12 +13,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from backhaul.clock import SystemClock
 from backhaul.database import open_database
@@ -26,48 +27,22 @@ from backhaul.replica.reconcile import compare
 from backhaul.replica.strategies import Rules
 from backhaul.server import auth
 from backhaul.server.settings import Settings
+from config.credentials import write_token
 from tests.checker import processes
-from tests.checker.history import Transaction, read_notes
+from tests.checker.history import Transaction, Undone, read_notes
 from tests.checker.judging import State, Violation, violations
+from tests.checker.plan import Backup, Member, Plan, back_up
 from tests.checker.processes import Place
-from tests.checker.session import KEYS, make_registers
-from tests.faults.proxy import Proxy, Rule, every, halved, honest, lost, proxy, truncated, unsent
+from tests.checker.session import KEYS, MOST_SESSIONS, make_registers
+from tests.faults.proxy import Rule, every, halved, honest, lost, proxy, truncated, unsent
 from tests.replicas import Undisturbed
 from tests.services import free_port
 from tests.waiting import eventually
 
 SCOPE = "checked"
 HOUR_MS = 3_600_000
-QUIET_SECONDS = 40
-
-
-@dataclass(kw_only=True)
-class Member:
-    """A replica with its processes and its own proxy. sync: None while it is dead."""
-
-    name: str
-    place: Place
-    between: Proxy
-    sync: BaseProcess | None = None
-    apps: list[BaseProcess] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """urls: of the replicas' databases, each empty. apps: how many on each. pauses: between faults, in seconds.
-
-    shared: everyone writes every key, and the greatest value stands (`max`); else each replica has its own keys, and
-    the last write stands.
-    """
-
-    seed: int
-    urls: list[str]
-    apps: int = 1
-    seconds: float = 4.0
-    pauses: tuple[float, float] = (0.1, 0.5)
-    server_url: str | None = None
-    clock_jumps: bool = False
-    shared: bool = False
+QUIET_SECONDS = 600  # for what a batch of one has left behind, on a busy machine
+LEAST_TRANSACTIONS = 101  # that the apps do, however slow the machine
 
 
 class World:
@@ -76,45 +51,43 @@ class World:
         self.plan = plan
         self.random = Random(plan.seed)
         self.faults: list[str] = []
+        self.undone: list[Undone] = []
+        self._backup: Backup | None = None
+        self._sessions = 0
         self._stack = stack
         self._data = folder / "server"
         self._port = free_port()
         self._server: BaseProcess | None = None
-        self._ended = processes.FORKS.Event()
         stack.callback(self._stop_server)
         self._start_server()
         self.members = [self._member(number, url) for number, url in enumerate(plan.urls)]
         for member in self.members:
-            self._start_sync(member)
+            self._start_syncs(member)
         self._until_all_have_the_rows()
 
     # ---------------------------------------------------------------------------------------------- the four acts
 
     def work(self) -> None:
-        number = 0
         for member in self.members:
-            for _ in range(self.plan.apps):
-                number += 1
-                name = f"{member.name} app {number}"
-                notes = self.folder / f"notes {number}"
-                seed = self.random.random()
-                given = (member.place, name, number, seed, notes, self._ended)
-                member.apps.append(processes.start(processes.work_on, *given))
-        end = time.monotonic() + self.plan.seconds
-        while time.monotonic() < end:
+            self._start_apps(member)
+        began = time.monotonic()
+        turns = [began + self.plan.seconds * part / TURNS for part in range(1, TURNS)]
+        while time.monotonic() < began + self.plan.seconds or len(self.history()) < LEAST_TRANSACTIONS:
+            assert time.monotonic() < began + self.plan.seconds + QUIET_SECONDS, "the apps stand still"
             time.sleep(self.random.uniform(*self.plan.pauses))
             self._fault()
-        self._ended.set()
+            if self.plan.put_back != "nobody" and turns and time.monotonic() > turns[0]:
+                del turns[0]
+                self.faults.append(self._put_back() if self._backup else self._back_up())
+        if self.plan.put_back != "nobody":  # at least once, however slow the machine
+            self.faults += [self._put_back()] if self._backup else [self._back_up(), self._put_back()]
         for member in self.members:
-            for app in member.apps:
-                app.join(20)
-                assert app.exitcode == 0, f"an app of {member.name} ended with {app.exitcode}"
+            self._end_apps(member)
 
     def heal(self) -> None:
         for member in self.members:
             member.between.rule = honest
-            if member.sync is None:
-                self._start_sync(member)
+            self._start_syncs(member)
         if self._server is None:
             self._start_server()
         eventually(self._quiet, QUIET_SECONDS, "every outbox is empty", pause=0.1)
@@ -122,7 +95,7 @@ class World:
     def judge(self) -> list[Violation]:
         finals = {member.name: self._registers(member.place.url) for member in self.members}
         waiting = {member.name: self._waiting(member.place.url) for member in self.members}
-        return violations(self.history(), finals, waiting)
+        return violations(self.history(), finals, waiting, self.undone)
 
     def history(self) -> list[Transaction]:
         return read_notes(sorted(self.folder.glob("notes *")))
@@ -130,9 +103,8 @@ class World:
     def all_equal_to_the_server(self) -> bool:
         for member in self.members:
             database = open_database(member.place.url)
-            remote = HttpRemote(member.place.remote, member.place.token)
-            comparison = compare(database, remote, context=Undisturbed())
-            remote.close()
+            with processes.remote_of(member.place) as remote:
+                comparison = compare(database, remote, context=Undisturbed())
             database.close()
             if not comparison.equal:
                 return False
@@ -157,14 +129,14 @@ class World:
         self.faults.append(f"{member.name}: {said}")
 
     def _kill_sync(self, member: Member) -> str:
-        if member.sync is None:
-            self._start_sync(member)
-            return "sync started"
-        processes.kill(member.sync)
-        member.sync = None
+        role = self.random.choice(processes.ROLES)
+        if role not in member.syncs:
+            self._start_sync(member, role)
+            return f"{role} started"
+        processes.kill(member.syncs.pop(role))
         if self.random.random() < 0.7:
-            self._start_sync(member)
-        return "sync killed"
+            self._start_sync(member, role)
+        return f"{role} killed"
 
     def _bad_weather(self, member: Member) -> str:
         name = self.random.choice(sorted(WEATHER))
@@ -190,6 +162,30 @@ class World:
         member.place.clock_offset_ms.value = jump
         return f"clock off by {jump} ms"
 
+    def _back_up(self) -> str:
+        member = self.random.choice(self.members) if self.plan.put_back == "replica" else None
+        url = member.place.url if member is not None else Settings(data=self._data).url
+        self._backup = back_up(Path(str(make_url(url).database)), self.folder / "backup", member)
+        return f"{member.name if member is not None else 'server'}: backed up"
+
+    def _put_back(self) -> str:
+        backup, self._backup = self._backup, None
+        assert backup is not None
+        member = backup.member
+        if member is None:
+            self._stop_server()
+            backup.put_back()
+            self._start_server()
+            return "server: put back"
+        self._end_apps(member)
+        while member.syncs:
+            processes.kill(member.syncs.popitem()[1])
+        backup.put_back()
+        self.undone.append(Undone(sessions=list(member.sessions), since=backup.since, until=time.monotonic_ns()))
+        self._start_apps(member)
+        self._start_syncs(member)
+        return f"{member.name}: put back"
+
     # ---------------------------------------------------------------------------------------------- what there is
 
     def _start_server(self) -> None:
@@ -206,7 +202,7 @@ class World:
         make_registers(url, rows=number == 0)
         database = open_database(url)
         remote = HttpRemote(between.url)
-        eventually(lambda: self._listens(remote), 20, "the server listens", pause=0.05)
+        eventually(lambda: self._listens(remote), QUIET_SECONDS, "the server listens", pause=0.05)
         enrolled = enrol.enrol(
             database,
             remote,
@@ -220,14 +216,17 @@ class World:
         )
         remote.close()
         database.close()
+        state = self.folder / f"state {number}"
+        state.mkdir()
+        write_token(state, enrolled.registered.token, enrolled.registered.replica)
         place = Place(
             url=url,
             remote=between.url,
-            token=enrolled.registered.token,
+            state=state,
             page=self.random.choice(PAGES),
             batch=self.random.choice(BATCHES),
             own=KEYS if self.plan.shared else KEYS[number :: len(self.plan.urls)],
-            clock_offset_ms=processes.FORKS.Value("q", 0),
+            clock_offset_ms=processes.shared_number(),
         )
         member = Member(name=name, place=place, between=between)
         self._stack.callback(self._stop, member)
@@ -247,25 +246,46 @@ class World:
         database.close()
         return code
 
-    def _start_sync(self, member: Member) -> None:
-        member.sync = processes.start(processes.sync_on, member.place, self.random.random())
+    def _start_syncs(self, member: Member) -> None:
+        for role in processes.ROLES:
+            if role not in member.syncs:
+                self._start_sync(member, role)
+
+    def _start_sync(self, member: Member, role: str) -> None:
+        member.syncs[role] = processes.start(processes.sync_on, member.place, role, self.random.random())
+
+    def _start_apps(self, member: Member) -> None:
+        member.ended.clear()
+        for _ in range(self.plan.apps):
+            self._sessions += 1
+            assert self._sessions < MOST_SESSIONS
+            name, notes = f"{member.name} app {self._sessions}", self.folder / f"notes {self._sessions}"
+            given = (member.place, name, self._sessions, self.random.random(), notes, member.ended)
+            member.sessions.append(name)
+            member.apps.append(processes.start(processes.work_on, *given))
+
+    def _end_apps(self, member: Member) -> None:
+        """Not killed: what an app has committed, it has noted."""
+        member.ended.set()
+        for app in member.apps:
+            app.join(QUIET_SECONDS)
+            assert app.exitcode == 0, f"an app of {member.name} ended with {app.exitcode}"
+        member.apps.clear()
 
     def _stop(self, member: Member) -> None:
-        self._ended.set()
-        for process in (*member.apps, member.sync):
-            if process is not None:
-                processes.kill(process)
+        for process in (*member.apps, *member.syncs.values()):
+            processes.kill(process)
 
     def _until_all_have_the_rows(self) -> None:
         def complete() -> bool:
             return all(len(self._registers(member.place.url)) == len(KEYS) for member in self.members)
 
-        eventually(complete, 20, "everyone has every register", pause=0.05)
+        eventually(complete, QUIET_SECONDS, "everyone has every register", pause=0.05)
 
     def _quiet(self) -> bool:
         for member in self.members:
-            assert member.sync is not None
-            assert member.sync.is_alive(), f"the sync of {member.name} ended with {member.sync.exitcode}"
+            for role, process in member.syncs.items():
+                assert process.is_alive(), f"the {role} of {member.name} ended with {process.exitcode}"
         return not any(self._waiting(member.place.url) for member in self.members) and self.all_equal_to_the_server()
 
     def _registers(self, url: str) -> State:
@@ -293,6 +313,7 @@ WEATHER: dict[str, Rule] = {
 GREATEST = {"register": Rules(merge={"v": "max"})}
 PAGES = [2, 5, 2_000]
 BATCHES = [1, 4, 1_000]
+TURNS = 7  # by turns a backup is made and put back, after each of these parts of the time but the last
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from hashlib import sha256
+from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -24,13 +26,19 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncServer]:
         yield real
 
 
-@pytest.fixture(params=["memory", "http"])
+@pytest.fixture
+def of_bucket(tmp_path: Path, buckets: str, credentials: None) -> Iterator[SyncServer]:
+    with sync_server(tmp_path / "server", media=f"s3://photos/{token_hex(8)}?endpoint={buckets}") as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "http", "http, files in a bucket"])
 def remote(request: pytest.FixtureRequest) -> Iterator[MediaRemote]:
     with ExitStack() as stack:
         if request.param == "memory":
             yield MemoryMediaRemote()
             return
-        server = request.getfixturevalue("real")
+        server = request.getfixturevalue("real" if request.param == "http" else "of_bucket")
         registration = HttpRemote(server.url)
         stack.callback(registration.close)
         remote = TusRemote(server.url, registration.register(server.enrol(request.node.name), [], "camera").token)
@@ -113,5 +121,57 @@ def test_more_bytes_than_were_announced_are_refused(remote: MediaRemote) -> None
     assert remote.sent(address) == 0
 
 
+def test_of_many_contents_those_that_are_there_are_told_at_once(remote: MediaRemote) -> None:
+    whole, cut, never = hash_of(b"whole"), hash_of(b"cut"), [hash_of(b"%d" % number) for number in range(2_500)]
+    remote.append(create(remote, b"whole"), 0, b"whole")
+    remote.append(create(remote, b"cut"), 0, b"cu")
+    assert remote.known([*never, whole, cut, whole]) == {whole}
+    assert remote.known([*never, cut]) == set()
+    assert remote.known([]) == set()
+
+
 def test_what_was_never_sent_is_not_there(remote: MediaRemote) -> None:
     assert not remote.has(hash_of(b"never"))
+
+
+def whole(remote: MediaRemote, content: bytes) -> str:
+    address = create(remote, content)
+    if content:
+        remote.append(address, 0, content)
+    return hash_of(content)
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1_000, 1_001, len(CONTENT)])
+def test_a_content_comes_back_range_after_range(remote: MediaRemote, size: int) -> None:
+    name, got, at = whole(remote, CONTENT[:size]), b"", 0
+    while at < size or not got:
+        part = remote.fetch(name, at, 1_000)
+        assert part.size == size
+        assert len(part.content) == min(1_000, size - at)
+        got += part.content
+        at = len(got)
+        if not size:
+            break
+    assert got == CONTENT[:size]
+
+
+def test_what_is_asked_for_from_any_byte_comes_from_there(remote: MediaRemote) -> None:
+    name = whole(remote, CONTENT)
+    assert remote.fetch(name, 1_234, 10).content == CONTENT[1_234:1_244]
+    assert remote.fetch(name, len(CONTENT) - 3, 10).content == CONTENT[-3:]
+
+
+def test_a_place_beyond_the_end_is_refused(remote: MediaRemote) -> None:
+    name = whole(remote, CONTENT)
+    with pytest.raises(Refused) as caught:
+        remote.fetch(name, len(CONTENT), 10)
+    assert (caught.value.problem, caught.value.status) == ("range-unsatisfiable", 416)
+
+
+def test_what_was_never_sent_cannot_be_fetched(remote: MediaRemote) -> None:
+    unfinished = create(remote, CONTENT + b"unfinished")
+    remote.append(unfinished, 0, CONTENT)
+    for content in (b"never", CONTENT + b"unfinished"):
+        with pytest.raises(Refused) as caught:
+            remote.fetch(hash_of(content), 0, 10)
+        assert caught.value.status == 404

@@ -1,39 +1,85 @@
-"""The server that a simulation runs against: the real store, in this process."""
+"""The server that a simulation runs against: the real store, in this process, on disk: it can be put back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+import sqlite3
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 
 from backhaul.clock import Clock
-from backhaul.database import open_database
-from backhaul.remotes.base import Remote
+from backhaul.database import open_database, sqlite_file
+from backhaul.merge import Functions
 from backhaul.server import auth
 from backhaul.server.memory import StoreRemote
 from backhaul.server.store import ServerDatabase, Store, prepare
+from tests.convergence import app as merges
 
 SCOPE = "simulated"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Server:
-    """connect: a remote that is not registered yet. enrol: a one-time code."""
+    """url: of its database; one on SQLite can be put back."""
 
-    connect: Callable[[], Remote]
-    enrol: Callable[[], str]
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url = url
+        self.clock = clock
+        self._remotes: list[StoreRemote] = []
+        self._start()
+
+    def connect(self) -> StoreRemote:
+        """A remote that is not registered yet."""
+        self._remotes.append(StoreRemote(self.store, self.clock))
+        return self._remotes[-1]
+
+    def enrol(self) -> str:
+        """A one-time code."""
+        with self.store.database.writing() as connection:
+            return auth.enrol(connection, SCOPE, self.clock.now())
+
+    def back_up(self) -> None:
+        self.store.database.close()  # so that nothing of it lies in a file beside it
+        shutil.copy(self._path, self._backup)
+        self._start()
+
+    def put_back(self) -> None:
+        self.store.database.close()
+        for beside in self._path.parent.glob(f"{self._path.name}-*"):
+            beside.unlink()
+        shutil.copy(self._backup, self._path)
+        self._start()
+
+    def close(self) -> None:
+        self.store.database.close()
+
+    def knows(self, replica: str, *, backup: bool = False) -> bool:
+        """Whether the replica's token is good. backup: once the server is put back."""
+        with sqlite3.connect(self._backup if backup else self._path) as database:
+            found = database.execute("SELECT 1 FROM server_replica WHERE replica = ?", (replica,)).fetchone()
+        database.close()
+        return found is not None
+
+    @property
+    def _path(self) -> Path:
+        file = sqlite_file(self.url)
+        assert file is not None
+        return file
+
+    @property
+    def _backup(self) -> Path:
+        return self._path.with_name("server's backup")
+
+    def _start(self) -> None:
+        database = ServerDatabase(open_database(self.url))
+        prepare(database, self.clock.now())
+        self.store = Store(database, Functions([merges.__name__]))
+        for remote in self._remotes:
+            remote.store = self.store
 
 
 @contextmanager
 def store_server(url: str, clock: Clock) -> Iterator[Server]:
-    """url: of its database."""
-    database = ServerDatabase(open_database(url))
-    prepare(database, clock.now())
-    store = Store(database)
-
-    def enrol() -> str:
-        with database.writing() as connection:
-            return auth.enrol(connection, SCOPE, clock.now())
-
-    yield Server(connect=lambda: StoreRemote(store, clock), enrol=enrol)
-    database.close()
+    server = Server(url, clock)
+    yield server
+    server.close()

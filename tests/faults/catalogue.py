@@ -6,9 +6,12 @@ What a fault does is done when its function returns, but for a proxy's rule and 
 from __future__ import annotations
 
 import resource
+import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -21,10 +24,12 @@ from backhaul.database import open_database
 from backhaul.errors import Busy, DatabaseBusy, SignInRequired, Unreachable
 from backhaul.remotes.http import HttpRemote
 from backhaul.replica import pull, push
+from tests.chaos.dying import DEATH, kill_at
 from tests.checker import processes
 from tests.faults.proxy import PROTOCOL, Answer, PassOn, Request, Rule, first, halved, lost, says, truncated, unsent
-from tests.faults.stage import RETRY, TIMEOUT, Stage
-from tests.replicas import Undisturbed
+from tests.faults.small_disk import full_disk
+from tests.faults.stage import TIMEOUT, Stage
+from tests.replicas import MovedClock, Undisturbed
 
 LARGE = 400_000  # bytes of a photo that no full disk takes
 ROOM = 100_000
@@ -32,11 +37,11 @@ ROOM = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """strikes: on a stage where both replicas have written. sqlite: only where the databases are SQLite's."""
+    """strikes: on a stage where both replicas have written. only: on which database; "" is on both."""
 
     name: str
     strikes: Callable[[Stage], None]
-    sqlite: bool = False
+    only: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -52,7 +57,7 @@ def strange(status: int, *headers: tuple[str, str]) -> Rule:
 
 def slow(_request: Request, pass_on: PassOn) -> Answer:
     answer = pass_on()
-    time.sleep(2 * TIMEOUT[1])
+    time.sleep(2 * TIMEOUT[1])  # a server that answers too late: the fault itself
     return answer
 
 
@@ -75,7 +80,7 @@ def _on_the_way(path: str, rule: Rule) -> Callable[[Stage], None]:
         stage.between.rule = first(2, rule, path=path)
         journey = stage.push if path == "/v1/push" else stage.pull
         assert isinstance(journey(stage.b), Unreachable)
-        time.sleep(RETRY.most_ms / 1_000)
+        stage.hasten(stage.b)
         assert isinstance(journey(stage.b), Unreachable)
 
     return strikes
@@ -102,12 +107,12 @@ def _busy(status: int, *, as_date: bool) -> Callable[[Stage], None]:
         wait = format_datetime(now + timedelta(seconds=1), usegmt=True) if as_date else "1"
         headers = [("Retry-After", wait), ("Date", format_datetime(now, usegmt=True)), PROTOCOL]
         stage.between.rule = first(1, says(status, *headers), path="/v1/push")
-        since = time.monotonic()
+        clock, stage.b.clock = stage.b.clock, MovedClock(SystemClock().now())
         assert isinstance(stage.push(stage.b), Busy)
         asked = stage.between.requests
         stage.push(stage.b)
-        if time.monotonic() < since + 0.9:
-            assert stage.between.requests == asked
+        assert stage.between.requests == asked
+        stage.b.clock = clock
         stage.pull(stage.b)
 
     return strikes
@@ -126,21 +131,26 @@ def _server_dies(stage: Stage, *, then: Callable[[PassOn], None]) -> None:
     assert isinstance(stage.pull(stage.b), Unreachable)
 
 
+AT_WORK = [
+    ("backhaul.server.store:Store.push", "before"),
+    ("backhaul.server.scopes:advance", "after"),
+    ("backhaul.server.store:Store.push", "after"),
+]
+
+
 def _server_dies_at_work(stage: Stage) -> None:
-    """While it works on a push: it has the whole request, and is killed before, in or after its transaction."""
-
-    def rule(_request: Request, pass_on: PassOn) -> None:
-        working = threading.Thread(target=_ignoring_errors, args=(pass_on,))
-        working.start()
-        time.sleep(0.01)
-        stage.kill_server()
-        working.join()
-
-    for _ in range(3):
-        stage.between.rule = first(1, rule, path="/v1/push")
-        stage.push(stage.b)
+    """While it works on a push: it has the whole request, and dies before, in and after its transaction."""
+    for step, when in AT_WORK:
+        stage.serve_with(serve_until, step, when)
+        assert isinstance(stage.push(stage.b), Unreachable)
+        assert stage.death_of_server() == DEATH
         stage.serve()
-        time.sleep(RETRY.most_ms / 1_000)
+        stage.hasten(stage.b)
+
+
+def serve_until(step: str, when: str, *given: Any) -> None:
+    kill_at(step, when, 1)
+    processes.serve_on(*given)
 
 
 def _ignoring_errors(pass_on: PassOn) -> None:
@@ -224,23 +234,46 @@ def run_limited(name: str, database_url: str, url: str, token: str) -> None:
         raise SystemExit(error.exit_status) from error
 
 
+def _replicas_disk_is_full(stage: Stage) -> None:
+    """PostgreSQL finds no room on the disk for what comes in. What was there stays as it was."""
+    _send_large(stage)
+    before = stage.b.rows("customer")
+    with full_disk(stage.b.database.engine.url.render_as_string(hide_password=False)):
+        for _ in range(2):
+            said = stage.pull(stage.b)
+            assert isinstance(said, DatabaseBusy)
+            assert "the disk is full" in str(said)
+        assert stage.b.rows("customer") == before
+
+
+def _servers_disk_is_full(stage: Stage) -> None:
+    """The server says that it cannot, and takes nothing of what it could not keep."""
+    assert stage.server_url is not None
+    stage.b.write("UPDATE customer SET photo = ? WHERE id = ?", secrets.token_bytes(LARGE), stage.first + 2)
+    with full_disk(stage.server_url):
+        assert isinstance(stage.push(stage.b), Busy | Unreachable)
+        assert set(stage.b.states()) == {"sent"}
+
+
 def _send_large(stage: Stage) -> None:
-    stage.a.write("UPDATE customer SET photo = ? WHERE id = ?", bytes(LARGE), stage.first + 2)
+    stage.a.write("UPDATE customer SET photo = ? WHERE id = ?", secrets.token_bytes(LARGE), stage.first + 2)
     stage.a.sync()
 
 
 def _server_meets_its_quota(stage: Stage) -> None:
     """It answers that it cannot, loses nothing, and is well again when there is room."""
-    room = max(file.stat().st_size for file in stage.data.glob("server.sqlite*")) + ROOM
+    stage.kill_server()
+    with closing(sqlite3.connect(stage.data / "server.sqlite")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what is to be written has to find new room
     stage.b.write("UPDATE customer SET photo = ? WHERE id = ?", bytes(LARGE), stage.first + 2)
-    stage.serve_with(serve_limited, room)
+    stage.serve_with(serve_limited)
     assert isinstance(stage.push(stage.b), Busy | Unreachable)
     assert set(stage.b.states()) == {"sent"}
     stage.kill_server()
 
 
-def serve_limited(room: int, *given: Any) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+def serve_limited(*given: Any) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
     processes.serve_on(*given)
 
 
@@ -316,12 +349,14 @@ FAULTS: Sequence[Fault] = [
     Fault(name="the server dies at work", strikes=_server_dies_at_work),
     Fault(name="a push dies as it waits", strikes=_journey_dies("push")),
     Fault(name="a pull dies as it waits", strikes=_journey_dies("pull")),
-    Fault(name="the replica's database is full", strikes=_replica_is_full, sqlite=True),
-    Fault(name="the replica meets its quota", strikes=_replica_meets_its_quota, sqlite=True),
+    Fault(name="the replica's database is full", strikes=_replica_is_full, only="sqlite"),
+    Fault(name="the replica meets its quota", strikes=_replica_meets_its_quota, only="sqlite"),
+    Fault(name="the replica's disk is full", strikes=_replicas_disk_is_full, only="postgresql"),
+    Fault(name="the server's disk is full", strikes=_servers_disk_is_full, only="postgresql"),
     Fault(name="the server is put back", strikes=_server_is_put_back),
     Fault(name="the server is put back and goes on", strikes=_server_is_put_back_and_goes_on),
     Fault(name="the replica is put back", strikes=_replica_is_put_back),
     Fault(name="the replica is put back and has lost", strikes=_replica_is_put_back_and_has_lost),
     Fault(name="the replica is put back and goes on", strikes=_replica_is_put_back_and_goes_on),
-    Fault(name="the server meets its quota", strikes=_server_meets_its_quota, sqlite=True),
+    Fault(name="the server meets its quota", strikes=_server_meets_its_quota, only="sqlite"),
 ]

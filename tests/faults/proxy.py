@@ -86,7 +86,8 @@ class Proxy:
         try:
             upstream.request(request.method, request.path, request.body or None, request.headers)
             answer = upstream.getresponse()
-            headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP]
+            kept = HOP - {"content-length"} if request.method == "HEAD" else HOP  # of what is not sent
+            headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in kept]
             return Answer(status=answer.status, headers=headers, body=answer.read())
         finally:
             upstream.close()
@@ -111,7 +112,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             self.send_response_only(answer.status)
             for name, value in answer.headers:
                 self.send_header(name, value)
-            if answer.status != 204:
+            if answer.status != 204 and answer.header("Content-Length") is None:
                 self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             if self.command != "HEAD":
@@ -119,6 +120,11 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             self.close_connection = self.close_connection or answer.cut_at is not None
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _any  # noqa: N815 - their names
+
+        def handle_expect_100(self) -> bool:
+            said = super().handle_expect_100()
+            self.wfile.flush()
+            return said
 
         def handle(self) -> None:
             with suppress(OSError):  # a client that was killed is no affair of ours

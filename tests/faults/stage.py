@@ -28,6 +28,7 @@ from backhaul.clock import SystemClock
 from backhaul.database import open_database, sqlite_file
 from backhaul.errors import BackhaulError
 from backhaul.remotes.http import HttpRemote
+from backhaul.replica import outbox
 from backhaul.replica.reconcile import Comparison, compare
 from backhaul.server import auth
 from backhaul.server.settings import Settings
@@ -85,6 +86,14 @@ class Stage:
         if self._server is not None:
             processes.kill(self._server)
             self._server = None
+
+    def death_of_server(self) -> int | None:
+        """The exit status of a server that dies by itself."""
+        assert self._server is not None
+        self._server.join(10)
+        status = self._server.exitcode
+        self.kill_server()
+        return status
 
     def serve_with(self, target: Any, *given: Any) -> None:
         """In place of the server, the same with something done to its process before."""
@@ -217,6 +226,11 @@ class Stage:
     def pull(self, replica: Replica) -> Exception | None:
         return _raised(replica.pull)
 
+    def hasten(self, replica: Replica) -> None:
+        """What waits for its next try may go now, as when a person asks for it."""
+        with replica.database.writing() as connection:
+            outbox.hasten(connection)
+
     def heal(self) -> None:
         self.between.rule = honest
         self.serve()
@@ -238,7 +252,7 @@ class Stage:
                 if all(one.moving is None for one in found):
                     break
             assert time.monotonic() < end, f"left: {left}; raised: {raised!r}"
-            time.sleep(0.02)
+            time.sleep(0.02)  # before it is asked again; the deadline above ends it
         assert all(one.equal for one in found), found
         assert [self.a.rows(table) for table in TABLES] == [self.b.rows(table) for table in TABLES]
         self.drained = True

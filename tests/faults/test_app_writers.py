@@ -61,8 +61,9 @@ def replica(cluster: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> It
     """One for all runs, each of which goes on where the one before has ended."""
     server = MemoryServer()
     remote = Listening(server)
+    url = cluster.database(lasting=True)
     made = make_postgresql_replica(
-        cluster.database(), remote, schema=SCHEMA, before=ROWS, code=server.enrol(), home=tmp_path_factory.mktemp("app")
+        url, remote, schema=SCHEMA, before=ROWS, code=server.enrol(), home=tmp_path_factory.mktemp("app")
     )
     made.sync()
     yield made
@@ -123,7 +124,7 @@ def misses_nothing(replica: Replica, *, seed: int, rounds: int, slowness: float)
     writers.start()
     while writers.working:
         _push(replica)
-        time.sleep(0.002)
+        time.sleep(0.002)  # the pace of the pushes; the end of the writers ends it
     if writers.errors:
         raise writers.errors[0]
     for _ in range(3):

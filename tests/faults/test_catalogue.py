@@ -37,7 +37,7 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         pytest.param(database, fault, id=f"{database}-{fault}")
         for database in DATABASES
         for fault in FAULTS
-        if database == "sqlite" or not fault.sqlite
+        if fault.only in ("", database)
     ],
 )
 def test_what_waited_drains_and_all_end_equal(stages: Stages, database: str, fault: Fault) -> None:

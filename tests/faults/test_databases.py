@@ -25,7 +25,7 @@ PASSING = {
 
 @pytest.fixture(scope="module")
 def database(cluster: PostgreSQL) -> Iterator[Database]:
-    database = open_database(cluster.database())
+    database = open_database(cluster.database(lasting=True))
     yield database
     database.close()
 

@@ -16,7 +16,7 @@ from backhaul.errors import TryLater
 from backhaul.remotes.endpoint import Endpoint
 from backhaul.remotes.http import HttpRemote
 from backhaul.replica.why import why_record
-from backhaul.server import store, trial
+from backhaul.server import apply, trial
 from backhaul.wire import Op, Push, Pushed, encode, inflate
 from tests.conftest import ROOT
 from tests.faults.proxy import Answer, PassOn, Proxy, Request, first, lost, proxy, says
@@ -137,7 +137,7 @@ def test_a_server_that_fails_on_one_record_refuses_that_one_and_takes_the_rest(
             raise ZeroDivisionError("a bug that one record meets")
         return merging.merge(state, change, version, strategies)
 
-    monkeypatch.setattr(store, "merge", failing)
+    monkeypatch.setattr(apply, "merge", failing)
     monkeypatch.setattr(trial, "merge", failing)
     a.push(batch=2)
     assert_only_the_bad_one_is_parked(a, b, "op-failed")

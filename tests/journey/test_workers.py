@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from backhaul.bell import Ring
-from tests.crew import Crew, kill
+from backhaul.clock import SystemClock
+from backhaul.work import conditions, roster
+from tests.crew import CONFIGURATION, Crew, kill
 from tests.waiting import eventually
 
 
@@ -19,7 +21,7 @@ def crew(tmp_path: Path) -> Iterator[Crew]:
     crew.end()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "solo"])
 def test_a_queue_closes_and_opens_with_its_conditions(crew: Crew, pool: str) -> None:
     crew.worker("one", "-P", pool)
     eventually(lambda: crew.is_open("media"), 5, "media is open")
@@ -39,6 +41,37 @@ def test_a_queue_closes_and_opens_with_its_conditions(crew: Crew, pool: str) -> 
 
     crew.set(unmetered=True)
     crew.settled(waiting, timeout=5)
+
+
+def test_a_word_reaches_the_workers_of_its_node_alone_and_they_tell_how_it_is(tmp_path: Path) -> None:
+    crew = Crew(tmp_path / "home", configuration=f'node = "kiosk"\nlabels = ["region:eu"]\n{CONFIGURATION}')
+    try:
+        crew.worker()
+        running = crew.enqueue("waiting", requires="")
+        crew.ring(running.ring)
+        eventually(lambda: any("begun" in line for line in crew.notes()), 10, "it runs")
+        with crew.database.writing() as connection:
+            now = SystemClock().now()
+            conditions.set_condition(connection, "charging", False, now=now, node="attic")
+            conditions.set_condition(connection, "unmetered", False, now=now, node="kiosk")
+        eventually(lambda: crew.is_open("media") is False, 5, "media is closed")
+        state = crew.queue("media")
+        assert state is not None
+        assert "charging" not in state.reason
+        with crew.database.reading() as connection:
+            (worker,) = roster.alive(connection, SystemClock().now())
+        assert (worker.node, worker.labels, worker.concurrency) == ("kiosk", {"region:eu"}, 1)
+        assert worker.processes is not None
+        assert (len(worker.processes), worker.pid in worker.processes) == (1, False)
+        assert worker.conditions["unmetered"].source == "override"
+        assert worker.conditions["charging"].value
+
+        crew.set(not_paused=False)
+        eventually(lambda: crew.is_open("sync") is False, 5, "sync is closed")
+        eventually(lambda: any(line.startswith("USER") for line in crew.notes()), 10, "what ran was stopped")
+        assert crew.settled(running, "ENQUEUED").stop_reason == "USER"
+    finally:
+        crew.end()
 
 
 def test_a_queue_that_opens_rings_for_what_waits_there_without_a_beat(crew: Crew) -> None:
@@ -176,6 +209,7 @@ def test_a_constraint_that_is_lost_stops_the_run_and_its_return_goes_on_with_it(
     crew.set(unmetered=False)
     stopped = crew.settled(work, "ENQUEUED")
     assert stopped.stop_reason == "CONSTRAINT_CONNECTIVITY"
+    eventually(lambda: crew.is_open("media") is False, 5, "media is closed")  # what flips faster is left to Beat
     crew.set(unmetered=True)
     crew.settled(work, timeout=15)
 
@@ -190,7 +224,7 @@ def test_a_folder_without_a_replica_is_told_in_one_line(tmp_path: Path) -> None:
     crew.end()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "solo"])
 def test_a_worker_that_is_ended_lets_its_run_checkpoint(crew: Crew, pool: str) -> None:
     worker = crew.worker("one", "-P", pool, queues="sync")
     work = crew.enqueue("slow", seconds=60)

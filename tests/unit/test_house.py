@@ -18,11 +18,12 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from config.settings import QueueSection, Settings, TableSection
+from config.settings import PROBED, QueueSection, Settings
+from config.sync_sections import TableSection
 from tests.conftest import ROOT
 from workers.cli.program import FILES
 
-PAGES = ["README.md", "docs/operations.md"]
+PAGES = ["README.md", "docs/operations.md", "docs/conditions.md"]
 PIN = re.compile(r"^([a-z0-9.-]+(?:\[[a-z,]+\])?)==([^ ]+)", re.MULTILINE)
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
@@ -76,7 +77,9 @@ def test_each_make_target_of_the_pages_exists(page: str) -> None:
         assert target in targets(), f"make {target}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/decisions.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "docs/decisions.md", "docs/work.md", "docs/testing.md", "docs/probes.md", "CHANGELOG.md"]
+)
 def test_each_link_between_the_pages_leads_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text_of(page)):
         assert ((ROOT / page).parent / target).exists(), target
@@ -96,6 +99,11 @@ def test_operations_names_every_setting() -> None:
     assert set(settings_of(Settings)) <= named
 
 
+def test_the_page_of_probes_names_every_condition_that_is_probed() -> None:
+    rows = re.findall(r"^\| (`[^|]*`) \|", text_of("docs/probes.md"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row)} == set(PROBED)
+
+
 def settings_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Each setting's path; a setting that stands once for each queue, retry or condition has its NAME or WORK."""
     for name, field in section.model_fields.items():
@@ -106,8 +114,8 @@ def settings_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from settings_of(QueueSection, "queues.NAME.")
         elif path == "tables":
             yield from settings_of(TableSection, "tables.NAME.")
-        elif path == "conditions":
-            yield "conditions.NAME"
+        elif path in ("conditions", "unknown"):
+            yield f"{path}.NAME"
         elif isinstance(field.default, BaseModel):
             yield from settings_of(type(field.default), f"{path}.")
         else:
@@ -153,9 +161,10 @@ def test_the_tests_run_with_what_is_installed() -> None:
 
 def test_what_pyproject_asks_for_is_pinned() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
-    asked = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    pinned = {name.split("[")[0] for name, _ in PIN.findall(text_of("requirements.txt"))}
-    assert {re.split(r"[\[ >=;]", one)[0] for one in asked} <= pinned
+    extras = [one for extra in project["optional-dependencies"].values() for one in extra]
+    for file, asked in (("requirements.txt", project["dependencies"]), ("requirements-dev.txt", extras)):
+        pinned = {name.split("[")[0] for name, _ in PIN.findall(text_of(file))}
+        assert {re.split(r"[\[ >=;]", one)[0] for one in asked} <= pinned
 
 
 # ------------------------------------------------------------------------------------------------ one machine's affairs

@@ -11,10 +11,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData
 
+from backhaul import migrations
 from backhaul.database import Database, open_database
 from backhaul.errors import Misused
 from backhaul.migrations import VERSION_TABLES, head_replica, head_server, upgrade_replica, upgrade_server
 from backhaul.schema import replica_metadata, server_metadata
+from tests import migrating
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +28,11 @@ families = pytest.mark.parametrize(
     ],
     ids=["replica", "server"],
 )
+
+
+@pytest.fixture(autouse=True)
+def by_alembic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "_upgrade", migrating.upgrade)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from backhaul import wire
 from backhaul.digest import fingerprint, row_hash
 from backhaul.server.problems import problem
-from backhaul.wire import Digest, Keys, Page, Problem, Push, Pushed, Record, Registered, Registration
+from backhaul.wire import Digest, Hashes, Keys, Page, Problem, Push, Pushed, Record, Registered, Registration
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text("utf-8")
@@ -25,6 +25,7 @@ KINDS: dict[str, Any] = {
     "records": Page,
     "type": Problem,
     "position": Digest,
+    "hashes": Hashes,
 }
 PROBLEM = re.compile(r'"type":"https://backhaul\.invalid/problems/([a-z-]+)",\s*"title":"([^"]+)","status":(\d+)')
 HASH = re.compile(r"^\| `(\[.+?\])`(?: \((\d+) bytes.*?\)| \(.*?\))? \| `([0-9a-f]{16})` \|$", re.MULTILINE)

@@ -72,7 +72,7 @@ def _awake(here: Here, name: str) -> Work:
 
 def _served(here: Here, queue: str) -> bool:
     with here.database.reading() as connection:
-        return any(worker.serves(queue) for worker in live_workers(connection, here.now))
+        return any(worker.serves(queue) for worker in live_workers(connection, here.now, here.settings.node))
 
 
 # ------------------------------------------------------------------------------------------------ by a worker
@@ -134,8 +134,10 @@ def why_work(here: Here, work_id: str) -> str:
     now = here.now
     with here.database.reading() as connection:
         conditions, labels = here.conditions(connection)
-        workers = live_workers(connection, now)
-        line = why(connection, work_id, conditions, labels, declared(here.settings), workers, now)
+        workers = live_workers(connection, now, here.settings.node)
+        queues, node = declared(here.settings), here.settings.node
+        most = here.settings.work.most_losses
+        line = why(connection, work_id, conditions, labels, queues, workers, now, node=node, most_losses=most)
     return " ".join(line.split())  # the error of a driver may have several lines
 
 

@@ -33,7 +33,7 @@ def _findings(here: Here) -> list[Finding]:
         settings=here.settings,
         database=here.database,
         remote=lambda: here.remote,
-        workers=lambda connection: list(live_workers(connection, here.now)),
+        workers=lambda connection: list(live_workers(connection, here.now, here.settings.node)),
         clock=here.clock,
     )
     return list(examine(patient))

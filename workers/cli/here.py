@@ -18,14 +18,13 @@ from backhaul.errors import ConfigurationInvalid
 from backhaul.work import roster
 from backhaul.work.conditions import Condition
 from backhaul.work.roster import Worker
-from config.machine import conditions_of
-from config.settings import FILE, Settings, load
+from config.loading import FILE, load
+from config.machine import conditions_of, node_of
+from config.settings import Settings
 
 if TYPE_CHECKING:
     from backhaul.remotes.http import HttpRemote
     from config.bell import CeleryBell
-
-ALIVE_MS = 15_000  # a worker says every five seconds that it is there
 
 
 class Here:
@@ -52,14 +51,16 @@ class Here:
     def remote(self) -> HttpRemote:
         from backhaul.remotes.endpoint import Endpoint
         from backhaul.remotes.http import HttpRemote
+        from backhaul.work.metering import meter_of
         from config.credentials import keeper, read_identity
 
         replica, identity = self.settings.replica, read_identity(self.settings.state)
+        meter = meter_of(self.database, self.clock, node_of(self.settings))
         remote = HttpRemote(
             replica.remote,
             identity.token,
             allow_plain=replica.allow_plain_http,
-            endpoint=Endpoint(self.database, self.clock),
+            endpoint=Endpoint(self.database, self.clock, meter),
         )
         remote.belong(identity.replica, keeper(self.settings.state))
         return remote
@@ -89,14 +90,20 @@ def opened(home: Path | None) -> Iterator[Here]:
         here.close()
 
 
-def live_workers(connection: Connection, now: int) -> Sequence[Worker]:
+def live_workers(connection: Connection, now: int, node: str) -> Sequence[Worker]:
     """Those that were heard of lately, without the ones of this machine whose process is gone: killed, they say no
-    goodbye."""
-    return [worker for worker in roster.alive(connection, now, ALIVE_MS) if not _is_gone(worker)]
+    goodbye. node: of this machine."""
+    return [worker for worker in roster.alive(connection, now) if not _is_gone(worker, node)]
 
 
-def _is_gone(worker: Worker) -> bool:
-    if worker.name.partition("@")[2] != socket.gethostname():
+def is_alive(worker: Worker, now: int, node: str) -> bool:
+    """Of a worker that was heard of at some time. node: of this machine."""
+    return worker.heard_of(now) and not _is_gone(worker, node)
+
+
+def _is_gone(worker: Worker, node: str) -> bool:
+    """Only of this node is it known which processes there are: another's host may well have the same name."""
+    if worker.node != node or worker.name.partition("@")[2] != socket.gethostname():
         return False
     try:
         os.kill(worker.pid, 0)

@@ -14,7 +14,7 @@ from backhaul.clock import SystemClock
 from backhaul.database import sqlite_file
 from backhaul.errors import AlreadyInitialised, Misused, NotInitialised
 from backhaul.replica.enrol import Enrolled
-from config.settings import INIT, load
+from config.loading import INIT, load
 from workers import joining
 from workers.cli.options import AsJson, Home
 from workers.cli.output import make_table, say_json, say_table
@@ -23,9 +23,11 @@ from workers.signing_in import sign_in
 
 SAID = {
     "tables": "renewed",
-    "gone": "gone, synced no more (what waits of them still goes out)",
+    "gone": "gone, synced no more (what waits goes out; one that was only renamed: see tables.NAME.formerly)",
     "renamed": "renamed, with what waits",
     "new": "new columns (one that was only renamed: say so in backhaul.toml, see tables.NAME.renamed, first)",
+    "uncertain": "edited while there was no trigger, perhaps (where another replica has edited the same "
+    "field, its value stands: look, and write yours once more)",
 }
 
 

@@ -9,8 +9,9 @@ from backhaul.errors import Refused
 from backhaul.replica.pull import pull
 from backhaul.replica.push import push
 from backhaul.replica.reconcile import reconcile
+from backhaul.work.context import Context
 from backhaul.work.ledger import Work
-from backhaul.work.run import Context, Settled, run
+from backhaul.work.run import Settled, run
 from config.machine import conditions_of
 from config.retry import policy
 from workers.cli.here import Here

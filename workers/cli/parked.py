@@ -54,6 +54,8 @@ def list_(*, home: Home = None, as_json: AsJson = False) -> None:
         say_table(table)
         if any(row["reason"] == "key-taken" for row in rows):
             print("key-taken: backhaul parked remap --all   (gives such rows another number)")
+        if any(row["reason"] == "record-gone" for row in rows):
+            print("record-gone: backhaul parked retry OP   (brings the record back, as it is here), or discard OP")
         return None
 
 

@@ -12,7 +12,7 @@ import typer
 
 from backhaul.errors import Misused
 from backhaul.server.settings import Settings
-from config.settings import load
+from config.loading import load
 from workers.cli.options import AsJson, Home
 from workers.cli.output import say_json
 from workers.enrolment import make_code, write_record
@@ -79,7 +79,9 @@ def enroll(
 def write(
     *,
     table: Annotated[str, typer.Argument(metavar="TABLE")],
-    key: Annotated[list[str], typer.Argument(metavar="KEY...", help="The parts of the key; a number is a number.")],
+    key: Annotated[
+        list[str], typer.Argument(metavar="KEY...", help="The parts of the key; a negative number after --.")
+    ],
     fields: Annotated[str, typer.Option("--fields", metavar="JSON", help='The values: \'{"price": "9.90"}\'.')],
     home: Home = None,
     data: Data = None,
@@ -94,8 +96,7 @@ def write(
         raise Misused(f"--fields is no JSON: {error}", hint='--fields \'{"price": "9.90"}\'') from error
     if not isinstance(said, dict):
         raise Misused("--fields is no JSON object", hint='--fields \'{"price": "9.90"}\'')
-    parts = [int(part) if part.lstrip("-").isdecimal() else part for part in key]
-    version = write_record(_settings(home, data or _of_up(home), database), scope, (table, parts), said)
+    version = write_record(_settings(home, data or _of_up(home), database), scope, (table, key), said)
     if as_json:
         say_json({"version": version})
     else:
@@ -134,6 +135,9 @@ def _settings(
         tls_key=tls_key,
         merge_modules=known.merge_modules,
         horizon_ms=known.horizon,
+        media=known.media,
+        media_quota=known.media_quota,
+        media_types=known.media_types,
     )
 
 

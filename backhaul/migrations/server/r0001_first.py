@@ -18,6 +18,7 @@ def upgrade() -> None:
     _server_table()
     _server_enrolment()
     _server_replica()
+    _server_lane()
     _server_applied()
     _server_record()
     _server_block()
@@ -91,18 +92,30 @@ def _server_replica() -> None:
         sa.Column("scope", sa.Text, nullable=False),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("token_sha256", sa.Text, nullable=False),
-        sa.Column("high_water", sa.BigInteger, nullable=False),
-        sa.Column("settled", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("predecessor", sa.Text),
+        sa.Column("known", sa.Text, nullable=False, server_default="{}"),
         sa.Column("position", sa.BigInteger),
         sa.Column("pulled_at", sa.BigInteger),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("seen_at", sa.BigInteger, nullable=False),
         sa.Column("revoked_at", sa.BigInteger),
         sa.Column("declared", sa.Text, nullable=False, server_default="{}"),
+        sa.Column("behind", sa.Integer, nullable=False, server_default="0"),
         sa.PrimaryKeyConstraint("replica", name="pk_server_replica"),
         sa.ForeignKeyConstraint(["scope"], ["server_scope.name"], name="fk_server_replica_scope"),
         sa.UniqueConstraint("token_sha256", name="uq_server_replica_token_sha256"),
+    )
+
+
+def _server_lane() -> None:
+    op.create_table(
+        "server_lane",
+        sa.Column("replica", sa.Text, nullable=False),
+        sa.Column("lane", sa.BigInteger, nullable=False),
+        sa.Column("high_water", sa.BigInteger, nullable=False),
+        sa.Column("settled", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("replica", "lane", name="pk_server_lane"),
+        sa.ForeignKeyConstraint(["replica"], ["server_replica.replica"], name="fk_server_lane_replica"),
     )
 
 
@@ -178,6 +191,7 @@ def _server_upload() -> None:
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("sha256", sa.Text),
         sa.Column("metadata", sa.Text, nullable=False),
+        sa.Column("concat", sa.Text, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("completed_at", sa.BigInteger),

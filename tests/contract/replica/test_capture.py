@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from backhaul.replica import checkpoint, tables
 from tests.contract.replica.conftest import MakeReplica
-from tests.replicas import Replica
+from tests.replicas import Replica, captured
 
 
 @pytest.fixture
 def replica(make: MakeReplica) -> Replica:
     return make()
-
-
-def captured(replica: Replica) -> list[tuple[str, str, object, object]]:
-    return [
-        (row["table_name"], row["kind"], json.loads(row["key"]), json.loads(row["fields"]) if row["fields"] else None)
-        for row in replica.outbox()
-    ]
 
 
 def test_each_kind_of_change_is_captured(replica: Replica) -> None:
@@ -51,7 +42,7 @@ def test_text_of_any_kind_is_captured_exactly_and_keys_have_the_servers_text(rep
     replica.push()
     assert replica.states() == {"acked": 1}
     with replica.database.reading() as connection:
-        assert checkpoint.read(connection).last_send_seq == 1
+        assert checkpoint.read(connection).given_out == 1
     replica.pull()
     assert replica.outbox() == []
 

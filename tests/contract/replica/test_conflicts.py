@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backhaul.errors import Misused
+from backhaul.errors import Misused, Unknown
 from tests.contract.replica.conftest import MakeReplica
 from tests.disputes import (
     RULES,
@@ -24,7 +24,7 @@ from tests.disputes import (
     resolve,
     undo,
 )
-from tests.replicas import Replica
+from tests.replicas import MovedClock, Replica
 
 
 @pytest.fixture
@@ -48,6 +48,19 @@ def test_what_is_chosen_stands_everywhere_and_undone_what_stood_before(
     before = "of b" if choice == "theirs" else "of a"
     assert a.rows("note") == b.rows("note") == [("n", before, "red")]
     assert {entry.state for entry in entries(b, number)} == {"undone"}
+
+
+def test_what_was_decided_is_forgotten_after_a_month(pair: tuple[Replica, Replica]) -> None:
+    a, b = pair
+    number = contested(a, b)
+    resolve(b, "mine")
+    decided = b.clock.now()
+    for days, kept in ((29, True), (31, False)):
+        b.clock = MovedClock(decided + days * 86_400_000)
+        b.sync()
+        assert bool(entries(b, number)) == kept
+    with pytest.raises(Unknown):
+        undo(b, number)
 
 
 @pytest.mark.parametrize(("choice", "stands"), [("mine", []), ("theirs", [("n", "of a", "green")])])

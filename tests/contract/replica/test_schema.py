@@ -54,17 +54,46 @@ def test_edits_that_no_trigger_saw_are_found(make_on: MakeReplica, kind: str, ot
     a, b = make_on(kind), make_on(other)
     a.write("INSERT INTO customer (id, name, phone, credit) VALUES (1, 'x', '1', 12.50), (2, 'y', '2', 0.10)")
     settle(a, b)
-    if kind == "sqlite":
-        for event in ("insert", "update", "rekey", "delete"):
-            a.write(f"DROP TRIGGER backhaul_{event}_customer")
-    else:
-        for name in ("backhaul_row", "backhaul_update", "backhaul_truncate"):
-            a.write(f"DROP TRIGGER {name} ON customer")
+    lose_triggers(a, kind)
     a.write("UPDATE customer SET phone = 'unseen' WHERE id = 1")
     a.write("INSERT INTO customer (id, name) VALUES (3, 'unseen')")
     enrol.renew(a.database, a.remote)
     a.pull()
     assert a.outbox()[0]["fields"] == '{"phone":"unseen"}'
-    assert [row["kind"] for row in a.outbox()] == ["update", "insert"]
+    assert [row["kind"] for row in a.outbox()] == ["update", "backfill"]
     settle(a, b)
     assert [row[:3] for row in b.rows("customer")] == [(1, "x", "unseen"), (2, "y", "2"), (3, "unseen", None)]
+
+
+def lose_triggers(replica: Replica, kind: str) -> None:
+    if kind == "sqlite":
+        for event in ("insert", "update", "rekey", "delete"):
+            replica.write(f"DROP TRIGGER backhaul_{event}_customer")
+    else:
+        for name in ("backhaul_row", "backhaul_update", "backhaul_truncate"):
+            replica.write(f"DROP TRIGGER {name} ON customer")
+
+
+COUNTED = """
+    CREATE TABLE customer (id TEXT PRIMARY KEY, visits INTEGER, name TEXT);
+    INSERT INTO customer VALUES ('a', 10, 'x'), ('b', 10, 'x');
+"""
+
+
+def test_what_was_counted_unseen_is_told_apart_only_where_nobody_else_has_counted(
+    make_on: MakeReplica, kind: str, other: str
+) -> None:
+    """What the counter was before is kept nowhere; `init` names the column, so that somebody looks."""
+    rules = {"customer": Rules(merge={"visits": "counter"})}
+    a, b = make_on(kind, schema=COUNTED, rules=rules), make_on(other, schema=COUNTED, rules=rules)
+    settle(a, b)
+    lose_triggers(a, kind)
+    a.write("UPDATE customer SET visits = visits - 3")
+    b.write("UPDATE customer SET visits = visits + 5 WHERE id = 'b'")
+    b.write("UPDATE customer SET name = 'of no concern'")
+    b.sync()
+    assert enrol.renew(a.database, a.remote, rules=rules).uncertain == ["customer.visits"]
+    b.write("UPDATE customer SET visits = visits + 1 WHERE id = 'a'")
+    a.sync()
+    settle(a, b)
+    assert a.rows("customer") == b.rows("customer") == [("a", 8, "of no concern"), ("b", 15, "of no concern")]

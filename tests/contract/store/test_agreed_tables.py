@@ -44,14 +44,14 @@ def test_who_says_nothing_follows_what_was_said_first(ann, store):
     ("first", "then", "agreed"),
     [
         ({}, {"best": "max"}, {"best": "max"}),
-        ({}, {"stock": "counter"}, None),
+        ({}, {"stock": "counter"}, {"stock": "counter"}),
         ({"stock": "counter"}, {"stock": "max"}, None),
         ({"stock": "counter"}, {"stock": "set"}, None),
         ({"best": "max"}, {"best": "min"}, None),
         ({"best": "max"}, {"best": "max"}, {"best": "max"}),
     ],
 )
-def test_what_is_agreed_stands_and_a_plain_column_may_get_a_strategy_over_plain_values(ann, store, first, then, agreed):
+def test_what_is_agreed_stands_and_a_column_of_last_writes_may_get_any_strategy(ann, store, first, then, agreed):
     store.declare("shop", [said(merge=first)])
     if agreed is None:
         with pytest.raises(Refused) as raised:

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from backhaul.errors import Refused
 from backhaul.merge import Functions
 from backhaul.wire import Column, Op, Reference, Result, Table
-from tests.contract.store.devices import Device, statuses
+from tests.contract.store.devices import NOW, Device, statuses
 
 
 def reference(column: str, table: str, target: str) -> Reference:
@@ -82,6 +82,15 @@ def test_the_same_value_and_other_fields_are_none(ann, bob):
     assert statuses(bob.push(*ops)) == ["applied", "applied"]
 
 
+def test_an_edit_of_what_stands_is_not_lost_to_who_wrote_that_same_value_later(ann, bob):
+    ann.push(note(ann, 1))
+    bob.push(bob.op("insert", "note", [1], 9, fields={"text": "t", "colour": "red", "parent": None}))
+    assert statuses(ann.push(edit(ann, "note", 1, 1, 5, text={"was": "t", "now": "ann"}))) == ["applied"]
+    assert bob.pull().records[0].fields["text"] == "ann"
+    assert statuses(bob.push(edit(bob, "note", 1, 3, 10, text={"was": "ann", "now": "bob"}))) == ["applied"]
+    assert ann.pull().records[0].fields["text"] == "bob"
+
+
 def test_what_was_seen_and_what_is_ones_own_may_be_overwritten(ann, bob):
     ann.push(note(ann, 1))
     ann.push(edit(ann, "note", 1, 1, text="ann"))
@@ -144,6 +153,20 @@ def test_a_conflict_is_answered_alike_for_ever_and_what_comes_after_it_is_held(a
     again = bob.push(op, edit(bob, "note", 1, 3, 12, colour="blue"))
     assert again[0] == first[0]
     assert outcome(again[1]) == ("conflict", "depends-on-conflict")
+
+
+@pytest.mark.parametrize(("known", "days", "told"), [(True, 31, None), (True, 29, "ann"), (False, 31, "ann")])
+def test_what_stood_there_is_forgotten_once_it_is_known_and_old(ann, bob, store, known, days, told):
+    ann.push(note(ann, 1))
+    ann.push(edit(ann, "note", 1, 1, text="ann"))
+    op = edit(bob, "note", 1, 1, 9, text="bob")
+    bob.push(op)
+    if known:
+        bob.push(note(bob, 2))
+    store.purge(NOW + days * 86_400_000)
+    (again,) = bob.push(op)
+    assert outcome(again) == ("conflict", "conflict")
+    assert (again.problem.theirs or {}).get("text") == told
 
 
 def test_a_refused_op_of_the_group_goes_before_the_conflict(ann, bob):

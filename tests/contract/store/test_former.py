@@ -37,6 +37,19 @@ def test_an_op_is_known_by_another_replica_of_the_lineage_alone(ann, bob):
     assert statuses(bob.push(customer(bob, 5, op="a" * 32, former=True))) == ["applied"]
 
 
+def test_what_filled_the_number_of_a_change_is_not_that_change(ann):
+    """Its op was given up, and is held as pending by a backup."""
+    ann.push(ann.op("void", "customer", [1], op="a" * 32))
+    heir = successor(ann)
+    ops = [customer(heir, 1, op="a" * 32, former=True)]
+    assert statuses(heir.push(*ops)) == ["applied"]
+    assert statuses(heir.push(*ops)) == ["duplicate"]
+    ann.seq = 0
+    assert statuses(ann.push(ann.op("void", "customer", [1], op="a" * 32))) == ["duplicate"]
+    ann.push(customer(ann, 2, op="b" * 32))
+    assert ann.store.purge(NOW + 31 * DAY) == 1
+
+
 def test_what_depends_on_an_op_that_was_refused_then_is_refused_now(ann):
     ann.push(customer(ann, 1, fields={"colour": "red"}))
     heir = successor(ann)
@@ -51,11 +64,25 @@ def test_what_depends_on_an_op_that_was_refused_then_is_refused_now(ann):
 def test_what_adds_and_may_have_been_counted_is_left_to_a_person(ann, age, refused):
     add = ann.op("update", "stock", [1], 1, fields={"left": Tagged(add=2)}, former=True)
     items = [Item(op=add), Item(op=ann.op("update", "stock", [1], 1, fields={"left": Tagged(add=2)}))]
-    former.refuse_forgotten(items, NOW + age * DAY)
+    former.refuse_forgotten(items, {}, 0, NOW + age * DAY)
     assert [item.problem and problem_name(item.problem) for item in items] == [
         "outcome-forgotten" if refused else None,
         None,
     ]
+
+
+@pytest.mark.parametrize(("age", "refused"), [(29, False), (31, True)])
+def test_a_record_that_may_have_been_made_and_deleted_is_left_to_a_person(ann, age, refused):
+    for what in (customer(ann, 1), ann.op("delete", "customer", [1], 1)):
+        ann.push(what)
+    ann.pull()
+    ann.store.purge(NOW + 100 * DAY)
+    heir = successor(ann)
+    made = [customer(heir, key, op=f"{key:032x}", former=True) for key in (7, 8)]
+    results = heir.push(*made, now=NOW + age * DAY)
+    assert [result.problem and problem_name(result.problem) for result in results] == (
+        ["outcome-forgotten", "outcome-forgotten"] if refused else [None, None]
+    )
 
 
 def test_what_only_sets_is_taken_again_however_old_it_is(ann):

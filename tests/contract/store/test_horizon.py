@@ -126,8 +126,8 @@ def put_back(store: Store, position: int) -> None:
             "DELETE FROM server_commit WHERE position > :position",
             "DELETE FROM server_applied WHERE version > :position",
             "DELETE FROM server_record WHERE version > :position",
-            "UPDATE server_replica SET high_water = coalesce((SELECT max(send_seq) FROM server_applied"
-            " WHERE server_applied.replica = server_replica.replica), 0)",
+            "UPDATE server_lane SET high_water = coalesce((SELECT max(send_seq) FROM server_applied"
+            " WHERE server_applied.replica = server_lane.replica), 0)",
         ):
             connection.execute(text(statement), {"position": position})
 
@@ -166,3 +166,30 @@ def test_what_an_app_saw_in_a_lost_past_counts_as_not_seen(store, ann, bob):
     ann.push(customer(ann, 1))
     (result,) = bob.push(customer(bob, 1, base=500))
     assert statuses([result]) == ["key-taken"]
+
+
+def test_who_knows_an_outcome_that_was_never_given_hears_that_the_server_was_put_back(store, ann, bob):
+    ann.push(customer(ann, 1), now=NOW + 1)
+    ann.cursor = store.pull(ann.replica, "", 100, NOW + 2).cursor
+    ann.push(customer(ann, 2), now=NOW + 3)
+    put_back(store, 1)
+    for number in (11, 12):
+        bob.push(customer(bob, number), now=NOW + 4)
+    with pytest.raises(Refused) as refused:
+        store.pull(ann.replica, ann.cursor, 100, NOW + 5, settled=2)
+    assert (refused.value.problem, refused.value.due, refused.value.position) == ("server-restored", 2, 1)
+    page = store.pull(ann.replica, refused.value.cursor, 100, NOW + 6, settled=1)
+    assert [record.version for record in page.records] == [2, 3]
+
+
+@pytest.mark.parametrize("settled", [0, 1, 2], ids="knows {} of 2".format)
+def test_who_knows_no_more_than_was_given_is_told_what_is_new(store, ann, settled):
+    ann.push(customer(ann, 1), now=NOW + 1)
+    ann.push(customer(ann, 2), now=NOW + 3)
+    assert store.pull(ann.replica, "", 100, NOW + 5, settled=settled).position == 2
+
+
+def test_who_knows_an_outcome_and_has_pulled_nothing_yet_has_nothing_in_common_with_the_server(store, ann):
+    with pytest.raises(Refused) as refused:
+        store.pull(ann.replica, "", 100, NOW, settled=1)
+    assert (refused.value.problem, refused.value.due, refused.value.cursor) == ("server-restored", 1, "")

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from backhaul.bell import Bell, Ring
+from backhaul.bell import Bell, Queue, Ring
 from backhaul.bell import open_bell as open_installed_bell
+from backhaul.work import Constraints, functions
+from backhaul.work.placing import place
 from config.bell import CeleryBell
 from config.broker import EmbeddedBroker
 from config.celery import make_app
 from config.fresh import write_fresh
-from config.settings import Settings, load
+from config.loading import load
+from config.settings import DEFAULT_QUEUES, Settings
 from tests.waiting import eventually
 from workers.ringing import waiting_messages
 
@@ -46,8 +49,23 @@ def waiting(settings: Settings) -> int:
 def test_the_bell_is_found_by_its_entry_point(settings: Settings) -> None:
     bell: Bell = open_installed_bell(settings.home)
     assert isinstance(bell, CeleryBell)
-    assert {queue.name for queue in bell.queues} == {"sync", "media", "maintenance"}
+    assert {queue.name for queue in bell.queues} == {"sync", "media", "maintenance", "background"}
     bell.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "queue"),
+    [
+        (Constraints(network="unmetered", battery_not_low=True), "background"),  # a nightly sync
+        (Constraints(battery_not_low=True), "background"),
+        (Constraints(network="unmetered", charging=True), "media"),  # an hourly content sync
+        (Constraints(network="connected"), "sync"),
+        (Constraints(), "sync"),
+    ],
+)
+def test_the_work_that_most_programs_want_has_a_queue_where_none_is_declared(wanted: Constraints, queue: str) -> None:
+    declared = [Queue(name=name, tags=frozenset(one.tags)) for name, one in DEFAULT_QUEUES.items()]
+    assert place(declared, wanted.tags).name == queue
 
 
 def test_rings_of_one_run_become_one_message(settings: Settings, broker: EmbeddedBroker) -> None:
@@ -114,3 +132,36 @@ def test_a_note_whose_look_fails_is_dropped_and_the_others_are_rung(settings: Se
     bell.ring_for("push", lambda: ring(7))
     bell.close()
     assert waiting(settings) == 1
+
+
+def say_of_work(home: Path, line: str, *, more: str = "") -> None:
+    file = home / "backhaul.toml"
+    file.write_text(file.read_text().replace("[work]\n", f"[work]\n{line}\n") + more)
+
+
+def test_the_workers_that_there_are_are_those_of_the_named_modules(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop_reports.py").write_text(
+        "from backhaul.work import worker\n\n\n"
+        "@worker('shop.daily', formerly=['shop.nightly'])\ndef daily(context):\n    return None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(functions, "_by_name", {})
+    say_of_work(tmp_path, 'modules = ["shop_reports"]')
+    bell = CeleryBell(load(tmp_path))
+    assert bell.workers(importing=False) is None  # and nothing is imported
+    assert bell.workers(importing=True) == {"shop.daily", "shop.nightly"}
+    assert bell.workers(importing=False) == {"shop.daily", "shop.nightly"}
+
+
+def test_of_modules_that_cannot_be_imported_here_nothing_is_known(settings: Settings, tmp_path: Path) -> None:
+    say_of_work(tmp_path, 'modules = ["nowhere.at_all"]')
+    assert CeleryBell(load(tmp_path)).workers(importing=True) is None
+
+
+def test_what_the_settings_say_of_expedited_work_reaches_the_library(settings: Settings, tmp_path: Path) -> None:
+    say_of_work(tmp_path, "expedited_runs = 7", more='[queues.first]\ntags = ["connected"]\nexpedited = true\n')
+    bell = CeleryBell(load(tmp_path))
+    assert bell.expedited_runs == 7
+    assert [queue.name for queue in bell.queues if queue.expedited] == ["first"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
 from backhaul.errors import AlreadyInitialised, ConfigurationInvalid, NotInitialised
 from config.fresh import write_fresh
-from config.settings import load
+from config.loading import load
 
 REPLICA = '[replica]\ndatabase = "sqlite:///shop.db"\nremote = "https://sync.example"\n'
 
@@ -46,7 +47,8 @@ def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) 
     plain = load(tmp_path)
     file = tmp_path / "backhaul.toml"
     bare = [line.removeprefix("# ") for line in file.read_text().splitlines()]
-    examples = ("url", "concurrency", "unmetered", "modules", "[tables.article]", "merge", "deletes")
+    examples = ("node", "url", "concurrency", "unmetered", "device_idle", "hours", "modules")
+    examples += ("[tables.article]", "merge", "deletes", "kinds", "download_requires", "day", "month", "pull_most")
     meant = [line for line in bare if re.match(r"\w+ = |\[[\w.]+\]", line) and not line.startswith(examples)]
     file.write_text("\n".join(meant))
     assert load(tmp_path) == plain
@@ -57,12 +59,22 @@ def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) 
     [
         ('[replica]\ndatabase = "sqlite:///a\nremote = "b"\n', "backhaul.toml: Illegal character '\\n' (at line 2"),
         (REPLICA + '[sync]\n# slow\npull_every = "soon"\n', "backhaul.toml, line 6: sync.pull_every: not a duration"),
+        (
+            REPLICA + "[sync]\npush_lanes = 2\n",
+            "backhaul.toml, line 5: sync.push_lanes: a SQLite database has one writer",
+        ),
+        (REPLICA + "[sync]\npush_lanes = 17\n", "backhaul.toml, line 5: sync.push_lanes: Input should be less than"),
         (REPLICA + "[sync]\npull_every = 30\n", "backhaul.toml, line 5: sync.pull_every: not a duration"),
         (REPLICA + "[snyc]\n", "backhaul.toml, line 4: snyc: there is no such setting"),
         (REPLICA + "[sync]\npush_evry = '1m'\n", "backhaul.toml, line 5: sync.push_evry: there is no such setting"),
         (REPLICA + '[queues]\nbig = {tags = ["unmetred"]}\n', "line 5: queues.big.tags.0: there is no condition"),
         (REPLICA + '[queues.big]\ntags = "connected"\n', "line 5: queues.big.tags: it should be a list"),
         (REPLICA + "[conditions]\nchargin = true\n", "line 5: conditions.chargin: there is no condition 'chargin'"),
+        (REPLICA + "[unknown]\nchargin = true\n", "line 5: unknown.chargin: there is no condition 'chargin'"),
+        (REPLICA + '[queues.big]\nlabels = ["eu"]\n', "line 5: queues.big.labels.0: 'eu' is no label: one has a colon"),
+        ('labels = ["eu"]\n' + REPLICA, "line 1: labels.0: 'eu' is no label: one has a colon"),
+        (REPLICA + '[quiet]\nhours = ["22-6"]\n', "line 5: quiet.hours.0: '22-6' are no hours; write them like"),
+        (REPLICA + '[quiet]\nhours = ["06:00-06:00"]\n', "line 5: quiet.hours.0: '06:00-06:00' is no length of time"),
         (REPLICA + "[retry.push]\njitter = 3\n", "line 5: retry.push.jitter: Input should be less than or equal to 1"),
         ('[replica]\ndatabase = "sqlite:///a"\n', "backhaul.toml, line 1: replica.remote: it is missing"),
     ],
@@ -94,6 +106,24 @@ def test_a_wrong_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "environment, BACKHAUL_SYNC__PULL_EVERY: sync.pull_every: not a duration" in refused(tmp_path, REPLICA)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said", "hint"),
+    [
+        ("UNMETERD", "off", "there is no condition 'unmeterd'", "did you mean unmetered?"),
+        ("UNMETERED", "perhaps", "'perhaps' is neither on nor off", "BACKHAUL_CONDITION_UNMETERED=on or"),
+    ],
+)
+def test_what_the_environment_says_of_conditions_is_read_as_early_as_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str, hint: str
+) -> None:
+    (tmp_path / "backhaul.toml").write_text(REPLICA)
+    monkeypatch.setenv(f"BACKHAUL_CONDITION_{variable}", value)
+    with pytest.raises(ConfigurationInvalid) as refusal:
+        load(tmp_path)
+    assert str(refusal.value).startswith(f"environment, BACKHAUL_CONDITION_{variable}: {said}")
+    assert (refusal.value.hint or "").startswith(hint)
+
+
 def test_the_environment_alone_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotInitialised) as refusal:
         load(tmp_path)
@@ -102,6 +132,18 @@ def test_the_environment_alone_will_do(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("BACKHAUL_REPLICA__DATABASE", "postgresql://host/name")
     monkeypatch.setenv("BACKHAUL_REPLICA__REMOTE", "https://sync.example")
     assert load(tmp_path).database_url == "postgresql://host/name"
+
+
+def test_a_node_is_called_as_it_is_said_and_else_as_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(tmp_path, initialised=False).node == socket.gethostname()
+    (tmp_path / "backhaul.toml").write_text('node = "kiosk-7"\n' + REPLICA)
+    assert load(tmp_path).node == "kiosk-7"
+    monkeypatch.setenv("BACKHAUL_NODE", "attic")
+    assert load(tmp_path).node == "attic"
+    monkeypatch.setenv("BACKHAUL_NODE", "")
+    assert load(tmp_path).node == socket.gethostname()
+    monkeypatch.setenv("BACKHAUL_NODE", "two\nlines")
+    assert "environment, BACKHAUL_NODE: node: it should be a name" in refused(tmp_path, REPLICA)
 
 
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:

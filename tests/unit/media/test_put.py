@@ -49,7 +49,7 @@ def test_the_upload_and_its_work_are_written_together(database: Database, tmp_pa
 
     def enqueue(connection: Connection, upload: Upload) -> None:
         assert uploads.get(connection, upload.id) == upload
-        connection.execute(text("INSERT INTO backhaul_condition (name, value, set_at) VALUES ('x', 1, 0)"))
+        connection.execute(text("INSERT INTO backhaul_work_mark (name, at) VALUES ('x', 0)"))
         raise WorkUnplaceable("no queue is unmetered", hint="declare one")
 
     with pytest.raises(WorkUnplaceable):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import MediaMissing, Refused, Stopped, Unreachable
+from backhaul.errors import Busy, MediaMissing, Refused, Stopped, Unreachable
 from backhaul.media import uploads
 from backhaul.media.transfer import upload
 from backhaul.media.uploads import Upload
@@ -203,6 +204,38 @@ def test_a_wrong_offset_is_set_right_by_the_server(send: Send, registered: Regis
     assert remote.appended == len(CONTENT)
 
 
+def test_a_run_that_was_taken_over_sends_nothing_more(
+    send: Send, row: Any, registered: Register, remote: MemoryMediaRemote
+) -> None:
+    class Sleeping(Run):
+        """Asleep after the first chunk, until another run has sent the second."""
+
+        def progress(self, progress: dict[str, Any], /) -> None:
+            with pytest.raises(Stopped):
+                send(this, Run(stops_at=1))
+
+    this = registered(CONTENT)
+    with pytest.raises(Busy, match="taken over"):
+        send(this, Sleeping())
+    assert (remote.appended, row(this).sent, row(this).state) == (20, 20, "sending")
+    send(this)
+    assert remote.whole == {this.sha256: CONTENT}
+    assert remote.appended == len(CONTENT)
+
+
+def test_a_run_that_was_taken_over_parks_nothing(send: Send, row: Any, registered: Register) -> None:
+    class Sleeping(Run):
+        def progress(self, progress: dict[str, Any], /) -> None:
+            with pytest.raises(Stopped):
+                send(this, Run(stops_at=0))
+            os.truncate(this.path, 5)
+
+    this = registered(CONTENT)
+    with pytest.raises(Busy):
+        send(this, Sleeping())
+    assert row(this).state == "sending"
+
+
 def test_a_missing_file_is_parked_with_the_reason(send: Send, row: Any, registered: Register) -> None:
     this = registered(CONTENT)
     this.file.unlink()
@@ -313,7 +346,7 @@ def test_an_unreachable_server_changes_nothing(
     monkeypatch.setattr(remote, "has", has)
     with pytest.raises(Unreachable):
         send(this, through=remote)
-    assert row(this) == this
+    assert row(this) == replace(this, fence=1)
 
 
 class MovedClock(Clock):

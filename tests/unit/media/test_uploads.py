@@ -27,6 +27,14 @@ VERBS: dict[str, tuple[Verb, dict[State, State]]] = {
         lambda c, i: uploads.advance(c, i, url="/v1/media/old", sent=3, queue="media", worker="w"),
         {},
     ),
+    "take": (uploads.take, {"pending": "pending", "sending": "sending"}),
+    "begin by who lost it": (lambda c, i: uploads.begin(c, i, url="/v1/media/b", fence=7), {}),
+    "advance by who lost it": (
+        lambda c, i: uploads.advance(c, i, url=URL, sent=3, queue="media", worker="w", fence=7),
+        {},
+    ),
+    "restart by who lost it": (lambda c, i: uploads.restart(c, i, url=URL, reason="x", fence=7), {}),
+    "park by who lost it": (lambda c, i: uploads.park(c, i, reason="gone", now=NOW, fence=7), {}),
     "restart": (lambda c, i: uploads.restart(c, i, url=URL, reason="forgotten"), {"sending": "pending"}),
     "restart of another upload": (lambda c, i: uploads.restart(c, i, url="/v1/media/old", reason="x"), {}),
     "confirm": (

@@ -122,3 +122,44 @@ def test_bytes_damaged_on_the_way_may_be_sent_again() -> None:
 def test_an_answer_without_a_body_means_what_its_status_says(status: int, error: type[Exception]) -> None:
     with remote(reply(status)) as (client, _), pytest.raises(error):
         client.sent("/v1/media/a")
+
+
+def part(content: bytes, told: str, status: int = 206) -> bytes:
+    return reply(status, content, content_type="image/jpeg", headers={"Content-Range": told} if told else None)
+
+
+def test_a_range_is_asked_for_of_that_content_and_uncoded() -> None:
+    with remote(part(b"cde", "bytes 2-4/7")) as (client, server):
+        got = client.fetch(HASH, 2, 3)
+    (request,) = server.requests
+    assert (got.content, got.size) == (b"cde", 7)
+    assert (request.method, request.path) == ("GET", f"/v1/media/sha256/{HASH}")
+    assert (request.headers["Range"], request.headers["If-Range"]) == ("bytes=2-4", f'"{HASH}"')
+    assert request.headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("content", "told", "status"),
+    [
+        (b"cde", "bytes 1-3/7", 206),
+        (b"cde", "bytes 2-5/7", 206),
+        (b"cde", "bytes 2-4/4", 206),
+        (b"cde", "bytes 2-4/*", 206),
+        (b"cde", "", 206),
+        (b"abcdefg", "", 200),
+        (b"", "bytes 2-1/7", 206),
+    ],
+)
+def test_another_part_than_was_asked_for_is_not_believed(content: bytes, told: str, status: int) -> None:
+    with remote(part(content, told, status)) as (client, _), pytest.raises(Unreachable):
+        client.fetch(HASH, 2, 3)
+
+
+def test_a_server_without_ranges_gives_the_whole_from_its_beginning() -> None:
+    with remote(part(b"abc", "", 200)) as (client, _):
+        assert client.fetch(HASH, 0, 10).content == b"abc"
+
+
+def test_a_page_of_the_network_is_no_content() -> None:
+    with remote(page(200)) as (client, _), pytest.raises(Unreachable):
+        client.fetch(HASH, 0, 10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 
@@ -15,20 +14,13 @@ from sqlalchemy.pool import StaticPool
 from backhaul.replica import capture, checkpoint, tables
 from backhaul.replica.capture import fields_expression, key_expression
 from backhaul.wire import Value, canonical_key, from_plain, to_plain
-from tests.replicas import Replica
+from tests.replicas import Replica, captured
 from tests.unit.replica.conftest import MakeReplica
 
 
 @pytest.fixture
 def replica(make: MakeReplica) -> Replica:
     return make()
-
-
-def captured(replica: Replica) -> list[tuple[str, str, object, object]]:
-    return [
-        (row["table_name"], row["kind"], json.loads(row["key"]), json.loads(row["fields"]) if row["fields"] else None)
-        for row in replica.outbox()
-    ]
 
 
 def test_an_insert_is_captured_with_all_its_fields(replica: Replica) -> None:

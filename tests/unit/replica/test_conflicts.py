@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from backhaul.errors import Misused, TryLater, Unknown
-from backhaul.replica import enrol, parked
+from backhaul.errors import Misused, Refused, TryLater, Unknown
+from backhaul.replica import enrol, parked, recover
 from backhaul.replica.strategies import Rules
+from backhaul.server.memory import MemoryRemote
 from tests.disputes import (
     RULES,
     SCHEMA,
@@ -98,6 +99,52 @@ def test_theirs_is_brought_up_to_date_by_the_feed(pair: tuple[Replica, Replica])
     assert entry.theirs == {"body": "of a, later"}
     resolve(b, "theirs")
     assert b.rows("note") == [("n", "of a, later", "red")]
+
+
+def test_theirs_is_not_what_stood_there_before_an_edit_of_ours_that_was_taken(pair: tuple[Replica, Replica]) -> None:
+    """The edit and the conflict go in one push; the edit itself the feed never tells."""
+    a, b = pair
+    a.write("INSERT INTO note VALUES ('m', 'x', 'red')")
+    a.sync()
+    b.sync()
+    a.write("UPDATE note SET body = 'of a' WHERE id = 'n'")
+    a.write("DELETE FROM note WHERE id = 'm'")
+    a.push()
+    b.write_together("DELETE FROM note WHERE id = 'm'", "INSERT INTO note VALUES ('m', 'x', 'of b')")
+    b.write_together("UPDATE note SET body = 'of b' WHERE id = 'n'", "DELETE FROM note WHERE id = 'm'")
+    b.push()
+    b.sync()
+    resolve(b, "theirs")
+    assert all_equal(a, b)
+    assert b.rows("note") == [("m", "x", "of b"), ("n", "of a", "red")]
+
+
+def test_theirs_is_not_what_an_answer_from_before_says_that_was_lost(pair: tuple[Replica, Replica]) -> None:
+    a, b = pair
+    a.write("UPDATE note SET body = 'of a'")
+    a.sync()
+    b.write("DELETE FROM note")
+    push = b.remote.push
+
+    def lost(ops: Any) -> Any:
+        push(ops)
+        raise TryLater("the answer is lost")
+
+    b.remote.push = lost  # type: ignore[method-assign]
+    with pytest.raises(TryLater):
+        b.push()
+    b.remote.push = push  # type: ignore[method-assign]
+    a.write("UPDATE note SET colour = 'blue'")
+    a.sync()
+    b.pull()  # the feed tells of it, and the note is deleted here
+    b.write("UPDATE backhaul_outbox SET next_at = 0")
+    b.push(alone=True)
+    with pytest.raises(TryLater):
+        resolve(b, "theirs")
+    b.pull()
+    resolve(b, "theirs")
+    assert all_equal(a, b)
+    assert b.rows("note") == [("n", "of a", "blue")]
 
 
 def test_a_choice_that_meets_another_edit_is_a_conflict_again(pair: tuple[Replica, Replica]) -> None:
@@ -232,12 +279,31 @@ def test_conflicts_that_a_transaction_ties_together_become_one(pair: tuple[Repli
     assert a.rows("note") == [("m", "of b", "blue"), ("n", "of b", "blue")]
 
 
+def test_what_was_added_to_a_record_that_only_this_replica_has_stays_an_addition(make: MakeReplica) -> None:
+    """As one value it would be what the counter begins with, and another replica's beginning could take its place."""
+    schema = f"{SCHEMA} CREATE TABLE shelf (id TEXT PRIMARY KEY, stock INTEGER);"
+    rules = RULES | {"shelf": Rules(merge={"stock": "counter"})}
+    a, b = populate(make(schema=schema, rules=rules), make("b", schema=schema, rules=rules))
+    contested(a, b)
+    b.write_together("UPDATE note SET colour = 'blue'", "INSERT INTO shelf VALUES ('s', 0)")
+    b.write("UPDATE shelf SET stock = stock + 5")
+    b.sync()
+    assert {entry.key: entry.there for entry in entries(b, only(b))} == {'["n"]': "whole", '["s"]': "absent"}
+    resolve(b, "mine")
+    assert [row["fields"] for row in b.outbox() if row["table_name"] == "shelf"] == [
+        '{"stock":0}',
+        '{"stock":{"was":0,"now":5}}',
+    ]
+    assert all_equal(a, b)
+    assert a.rows("shelf") == [("s", 5)]
+
+
 def test_a_conflict_and_a_refusal_do_not_get_in_each_others_way(pair: tuple[Replica, Replica]) -> None:
     a, b = pair
     contested(a, b)
     b.write("INSERT INTO note VALUES ('p', 'refused', NULL)")
     b.write(
-        "UPDATE backhaul_outbox SET state = 'parked', op_id = 'p', reason = 'test', settled_at = 1"
+        "UPDATE backhaul_outbox SET state = 'parked', attempts = 1, op_id = 'p', reason = 'test', settled_at = 1"
         " WHERE state = 'pending'"
     )
     b.sync()
@@ -272,6 +338,27 @@ def test_news_of_an_aggregate_that_is_on_its_way_waits_and_is_let_go_after_it(pa
     assert all_equal(a, b)
 
 
+def test_a_part_that_we_have_deleted_does_not_come_back_with_older_news_of_it(pair: tuple[Replica, Replica]) -> None:
+    a, b = pair
+    b.write_together("DELETE FROM line WHERE id = 'l1'", "UPDATE invoice SET total = (SELECT sum(amount) FROM line)")
+    recover.begin_anew(b.database)
+    pull = b.remote.pull
+
+    def late(*some: Any, **said: Any) -> Any:
+        """The page is from before the delete, and comes after it; by then the next edit of the invoice waits."""
+        page = pull(*some, **said)
+        b.remote.pull = pull  # type: ignore[method-assign]
+        b.push()
+        edit_line(b, "l2", 9)
+        return page
+
+    b.remote.pull = late  # type: ignore[method-assign]
+    b.pull()
+    b.sync()
+    assert all_equal(a, b)
+    assert a.rows("line") == b.rows("line") == [("l2", "i", 9)]
+
+
 def test_an_aggregate_that_was_deleted_there_comes_back_whole_or_goes(pair: tuple[Replica, Replica]) -> None:
     a, b = pair
     a.write_together("DELETE FROM line", "DELETE FROM invoice")
@@ -285,3 +372,27 @@ def test_an_aggregate_that_was_deleted_there_comes_back_whole_or_goes(pair: tupl
     undo(b, number)
     assert all_equal(a, b)
     assert b.rows("line") == b.rows("invoice") == []
+
+
+def test_who_gives_up_a_parked_edit_of_an_aggregate_sees_all_of_what_stands_at_once(
+    pair: tuple[Replica, Replica],
+) -> None:
+    a, b = pair
+
+    class Strict(MemoryRemote):
+        def push(self, ops: Any) -> Any:
+            if any(op.kind != "void" for op in ops):
+                raise Refused("this is not JSON", problem="malformed", status=400)
+            return super().push(ops)
+
+    edit_line(b, "l1", 9)
+    b.remote.__class__ = Strict  # type: ignore[assignment]
+    b.push()
+    b.remote.__class__ = MemoryRemote  # type: ignore[assignment]
+    assert [row["reason"] for row in b.parked()] == ["malformed", "malformed"]
+    add_line(a, "l3", 5)
+    a.sync()
+    b.pull()
+    parked.discard(b.database, b.remote, [])
+    assert invoice_of(b) == (12, 12)
+    assert all_equal(a, b)

@@ -15,7 +15,10 @@ from backhaul.replica.reconcile import compare
 from tests.replicas import Replica
 from tests.unit.replica.conftest import MakeReplica
 
-REFUSED = "UPDATE backhaul_outbox SET state = 'parked', reason = 'test', settled_at = 1, op_id = 'op' || id WHERE "
+REFUSED = (
+    "UPDATE backhaul_outbox SET state = 'parked', reason = 'test', attempts = 1, settled_at = 1,"
+    " op_id = 'op' || id WHERE "
+)
 SCHEMA = """
     CREATE TABLE person (id TEXT PRIMARY KEY, name TEXT NOT NULL, age NUMERIC CHECK (age < 200), picture BLOB);
 """

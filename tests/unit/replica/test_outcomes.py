@@ -13,8 +13,8 @@ from backhaul.errors import Busy, Refused, Unreachable
 from backhaul.replica import checkpoint
 from backhaul.replica.reconcile import Illegible, compare
 from backhaul.server.memory import MemoryRemote, MemoryServer
-from backhaul.server.store import MOST_DRIFT_MS
-from backhaul.wire import Pushed, Result
+from backhaul.server.push import MOST_DRIFT_MS
+from backhaul.wire import Page, Pushed, Result
 from tests.replicas import MovedClock, Replica
 from tests.unit.replica.conftest import MakeReplica
 
@@ -52,6 +52,18 @@ def loser_and_winner(make: MakeReplica) -> tuple[Replica, Replica]:
     return a, b
 
 
+def push_and_pull_meanwhile(replica: Replica) -> None:
+    """Another process pulls when the server has the push, and its answer is on the way."""
+
+    def pulled_meanwhile(push: Callable[[], Pushed], _ops: Any) -> Pushed:
+        reply = push()
+        replica.pull()
+        return reply
+
+    push_through(replica, pulled_meanwhile)
+    replica.push()
+
+
 # ------------------------------------------------------------------------------------------------ overtaken
 
 
@@ -81,20 +93,24 @@ def test_what_won_is_heard_though_the_pull_passed_it_before_the_lost_answer_was_
 
 def test_what_won_is_heard_though_another_process_pulled_between_the_push_and_its_answer(make: MakeReplica) -> None:
     a, b = loser_and_winner(make)
-
-    def pulled_meanwhile(push: Callable[[], Pushed], _ops: Any) -> Pushed:
-        reply = push()
-        a.pull()
-        return reply
-
-    push_through(a, pulled_meanwhile)
-    a.push()
+    push_and_pull_meanwhile(a)
     a.pull()
     assert a.rows("customer") == b.rows("customer")
     assert a.outbox() == []
 
 
 def test_an_edit_made_meanwhile_stays_over_what_is_fetched_once_more(make: MakeReplica) -> None:
+    a, b = loser_and_winner(make)
+    push_and_pull_meanwhile(a)
+    a.write("UPDATE customer SET phone = 'edited'")
+    a.pull()
+    assert a.rows("customer") == [(1, "newer", "edited", None, None)]
+    a.sync()
+    b.sync()
+    assert a.rows("customer") == b.rows("customer")
+
+
+def test_what_is_fetched_once_more_is_not_shown_before_what_was_written_with_it(make: MakeReplica) -> None:
     a, b = loser_and_winner(make)
 
     def pulled_meanwhile(push: Callable[[], Pushed], _ops: Any) -> Pushed:
@@ -104,12 +120,27 @@ def test_an_edit_made_meanwhile_stays_over_what_is_fetched_once_more(make: MakeR
 
     push_through(a, pulled_meanwhile)
     a.push()
-    a.write("UPDATE customer SET phone = 'edited'")
-    a.pull()
-    assert a.rows("customer") == [(1, "newer", "edited", None, None)]
-    a.sync()
+    b.write_together("UPDATE customer SET name = 'both'", "INSERT INTO invoice (id, customer_id) VALUES (7, 1)")
     b.sync()
-    assert a.rows("customer") == b.rows("customer")
+    shown: list[tuple[str, int]] = []
+
+    class Watched(MemoryRemote):
+        """What the app sees whenever its replica speaks to the server."""
+
+        def pull(self, *given: Any, **named: Any) -> Page:
+            shown.append((a.rows("customer")[0][1], len(a.rows("invoice"))))
+            if len(shown) == 1:
+                raise Unreachable("the link is gone")
+            return super().pull(*given, **named)
+
+    assert isinstance(a.remote, MemoryRemote)
+    a.remote = Watched(a.remote.server, a.remote.replica)
+    with pytest.raises(Unreachable):
+        a.pull()
+    a.pull()
+    assert set(shown) == {("older", 0)}
+    assert (a.rows("customer"), len(a.rows("invoice"))) == (b.rows("customer"), 1)
+    assert a.outbox() == []
 
 
 # ------------------------------------------------------------------------------------------------ clocks

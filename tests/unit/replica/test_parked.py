@@ -15,7 +15,10 @@ from backhaul.wire import Record
 from tests.replicas import Replica
 from tests.unit.replica.conftest import MakeReplica
 
-REFUSED = "UPDATE backhaul_outbox SET state = 'parked', reason = 'test', settled_at = 1, op_id = 'op' || id WHERE "
+REFUSED = (
+    "UPDATE backhaul_outbox SET state = 'parked', reason = 'test', attempts = 1, settled_at = 1,"
+    " op_id = 'op' || id WHERE "
+)
 
 
 class Interrupted(MemoryRemote):

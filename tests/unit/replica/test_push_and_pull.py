@@ -325,7 +325,7 @@ def test_thousands_of_parked_changes_do_not_hold_up_the_next_push(make: MakeRepl
     a.write("UPDATE backhaul_replica SET group_id = 'g'")
     with a.app:
         a.app.executemany("INSERT INTO customer (id, name) VALUES (?, 'x')", [(n,) for n in range(10_000)])
-    a.write("UPDATE backhaul_outbox SET state = 'parked', op_id = 'p' || id")
+    a.write("UPDATE backhaul_outbox SET state = 'parked', attempts = 1, op_id = 'p' || id")
     a.write("UPDATE backhaul_replica SET group_id = NULL")
     with a.app:
         rows = [(n, n if n < 500 else None) for n in range(1_000)]
@@ -446,3 +446,30 @@ def test_pulling_from_the_beginning_keeps_what_waits(make: MakeReplica, server: 
     b.pull()
     assert b.rows("customer") == [(1, "waiting", None, None, None)]
     assert b.states() == {"pending": 1}
+
+
+def test_a_push_that_was_cut_down_several_times_still_hears_what_is_gone(
+    make: MakeReplica, server: MemoryServer
+) -> None:
+    a = make("a")
+    for key in range(16):
+        a.write("INSERT INTO customer (id, name) VALUES (?, 'Ada')", key)
+
+    class Narrow(MemoryRemote):
+        late = True
+
+        def push(self, ops: Any) -> Any:
+            if len(ops) > 1:
+                raise Refused("too much at once", problem="batch-too-large", status=413)
+            if self.late:
+                raise Refused("pull first", problem="cursor-expired", status=410)
+            return super().push(ops)
+
+        def pull(self, *some: Any, **said: Any) -> Any:
+            self.late = False
+            return super().pull(*some, **said)
+
+    with_remote(a, Narrow(server))
+    a.push()
+    a.pull()
+    assert a.outbox() == []

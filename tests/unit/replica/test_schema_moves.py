@@ -324,7 +324,7 @@ def test_what_was_edited_while_a_rebuilt_table_had_no_triggers_is_sent_as_real_e
     found = [(row["key"], row["kind"], json.loads(row["fields"])) for row in a.outbox()]
     assert found[:2] == [("[4]", "update", {"name": "captured"}), ("[5]", "update", {"phone": "after init"})]
     assert found[2:4] == [("[1]", "update", {"phone": "unseen", "credit": 0.1}), ("[2]", "update", {"phone": "unseen"})]
-    assert [(key, kind) for key, kind, _ in found[4:]] == [("[6]", "insert")]
+    assert [(key, kind) for key, kind, _ in found[4:]] == [("[6]", "backfill")]
     assert_equal(a, b)
     assert {row[0]: row[1:4] for row in a.rows("customer")} == {
         1: ("of another", "unseen", 0.1),

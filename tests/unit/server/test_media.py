@@ -17,6 +17,7 @@ from sqlalchemy import text
 from backhaul.database import open_database
 from backhaul.remotes.tus import TusRemote
 from backhaul.server import receiving
+from backhaul.server.contents.disk import DiskStore
 from tests.unit.server.conftest import Caller, problem
 from tests.waiting import eventually
 
@@ -78,7 +79,9 @@ def test_what_the_server_can_do_is_told_to_anyone(server):
     answer = requests.options(server.url + "/v1/media", timeout=20)
     assert answer.status_code == 204
     assert answer.headers["Tus-Version"] == "1.0.0"
-    assert answer.headers["Tus-Extension"] == "creation,creation-with-upload,checksum,expiration,termination"
+    assert (
+        answer.headers["Tus-Extension"] == "creation,creation-with-upload,checksum,expiration,termination,concatenation"
+    )
     assert answer.headers["Tus-Max-Size"] == str(64 * 2**20)
     assert answer.headers["Tus-Checksum-Algorithm"] == "sha1,sha256"
 
@@ -115,6 +118,53 @@ def test_content_comes_in_ranges(till, address):
     got = till.call("GET", f"/v1/media/sha256/{sha256(PHOTO)}", headers={"Range": "bytes=10-19"})
     assert (got.status_code, got.content) == (206, PHOTO[10:20])
     assert till.call("HEAD", f"/v1/media/sha256/{sha256(PHOTO)}").headers["Content-Length"] == str(len(PHOTO))
+
+
+@pytest.mark.parametrize(
+    ("said", "start", "stop"),
+    [
+        ("bytes=-5", -5, None),
+        ("bytes=299990-", -10, None),
+        ("bytes=0-999999", 0, None),
+        ("bytes=299999-299999", -1, None),
+    ],
+)
+def test_a_range_may_be_open_on_either_side_or_end_beyond(till, address, said, start, stop):
+    patch(till, address, 0, PHOTO)
+    got = till.call("GET", f"/v1/media/sha256/{sha256(PHOTO)}", headers={"Range": said})
+    assert got.content == PHOTO[start:stop]
+    assert got.status_code == (200 if len(got.content) == len(PHOTO) else 206)
+
+
+def test_several_ranges_are_answered_with_the_whole(till, address):
+    patch(till, address, 0, PHOTO)
+    got = till.call("GET", f"/v1/media/sha256/{sha256(PHOTO)}", headers={"Range": "bytes=0-1,5-6"})
+    assert (got.status_code, got.content) == (200, PHOTO)
+
+
+def test_a_range_of_another_content_is_the_whole_and_what_is_there_already_is_not_sent(till, address):
+    patch(till, address, 0, PHOTO)
+    where = f"/v1/media/sha256/{sha256(PHOTO)}"
+    other = till.call("GET", where, headers={"Range": "bytes=0-1", "If-Range": '"other"'})
+    assert (other.status_code, other.content) == (200, PHOTO)
+    same = till.call("GET", where, headers={"Range": "bytes=0-1", "If-Range": f'"{sha256(PHOTO)}"'})
+    assert (same.status_code, same.content) == (206, PHOTO[:2])
+    known = till.call("GET", where, headers={"If-None-Match": f'"{sha256(PHOTO)}"'})
+    assert (known.status_code, known.content) == (304, b"")
+
+
+def test_a_content_whose_file_is_lost_is_not_found(till, address, server):
+    patch(till, address, 0, PHOTO)
+    (file,) = (server.settings.data / "media" / "content" / sha256(till.registered["scope"].encode())).iterdir()
+    file.unlink()
+    assert problem(till.call("GET", f"/v1/media/sha256/{sha256(PHOTO)}")) == (404, "not-found")
+
+
+def test_an_upload_for_which_there_is_no_room_is_refused_before_its_bytes(till, monkeypatch):
+    monkeypatch.setattr(DiskStore, "free", lambda _store: len(PHOTO) - 1)
+    assert problem(create(till)) == (507, "storage-full")
+    monkeypatch.setattr(DiskStore, "free", lambda _store: len(PHOTO))
+    assert create(till).status_code == 201
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PATCH", "DELETE"])
@@ -234,6 +284,35 @@ def test_an_empty_upload_is_complete_at_its_creation(till):
 
 
 # ----------------------------------------------------------------------------------------- ends, expiry, other methods
+
+
+def test_which_contents_are_here_is_told_of_up_to_a_thousand_at_once(till, other_till, server):
+    create(till, b"x")
+    for data in (b"a", b"b"):
+        assert patch(till, create(till, data).headers["Location"], 0, data).status_code == 204
+    never = [sha256(b"%d" % number) for number in range(997)]
+    asked = {"hashes": [sha256(b"a"), *never, sha256(b"x"), sha256(b"b")]}
+    answer = other_till.call("POST", "/v1/media/known", asked)
+    assert (answer.status_code, sorted(answer.json()["hashes"])) == (200, sorted([sha256(b"a"), sha256(b"b")]))
+    stranger = Caller(server, scope="another scope")
+    assert stranger.call("POST", "/v1/media/known", asked).json() == {"hashes": []}
+    stranger.session.close()
+
+
+@pytest.mark.parametrize("hashes", [["A" * 64], ["a" * 63], [None], ["a" * 64 + "\n"], "a" * 64, [["a" * 64]]])
+def test_a_question_for_what_is_no_hash_is_malformed(till, hashes):
+    assert problem(till.call("POST", "/v1/media/known", {"hashes": hashes})) == (400, "malformed")
+
+
+def test_a_question_for_too_many_contents_is_refused_with_the_limit(till):
+    answer = till.call("POST", "/v1/media/known", {"hashes": ["a" * 64] * 1_001})
+    assert problem(answer) == (413, "batch-too-large")
+    assert answer.json()["limit"] == 1_000
+
+
+def test_a_question_of_nobody_is_not_answered(server):
+    answer = requests.post(server.url + "/v1/media/known", json={"hashes": []}, timeout=20)
+    assert problem(answer) == (401, "token-invalid")
 
 
 def test_a_terminated_upload_is_gone(till, address, server):

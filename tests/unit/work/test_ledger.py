@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from backhaul.backoff import Backoff
 from backhaul.database import Database
@@ -383,7 +384,7 @@ def test_finished_work_is_neither_claimed_nor_stopped_nor_cancelled_nor_taken_ba
     assert ledger.request_stop(connection, run.id, "USER") is None
     assert ledger.cancel(connection, run.id, now=T + 9, by="test") is None
     assert ledger.recover(connection, T + HOUR) == []
-    ledger.mark_rung(connection, [run.id], T + 9)
+    ledger.mark_rung(connection, [run], T + 9)
     assert current(connection, run) == before
 
 
@@ -401,7 +402,7 @@ def test_what_is_due_is_rung_oldest_first_and_not_again_too_soon(connection: Con
     due = ledger.due(connection, T + 20, ring_again_ms=1_000, limit=10)
     assert [work.id for work in due] == [early.id, late.id]
     assert [work.id for work in ledger.due(connection, T + 20, ring_again_ms=1_000, limit=1)] == [early.id]
-    ledger.mark_rung(connection, [early.id], T + 20)
+    ledger.mark_rung(connection, [early], T + 20)
     ledger.mark_rung(connection, [], T + 20)
     assert [work.id for work in ledger.due(connection, T + 1_019, ring_again_ms=1_000, limit=9)] == [late.id]
     assert len(ledger.due(connection, T + 1_020, ring_again_ms=1_000, limit=9)) == 2
@@ -411,17 +412,89 @@ def test_what_is_due_is_rung_oldest_first_and_not_again_too_soon(connection: Con
 
 def test_a_claim_forgets_that_it_was_rung_so_that_a_retry_rings_at_its_time(connection: Connection) -> None:
     work = enqueued(connection)
-    ledger.mark_rung(connection, [work.id], T)
+    ledger.mark_rung(connection, [work], T)
     retried = ledger.retry(connection, claimed(connection, work, T), now=T, error="no")
     assert [each.id for each in ledger.due(connection, retried.due_at, ring_again_ms=HOUR, limit=9)] == [work.id]
 
 
-def test_looking_for_what_is_due_uses_the_index(connection: Connection) -> None:
-    plan = connection.exec_driver_sql(
-        "EXPLAIN QUERY PLAN SELECT * FROM backhaul_work WHERE state = 'ENQUEUED' AND due_at <= 5 AND rung_at <= 4"
-        " AND (rung_at = 0 OR queue NOT IN ('x')) ORDER BY due_at, id LIMIT 5"
-    ).all()
-    assert "ix_backhaul_work_due" in str(plan[0])
+@pytest.mark.parametrize("interval_ms", [0, HOUR])
+def test_what_has_run_since_it_was_rung_for_is_not_rung_for_its_next_time(
+    connection: Connection, interval_ms: int
+) -> None:
+    work = enqueued(connection, interval_ms=interval_ms)
+    due = ledger.due(connection, T, ring_again_ms=1_000, limit=9)
+    run = claimed(connection, work, T)  # its message is in a worker before Beat has marked it
+    ledger.succeed(connection, run, now=T) if interval_ms else ledger.retry(connection, run, now=T, error="no")
+    ledger.mark_rung(connection, due, T)
+    waits = current(connection, work)
+    assert (waits.state, waits.rung_at) == ("ENQUEUED", 0)
+    later = ledger.due(connection, waits.due_at, ring_again_ms=HOUR, limit=9, unheard=["sync"])
+    assert [each.id for each in later] == [work.id]
+
+
+def test_nor_is_what_was_asked_for_anew(connection: Connection) -> None:
+    work = enqueued(connection)
+    ledger.mark_rung(connection, [replace(work, generation=work.generation + 1)], T)
+    assert current(connection, work).rung_at == 0
+
+
+def plans(database: Database, look: Callable[[Connection], object]) -> str:
+    """How SQLite goes about the statements of this look."""
+    said: list[tuple[str, Any]] = []
+
+    def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        said.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", hear)
+    try:
+        with database.reading() as opened:
+            look(opened)
+            asked = [one for one in said if one[0].lstrip().startswith(("SELECT", "WITH"))]
+            return "\n".join(
+                str(row) for one in asked for row in opened.exec_driver_sql(f"EXPLAIN QUERY PLAN {one[0]}", one[1])
+            )
+    finally:
+        event.remove(database.engine, "before_cursor_execute", hear)
+
+
+def test_a_look_at_what_is_due_walks_the_index_of_what_waits(database: Database) -> None:
+    with database.writing() as opened:
+        entries = [ledger.Entry(request(initial_delay_ms=number), "sync") for number in range(2_000)]
+        ledger.enqueue_all(opened, entries, now=T)
+    due = plans(
+        database,
+        lambda opened: ledger.due(opened, T, ring_again_ms=1_000, limit=9, queues=["sync"], unheard=["media"]),
+    )
+    assert "SCAN backhaul_work" not in due
+    assert due.count("ix_backhaul_work_unrung (queue=? AND expedited=? AND rung_at=? AND due_at<") == 2
+    assert due.count("ix_backhaul_work_unrung (queue=? AND expedited=? AND rung_at>? AND rung_at<") == 2
+    rung = plans(database, lambda opened: ledger.have_rung(opened, T, ring_again_ms=1_000, queues=["sync"]))
+    assert rung.count("ix_backhaul_work_unrung (queue=? AND expedited=? AND rung_at>? AND rung_at<") == 2
+    anywhere = plans(database, lambda opened: ledger.due(opened, T, ring_again_ms=1_000, limit=9))
+    assert "ix_backhaul_work_unrung (queue>?" in anywhere
+    soonest = plans(database, lambda opened: ledger.next_due_at(opened, T, queues=["sync"]))
+    assert soonest.count("ix_backhaul_work_unrung (queue=? AND expedited=? AND rung_at=? AND due_at>") == 2
+    assert "TEMP B-TREE" not in soonest
+    assert "ix_backhaul_work_expiring" in plans(database, lambda opened: ledger.has_expired(opened, T))
+
+
+def test_a_page_of_the_list_walks_an_index_in_its_order(database: Database) -> None:
+    def plan(**asked: Any) -> str:
+        return plans(database, lambda opened: ledger.latest(opened, limit=50, **asked))
+
+    order, scan = "TEMP B-TREE", "USING INDEX ix_backhaul_work_{}finished"
+    everything = plan()
+    assert scan.format("un") in everything
+    assert scan.format("") in everything
+    assert order not in everything
+    assert f"{scan.format('un')} ((created_at,id)<(?,?))" in plan(after=".5.a")
+    assert f"{scan.format('')} (finished_at>? AND (finished_at,id)<(?,?))" in plan(after="5.5.a")
+    for state, half, other in (("ENQUEUED", "un", ""), ("SUCCEEDED", "", "un")):
+        assert scan.format(half) in plan(states=[state])
+        assert scan.format(other) not in plan(states=[state])
+        assert order not in plan(states=[state])
+    assert "ix_backhaul_work_state (state=?)" in plan(states=["FAILED"])
+    assert plan(states=[]) == ""
 
 
 def test_the_next_due_time_is_the_soonest_one_to_come(connection: Connection) -> None:

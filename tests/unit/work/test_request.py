@@ -45,8 +45,8 @@ def test_input_that_would_come_back_as_something_else_is_refused(value: dict[Any
     [
         ({"task": ""}, "task name"),
         ({"task": "rm -rf"}, "task name"),
-        ({"task": "backhaul.work"}, "function"),
-        ({"task": "backhaul.push", "function": "tidy"}, "function"),
+        ({"task": "backhaul.task"}, "plain task"),
+        ({"task": "backhaul.push", "function": "tidy"}, "plain task"),
         ({"task": "backhaul.push", "id": ""}, "id"),
         ({"task": "backhaul.push", "name": 'a"b'}, "name"),
         ({"task": "backhaul.push", "requires": frozenset({"unmeterd"})}, "unmeterd"),

@@ -1,70 +1,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from backhaul import telemetry
+from backhaul.bell import Queue
 from backhaul.database import Database
 from backhaul.errors import Busy, DatabaseBusy, MediaMissing, SignInRequired, Stopped, Unreachable
-from backhaul.work import Work, WorkRequest, conditions, ledger, run
+from backhaul.work import ledger, run, worker
 from backhaul.work.conditions import effective
-from backhaul.work.run import Context, Settled
-
-Body = Callable[[Context], dict[str, Any] | None]
-
-
-class Bench:
-    """One machine with its clock, its conditions and one piece of work."""
-
-    def __init__(self, database: Database, clock: Any) -> None:
-        self.database, self.clock = database, clock
-
-    def enqueue(self, **asked: Any) -> Work:
-        with self.database.writing() as connection:
-            request = WorkRequest(**{"task": "backhaul.upload", **asked})
-            return ledger.enqueue(connection, request, queue="sync", now=self.clock.now())
-
-    def run(self, work: Work, body: Body, *, queue: str | None = "sync", **limits: int) -> Settled:
-        return run.run(
-            self.database,
-            work.id,
-            work.generation,
-            worker="w1",
-            queue=queue,
-            conditions=lambda connection, now: (effective({}, {}, conditions.overrides(connection, now)), frozenset()),
-            clock=self.clock,
-            body=body,
-            **limits,
-        )
-
-    def row(self, work: Work) -> Work:
-        with self.database.reading() as connection:
-            row = ledger.get(connection, work.id)
-        assert row is not None
-        return row
-
-    def switch(self, name: str, value: bool) -> None:
-        with self.database.writing() as connection:
-            conditions.set_condition(connection, name, value, now=self.clock.now())
+from backhaul.work.context import Context
+from tests.unit.work.bench import Bench, never, raising
 
 
 @pytest.fixture
 def bench(database: Database, clock: Any) -> Bench:
     return Bench(database, clock)
-
-
-def never(context: Context) -> None:
-    raise AssertionError("this must not run")
-
-
-def raising(error: BaseException) -> Body:
-    def body(context: Context) -> None:
-        raise error
-
-    return body
 
 
 def test_a_body_that_returns_has_done_the_work(bench: Bench) -> None:
@@ -135,6 +90,30 @@ def test_work_of_another_queue_is_handed_back_untouched(bench: Bench) -> None:
     assert bench.row(work) == work
 
 
+FILMS = Queue(name="films", tags=frozenset({"unmetered"}), kinds=frozenset({"backhaul.upload"}))
+
+
+def test_work_on_a_queue_that_its_kind_may_not_run_on_is_moved_to_the_one_that_it_may(bench: Bench) -> None:
+    work = bench.enqueue(requires=frozenset({"unmetered"}))
+    settled = bench.run(work, never, queues=[Queue(name="sync"), FILMS])
+    assert settled.kind == "handed-back"
+    assert settled.reason == "backhaul.upload runs on the queue films alone"
+    moved = bench.row(work)
+    assert (moved.queue, moved.state, moved.attempt, moved.due_at) == ("films", "ENQUEUED", 0, work.due_at)
+    assert moved.ring.queue == "films"
+    assert bench.run(moved, never, queues=[FILMS]).kind == "handed-back"  # the message that was there already
+    assert bench.run(moved, lambda context: None, queue="films", queues=[FILMS]).kind == "done"
+
+
+def test_work_that_the_queue_of_its_kind_cannot_take_waits_and_says_why(bench: Bench) -> None:
+    work = bench.enqueue(requires=frozenset({"charging"}))
+    settled = bench.run(work, never, queues=[Queue(name="sync", tags=frozenset({"charging"})), FILMS])
+    assert settled.kind == "misrouted"
+    assert "add charging to the tags of queue films" in settled.reason
+    assert (bench.row(work).queue, bench.row(work).state) == ("sync", "ENQUEUED")
+    assert bench.row(work).due_at == bench.clock.now() + 60_000
+
+
 def test_work_called_on_the_spot_comes_by_no_queue(bench: Bench) -> None:
     assert bench.run(bench.enqueue(), lambda context: None, queue=None).kind == "done"
 
@@ -180,6 +159,63 @@ def test_work_whose_constraints_do_not_hold_waits_and_is_not_rung_at_once(bench:
     assert (row.state, row.attempt, row.rung_at) == ("ENQUEUED", 0, bench.clock.now())
     bench.switch("unmetered", True)
     assert bench.run(work, lambda context: None).kind == "done"
+
+
+def test_a_run_does_not_begin_while_its_queue_is_closed_whatever_it_requires_itself(bench: Bench) -> None:
+    work = bench.enqueue()
+    bench.switch("unmetered", False)
+    settled = bench.run(work, never, queues=[Queue(name="sync", tags=frozenset({"connected", "unmetered"}))])
+    assert (settled.kind, settled.reason) == ("stopped", "unmetered is off (override, since 2026-01-02T12:00:00Z)")
+    assert (bench.row(work).state, bench.row(work).attempt) == ("ENQUEUED", 0)
+
+
+def test_a_run_is_stopped_when_its_queue_closes_whatever_it_requires_itself(bench: Bench) -> None:
+    work = bench.enqueue(requires=frozenset({"charging"}))
+
+    def body(context: Context) -> None:
+        bench.switch("unmetered", False)
+        context.check(force=True)
+
+    tags = frozenset({"charging", "unmetered"})
+    settled = bench.run(work, body, queues=[Queue(name="sync", tags=tags)])
+    assert (settled.kind, settled.reason) == ("stopped", "CONSTRAINT_CONNECTIVITY")
+    assert (bench.row(work).state, bench.row(work).stop_reason) == ("ENQUEUED", "CONSTRAINT_CONNECTIVITY")
+
+
+def test_work_that_demands_nothing_does_not_begin_in_a_pause(bench: Bench) -> None:
+    work = bench.enqueue()
+    bench.switch("not_paused", False)
+    settled = bench.run(work, never, queues=[Queue(name="sync")])
+    assert (settled.kind, settled.reason) == ("stopped", "not_paused is off (override, since 2026-01-02T12:00:00Z)")
+    assert (bench.row(work).state, bench.row(work).attempt) == ("ENQUEUED", 0)
+    bench.switch("not_paused", True)
+    assert bench.run(work, lambda context: None, queues=[Queue(name="sync")]).kind == "done"
+
+
+def test_work_that_demands_nothing_is_not_asked_what_holds_while_nothing_is_paused(bench: Bench) -> None:
+    asked: list[int] = []
+
+    def see(_: Connection, now: int) -> Any:
+        asked.append(now)
+        return effective({}, {}, {}), frozenset()
+
+    work = bench.enqueue()
+    queue = Queue(name="sync")
+    bench.run(work, lambda context: None, queues=[queue], conditions=see)
+    assert asked == []
+    bench.switch("not_paused", False)  # a word of another node's, as far as this one sees
+    assert bench.run(bench.enqueue(), lambda context: None, queues=[queue], conditions=see).kind == "done"
+    assert len(asked) == 1
+
+
+def test_work_under_a_former_name_runs_on_the_queue_of_its_kind(bench: Bench) -> None:
+    @worker("films.cut", formerly=["films.trim"])
+    def cut(_: Context) -> None: ...
+
+    work = bench.enqueue(task="films.trim", requires=frozenset({"unmetered"}))
+    films = Queue(name="films", tags=frozenset({"unmetered"}), kinds=frozenset({"films.cut"}))
+    assert bench.run(work, never, queues=[Queue(name="sync"), films]).kind == "handed-back"
+    assert bench.row(work).queue == "films"
 
 
 def test_a_lost_constraint_stops_the_run_with_its_reason_and_no_backoff(bench: Bench) -> None:
@@ -276,16 +312,117 @@ def test_a_busy_database_does_not_stop_a_run_whose_lease_is_good(bench: Bench, m
     work = bench.enqueue()
 
     def body(context: Context) -> None:
-        def busy() -> None:
+        def busy(**_: bool) -> None:
             raise DatabaseBusy
 
         with monkeypatch.context() as patch:
             patch.setattr(bench.database, "writing", busy)
             bench.clock.advance(59_000)
             context.check()
-            bench.clock.advance(1_000)
-            with pytest.raises(DatabaseBusy):
+            assert not context.stopped
+
+    assert bench.run(work, body).kind == "done"
+
+
+def test_a_run_that_cannot_renew_its_lease_in_time_stops(bench: Bench, monkeypatch: Any) -> None:
+    work = bench.enqueue()
+
+    def body(context: Context) -> None:
+        def busy(**_: bool) -> None:
+            raise DatabaseBusy
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.database, "writing", busy)
+            bench.clock.advance(60_000)
+            with pytest.raises(Stopped):
                 context.check()
+
+    settled = bench.run(work, body)
+    assert (settled.kind, settled.reason, bench.row(work).state) == ("stopped", "LEASE_EXPIRED", "ENQUEUED")
+
+
+def test_what_is_done_is_settled_when_the_database_was_busy_for_a_moment(bench: Bench, monkeypatch: Any) -> None:
+    work = bench.enqueue()
+    writing, refused = bench.database.writing, 2
+
+    def busy(**said: bool) -> Any:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise DatabaseBusy
+        return writing(**said)
+
+    def body(_: Context) -> None:
+        monkeypatch.setattr(bench.database, "writing", busy)
+
+    assert (bench.run(work, body).kind, bench.row(work).state) == ("done", "SUCCEEDED")
+
+
+def test_so_is_what_was_stopped_with_its_progress(bench: Bench, monkeypatch: Any) -> None:
+    work, stop, refused = bench.enqueue(), ledger.stop, 2
+
+    def busy(*given: Any, **said: Any) -> Any:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise DatabaseBusy
+        return stop(*given, **said)
+
+    def body(context: Context) -> None:
+        context.progress({"at": 1})
+        bench.clock.advance(1)
+        context.progress({"at": 2})  # too soon after the first one to have been written
+        monkeypatch.setattr(ledger, "stop", busy)
+        raise Stopped("USER")
+
+    assert bench.run(work, body).kind == "stopped"
+    row = bench.row(work)
+    assert (row.state, row.stop_reason, row.progress) == ("ENQUEUED", "USER", {"at": 2})
+
+
+def test_progress_whose_writing_failed_is_written_with_the_next_renewal(bench: Bench, monkeypatch: Any) -> None:
+    work, renew = bench.enqueue(), ledger.renew
+
+    def locked(*_: Any, **__: Any) -> Any:
+        raise OperationalError("UPDATE", {}, Exception("database is locked"))
+
+    def body(context: Context) -> None:
+        bench.clock.advance(1_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "renew", locked)
+            context.progress({"at": 1})
+        bench.clock.advance(1_000)
+        context.check()
+        assert ledger.renew is renew
+        assert bench.row(work).progress == {"at": 1}
+
+    assert bench.run(work, body).kind == "done"
+
+
+def test_a_lease_is_renewed_though_the_clock_was_set_back(bench: Bench) -> None:
+    work = bench.enqueue()
+
+    def body(context: Context) -> None:
+        now = bench.clock.advance(-1_800_000)
+        context.check()
+        assert bench.row(work).lease_until <= now + 60_000
+
+    assert bench.run(work, body).kind == "done"
+
+
+def test_a_renewal_that_has_waited_long_for_the_row_counts_from_its_end(bench: Bench, monkeypatch: Any) -> None:
+    work, renew = bench.enqueue(), ledger.renew
+
+    def waiting(*given: Any, **said: Any) -> str | None:
+        monkeypatch.setattr(ledger, "renew", renew)
+        bench.clock.advance(600_000)
+        return renew(*given, **said)
+
+    def body(context: Context) -> None:
+        bench.clock.advance(5_000)
+        monkeypatch.setattr(ledger, "renew", waiting)
+        context.check()
+        assert bench.row(work).lease_until == bench.clock.now() + 60_000
 
     assert bench.run(work, body).kind == "done"
 

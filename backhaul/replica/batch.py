@@ -1,0 +1,116 @@
+"""A batch of a push: which changes a lane may claim, and how they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from msgspec import UNSET, Raw
+from sqlalchemy import Connection
+
+from backhaul.clock import stamp_to_text
+from backhaul.database import Database
+from backhaul.remotes import endpoint
+from backhaul.replica import backfill, checkpoint, conflicts, deltas, dependents, holding, lanes, outbox, tables, unseen
+from backhaul.replica.footprint import Free, Tables
+from backhaul.replica.lanes import Lane
+from backhaul.replica.outbox import Change
+from backhaul.replica.pacing import Pacer
+from backhaul.replica.tables import Tracked
+from backhaul.statements import on_postgresql
+from backhaul.wire import OutgoingOp
+
+LEASE_MS = 120_000  # well over the longest a remote may take to answer
+
+
+def free_for(connection: Connection, lane: Lane, tracked: Sequence[Tracked]) -> Free | None:
+    """What the lane may take; None where there is no other."""
+    if not on_postgresql(connection):
+        return None
+    elsewhere = lanes.elsewhere(connection, lane.number)
+    if lane.of == 1 and elsewhere is not None and not elsewhere.changes:
+        return None
+    return Free(Tables(tracked), lane.number, elsewhere)
+
+
+def claim(database: Database, lane: Lane, pacer: Pacer, *, now: int, limit: int) -> list[Change]:
+    with database.writing() as connection:
+        checkpoint.hold(connection)
+        tracked = tables.checked(connection)
+        endpoint.check(connection, now)
+        checkpoint.clear_stale_mark(connection)
+        limit, most_bytes = pacer.room(connection, limit)
+        merged = deltas.tables_with_deltas(one.table for one in tracked)
+        free = free_for(connection, lane, tracked)
+        while True:
+            try:
+                if merged:
+                    rows = outbox.next_pending(connection, limit, most_bytes, free=free)
+                    deltas.park_unusable(connection, merged, rows, now=now)
+                _park_dependents(connection, tracked, free, now=now, limit=limit, most_bytes=most_bytes)
+                return outbox.claim(
+                    connection,
+                    now=now,
+                    limit=limit,
+                    lease_ms=LEASE_MS,
+                    most_bytes=most_bytes,
+                    freeze=partial(deltas.freeze, connection, merged) if merged else None,
+                    lane=lane.number,
+                    free=free,
+                    again_only=lane.number >= lane.of,
+                )
+            except outbox.GroupTooLarge as found:
+                outbox.park_group(connection, found.first, reason="group-too-large", detail=str(found), now=now)
+
+
+def _park_dependents(
+    connection: Connection, tracked: Sequence[Tracked], free: Free | None, *, now: int, limit: int, most_bytes: int
+) -> None:
+    """Look at what the claim would take until it takes nothing that depends on a parked change or on a conflict."""
+    while _any_held_back(connection) and (rows := outbox.next_pending(connection, limit, most_bytes, free=free)):
+        ids = [row.id for row in rows]
+        holding.unsee(connection, tracked, first=min(ids), last=max(ids))
+        causes = dependents.find(connection, tracked, first=min(ids), last=max(ids))
+        if causes:
+            outbox.park_dependents(connection, causes, now=now)
+        elif not holding.hold_pending(connection, tracked, now=now, first=min(ids), last=max(ids)):
+            return
+
+
+def _any_held_back(connection: Connection) -> bool:
+    waits = outbox.any_parked(connection) or outbox.any_conflict(connection) or conflicts.any_live(connection)
+    return waits or unseen.any_(connection)
+
+
+def outgoing(database: Database, changes: Sequence[Change]) -> tuple[list[OutgoingOp], str]:
+    """And the replica whose ops they are."""
+    with database.reading() as connection:
+        known = checkpoint.read(connection)
+        unsent = frozenset(backfill.remaining(connection))
+    ops = [
+        _outgoing(change, former=_may_be_known(change, known.former_id), early=change.table_name in unsent)
+        for change in changes
+    ]
+    return ops, known.replica
+
+
+def _may_be_known(change: Change, former_id: int) -> bool:
+    """Whether the server may have the op from before a recovery: it was here then, or a person has it sent again, who
+    may have been asked before, too."""
+    return change.id <= former_id or (former_id > 0 and bool(change.again))
+
+
+def _outgoing(change: Change, *, former: bool, early: bool) -> OutgoingOp:
+    return OutgoingOp(
+        op=change.op_id,
+        seq=change.send_seq,
+        table=change.table_name,
+        key=Raw(change.key),
+        kind=change.kind,
+        hlc=stamp_to_text(change.hlc),
+        base=change.base,
+        group=change.group_id,
+        fields=UNSET if change.fields is None or change.kind == "delete" else Raw(change.fields),
+        former=former,
+        early=early and change.kind == "update",
+    )

@@ -1,0 +1,149 @@
+"""Contents on the server's own disk: `uploads/<random id>` while they come, `content/<hash of the scope>/<hash>` after.
+
+What is said to be safe has been through fsync, the folder's entry included.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from backhaul.server.contents.base import BLOCK, Checksum
+from backhaul.server.problems import refusal
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskStore:
+    """A ContentStore."""
+
+    def __init__(self, folder: Path) -> None:
+        self._uploads = folder / "uploads"
+        self._content = folder / "content"
+        for each in (self._uploads, self._content):
+            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def begin(self, upload: str, length: int) -> None:  # noqa: ARG002 - the seam's
+        with full_disk_refused():
+            os.close(os.open(self._uploads / upload, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            sync_folder(self._uploads)
+
+    def append(self, upload: str, length: int, position: int, algorithm: str | None) -> DiskTail:  # noqa: ARG002 - the same
+        try:
+            return DiskTail(self._uploads / upload, position, algorithm)
+        except FileNotFoundError as error:
+            raise refusal("not-found", "there is no such upload") from error
+
+    def whole(self, upload: str, length: int) -> FileBlocks | None:
+        try:
+            return FileBlocks(self._uploads / upload, 0, length)
+        except FileNotFoundError:
+            return None
+
+    def publish(self, upload: str, length: int, scope: str, sha256: str) -> None:  # noqa: ARG002 - the same
+        """Renaming over the same content changes nothing."""
+        place = self._place(scope, sha256)
+        with full_disk_refused():
+            place.parent.mkdir(exist_ok=True, mode=0o700)
+            (self._uploads / upload).replace(place)
+            sync_folder(place.parent)
+
+    def discard(self, upload: str) -> None:
+        (self._uploads / upload).unlink(missing_ok=True)
+
+    def has(self, scope: str, sha256: str) -> bool:
+        return self._place(scope, sha256).exists()
+
+    def read(self, scope: str, sha256: str, start: int, stop: int) -> FileBlocks:
+        try:
+            return FileBlocks(self._place(scope, sha256), start, stop)
+        except FileNotFoundError as error:
+            raise refusal("not-found", "the content is lost") from error
+
+    def address(self, scope: str, sha256: str, disposition: str, media_type: str) -> None:  # noqa: ARG002 - the same
+        return None
+
+    def remove(self, scope: str, sha256: str) -> None:
+        self._place(scope, sha256).unlink(missing_ok=True)
+
+    def free(self) -> int:
+        return shutil.disk_usage(self._uploads).free
+
+    def _place(self, scope: str, hashed: str) -> Path:
+        return self._content / sha256(scope.encode()).hexdigest() / hashed
+
+
+class DiskTail:
+    """A Tail: the end of one file."""
+
+    def __init__(self, path: Path, position: int, algorithm: str | None) -> None:
+        self.position = position
+        self._checksum = Checksum(algorithm)
+        self._file = path.open("r+b", buffering=0)
+        self.cut_back(position)
+
+    def write(self, block: bytes) -> None:
+        self._checksum.update(block)
+        rest = memoryview(block)
+        with full_disk_refused():
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        self.position += len(block)
+
+    def checksum(self) -> str:
+        return self._checksum.coded()
+
+    def sync(self) -> None:
+        with full_disk_refused():
+            os.fsync(self._file.fileno())
+
+    def settle(self) -> None:
+        """It lies where it stays."""
+
+    def cut_back(self, position: int) -> None:
+        self._file.truncate(position)
+        self._file.seek(position)
+        self.position = position
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class FileBlocks:
+    """Blocks of a file. Raises FileNotFoundError, at once."""
+
+    def __init__(self, path: Path, start: int, stop: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._file.seek(start)
+        self._left = stop - start
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._left and (block := self._file.read(min(BLOCK, self._left))):
+            self._left -= len(block)
+            yield block
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def full_disk_refused() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise refusal("storage-full", "there is no room for these bytes") from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,30 @@
+"""What the settings say of files, for the library."""
+
+from __future__ import annotations
+
+from backhaul.bell import MediaRules
+from backhaul.media.cache import Limits
+from backhaul.media.store import Store
+from config.queues import download_requires
+from config.settings import Settings
+
+FOLDER = ".backhaul/media"  # made by the first file that is kept
+
+
+def media_rules(settings: Settings) -> MediaRules:
+    return MediaRules(
+        folder=settings.home / FOLDER,
+        keep=settings.media.keep,
+        download_requires=download_requires(settings),
+        cache=settings.media.cache,
+        floor=settings.media.floor,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(most=settings.media.cache, floor=settings.media.floor)
+
+
+def store_of(settings: Settings) -> Store:
+    """The contents that this replica keeps."""
+    return Store(settings.home / FOLDER)

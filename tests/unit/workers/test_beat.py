@@ -1,0 +1,123 @@
+"""What a tick of Beat does when the clock was set back, and when more is due than it rings for at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from backhaul.database import Database, open_database
+from backhaul.errors import DatabaseBusy
+from backhaul.migrations import upgrade_replica
+from backhaul.work import WorkRequest, ledger
+from config.settings import Settings
+from workers import beat
+
+NOON = 1_767_355_200_000
+HOUR = 3_600_000
+
+
+class Here:
+    """A replica with this database, and a clock that is moved."""
+
+    def __init__(self, database: Database) -> None:
+        self.opened = database
+        self.database = self
+        self.settings = Settings(home=Path("/nowhere"))
+        self.time = NOON
+
+    @contextmanager
+    def using(self) -> Iterator[Database]:
+        yield self.opened
+
+    def now(self) -> int:
+        return self.time
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Here]:
+    database = open_database(f"sqlite:///{tmp_path}/app.db")
+    upgrade_replica(database)
+    yield Here(database)
+    database.close()
+
+
+@pytest.fixture
+def scheduler(here: Here, monkeypatch: pytest.MonkeyPatch) -> beat.LedgerScheduler:
+    app = Celery("test", set_as_current=False)
+    app.replica = here
+    made = beat.LedgerScheduler(app)
+    made._clock = here
+    made._pruned_at = NOON
+    monkeypatch.setattr(beat, "ring_due", lambda *_, **__: [])
+    return made
+
+
+def enqueued(here: Here, **asked: Any) -> str:
+    with here.opened.writing() as connection:
+        asked_for = WorkRequest(task="shop.mail", **asked)
+        return ledger.enqueue(connection, asked_for, queue="sync", now=here.time).id
+
+
+def due_at(here: Here, work_id: str) -> int:
+    with here.opened.reading() as connection:
+        work = ledger.get(connection, work_id)
+    assert work is not None
+    return work.due_at
+
+
+def test_what_began_to_wait_ahead_is_due_at_the_first_tick_after_the_clock_was_set_back(
+    here: Here, scheduler: beat.LedgerScheduler
+) -> None:
+    scheduler.tick()
+    work_id = enqueued(here)
+    here.time -= HOUR
+    scheduler.tick()
+    assert due_at(here, work_id) == here.time
+
+
+def test_a_beat_that_leads_renews_its_lease_though_the_clock_was_set_back(
+    here: Here, scheduler: beat.LedgerScheduler
+) -> None:
+    scheduler.tick()
+    here.time -= HOUR
+    scheduler.tick()
+    with here.opened.reading() as connection:
+        until = connection.exec_driver_sql("SELECT until FROM backhaul_lease").scalar_one()
+    assert until == here.time + beat.LEASE_MS
+
+
+def test_all_that_waits_is_looked_at_seldom(
+    here: Here, scheduler: beat.LedgerScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(beat.ledger, "has_begun_ahead", lambda _, now: looks.append(now))
+    for _ in range(100):
+        scheduler.tick()
+        here.time += 1_000
+    assert looks == [NOON]
+
+
+def test_beat_comes_again_at_once_when_more_is_due_than_it_rings_for_at_once(
+    scheduler: beat.LedgerScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scheduler.tick() == beat.LOOK_SECONDS
+    monkeypatch.setattr(beat, "ring_due", lambda *_, **__: [None] * beat.BATCH)
+    assert scheduler.tick() < beat.LOOK_SECONDS / 10
+
+
+def test_a_busy_database_does_not_keep_the_bell_from_being_rung(
+    here: Here, scheduler: beat.LedgerScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any) -> None:
+        raise DatabaseBusy("the database is locked by another program", hint="try again")
+
+    rung: list[int] = []
+    monkeypatch.setattr(beat.ledger, "has_lost", busy)
+    monkeypatch.setattr(beat, "ring_due", lambda *_, now, **__: rung.append(now) or [])
+    scheduler.tick()
+    assert rung == [NOON]

@@ -1,0 +1,211 @@
+"""The lookout judges once a second, and at once when it is woken, whatever else of the worker's world hangs."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backhaul.clock import SystemClock
+from backhaul.database import open_database
+from backhaul.migrations import upgrade_replica
+from backhaul.work import conditions, roster
+from config.celery import make_app
+from config.loading import load
+from tests.crew import CONFIGURATION
+from tests.services import PostgreSQL
+from tests.waiting import eventually
+from workers import lookout as module
+from workers.errand import Errand
+from workers.lookout import Lookout
+from workers.replica import WorkerReplica
+
+OFF = "BACKHAUL_CONDITION_UNMETERED"  # as a probe would have it: known without the database
+WIDE = 10.0
+
+
+class World:
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, *, url: str = "sqlite:///shop.db") -> None:
+        configuration = CONFIGURATION.replace("sqlite:///shop.db", url)
+        (home / "backhaul.toml").write_text(configuration + '[broker]\nurl = "redis://127.0.0.1:1/"\n')
+        self.settings = load(home)
+        self.database = open_database(self.settings.database_url)
+        upgrade_replica(self.database)
+        app = make_app(self.settings, current=False)
+        self.replica = app.replica = WorkerReplica(self.settings)
+        self.flips: list[tuple[float, bool]] = []
+        self.lookout = Lookout(app, name="one@here", served=["sync", "media"])
+        monkeypatch.setattr(module.ending, "begin", lambda: None)  # the tests' own process goes on
+
+    def begin(self) -> None:
+        self.lookout.start()
+        self.lookout.judged = self.note
+
+    def note(self) -> None:
+        is_open = self.lookout.states["media"].open
+        if not self.flips or self.flips[-1][1] != is_open:
+            self.flips.append((time.monotonic(), is_open))
+
+    def saw(self, is_open: bool, since: float) -> float | None:
+        return next((at - since for at, seen in self.flips if seen is is_open and at >= since), None)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    world = World(tmp_path, monkeypatch)
+    yield world
+    world.lookout.end()
+    world.replica.end()
+    world.database.close()
+
+
+def test_what_an_operator_overrides_is_seen_at_the_next_look(world: World) -> None:
+    world.begin()
+    began = time.monotonic()
+    with world.database.writing() as connection:
+        conditions.set_condition(connection, "unmetered", False, now=SystemClock().now())
+    eventually(lambda: world.saw(False, began), WIDE, "media is closed")
+    assert world.lookout.states["sync"].open
+    eventually(lambda: _roster(world)["media"] is False, WIDE, "it stands on the roster")
+
+
+def test_an_override_that_expires_is_seen_though_nobody_writes(world: World) -> None:
+    now = SystemClock().now()
+    with world.database.writing() as connection:
+        conditions.set_condition(connection, "unmetered", False, now=now, expires_at=now + 1_500)
+    world.begin()
+    assert not world.lookout.states["media"].open
+    eventually(lambda: world.lookout.states["media"].open, WIDE, "media is open again")
+
+
+def test_who_wakes_it_need_not_wait_for_the_next_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 3_600.0)
+    world.begin()
+    began = time.monotonic()
+    monkeypatch.setenv(OFF, "off")
+    world.lookout.wake()
+    eventually(lambda: world.saw(False, began), WIDE, "media is closed")
+
+
+def test_it_judges_while_another_program_holds_the_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.begin()
+    holder = sqlite3.connect(world.settings.home / "shop.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        flips_keep_coming(world, monkeypatch)
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+    eventually(lambda: _roster(world)["media"] is False, WIDE, "what could not be written is, a second later")
+
+
+def test_it_judges_while_the_broker_is_mended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    mended = threading.Event()
+    monkeypatch.setattr(world.replica, "broker_answers", lambda: False)
+    monkeypatch.setattr(world.replica, "ensure_broker", lambda: mended.wait(60))
+    world.begin()
+    try:
+        flips_keep_coming(world, monkeypatch)
+    finally:
+        mended.set()
+
+
+def test_it_judges_while_a_bell_cannot_be_rung(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rung, goes_on = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        rung.set()
+        goes_on.wait(60)
+
+    monkeypatch.setattr(module, "ring_due", hang)
+    world.begin()
+    try:
+        flips_keep_coming(world, monkeypatch)
+        assert rung.wait(WIDE), "what has opened is rung for"
+        flips_keep_coming(world, monkeypatch, "on", "off")
+    finally:
+        goes_on.set()
+
+
+@pytest.fixture
+def on_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: PostgreSQL) -> Iterator[World]:
+    world = World(tmp_path, monkeypatch, url=cluster.database())
+    yield world
+    world.lookout.end()
+    world.replica.end()
+    world.database.close()
+
+
+def test_on_postgresql_an_override_is_seen_at_the_next_look(on_server: World) -> None:
+    test_what_an_operator_overrides_is_seen_at_the_next_look(on_server)
+
+
+def test_it_judges_while_postgresql_does_not_answer(
+    on_server: World, monkeypatch: pytest.MonkeyPatch, cluster: PostgreSQL
+) -> None:
+    on_server.begin()
+    with cluster.silent():
+        flips_keep_coming(on_server, monkeypatch)
+    eventually(lambda: _roster(on_server)["media"] is False, WIDE, "what could not be written is, when it answers")
+
+
+def test_it_ends_while_postgresql_does_not_answer(on_server: World, cluster: PostgreSQL) -> None:
+    on_server.begin()
+    with cluster.silent():
+        on_server.lookout.wake()
+        ending = threading.Thread(target=on_server.lookout.end, daemon=True)
+        ending.start()
+        ending.join(3 * WIDE)
+        assert not ending.is_alive()
+
+
+def flips_keep_coming(world: World, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    for word in words or ("off", "on", "off"):
+        began = time.monotonic()
+        monkeypatch.setenv(OFF, word)
+        took = eventually(lambda: world.saw(word == "on", began), WIDE, f"media follows {word}")  # noqa: B023
+        assert took < WIDE / 2
+
+
+def _roster(world: World) -> dict[str, bool]:
+    with world.database.reading() as connection:
+        (seen,) = roster.alive(connection, SystemClock().now())
+    return {queue.name: queue.open for queue in seen.queues}
+
+
+def test_an_errand_that_is_asked_for_while_it_is_under_way_is_done_once_more() -> None:
+    done: list[int] = []
+    may_go = threading.Semaphore(0)
+    errand = Errand("test", lambda: (may_go.acquire(), done.append(1))[1])  # type: ignore[func-returns-value]
+    for _ in range(3):
+        errand.ask()
+    may_go.release()
+    eventually(lambda: len(done) == 1, WIDE)
+    errand.ask()
+    may_go.release(2)
+    eventually(lambda: len(done) >= 2, WIDE)
+    errand.end(WIDE)
+    assert len(done) <= 3
+
+
+def test_an_errand_that_fails_says_why_and_is_done_when_it_is_asked_for_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tries: list[int] = []
+
+    def fail() -> None:
+        tries.append(1)
+        raise OSError("no paper\n[parameters: a secret]")
+
+    errand = Errand("test", fail)
+    errand.ask()
+    eventually(lambda: len(tries) == 1, WIDE)
+    errand.ask()
+    eventually(lambda: len(tries) == 2, WIDE)
+    errand.end(WIDE)
+    assert "the worker's test failed: OSError: no paper" in caplog.messages
+    assert "secret" not in caplog.text

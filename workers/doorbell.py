@@ -1,0 +1,61 @@
+"""The doorbell: a queue of the worker's own, by which it calls its consumer away from waiting for the broker.
+
+A consumer that blocks on the broker hears of nothing else: without an event loop (gevent) it sits in `drain_events` for
+two seconds, and on Redis the BRPOP that is under way still names the queues of before, for a second. A message in a
+queue that it consumes as well ends either at once, and no internals of a transport are touched. It means nothing more.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+from celery import Celery
+from kombu.entity import Queue
+from kombu.messaging import Consumer
+
+from config.queues import DIRECT
+from workers.errand import Errand
+
+WAIT_SECONDS = 1.0  # for a connection to ring by
+EXPIRES_SECONDS = 60.0  # a message that nobody came for
+
+
+class Doorbell:
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._hanging: dict[str, Any] = {}
+        self._ringing = Errand("doorbell", self._ring)
+
+    def hang(self, *channels: Any) -> None:
+        """By the channels that the consumer waits on; anew for each connection."""
+        hanging = {}
+        for channel in channels:
+            name = f"backhaul.gate.{uuid4().hex}"  # the broker may not yet have heard that the last one is gone
+            options = {"exclusive": True, "auto_delete": True, "durable": False, "expires": EXPIRES_SECONDS}
+            queue = Queue(name, exchange=DIRECT, routing_key=name, **options)  # type: ignore[no-untyped-call]
+            consumer = Consumer(channel, queues=[queue], on_message=lambda _: None, no_ack=True)  # type: ignore[no-untyped-call]
+            consumer.consume()  # type: ignore[no-untyped-call]
+            hanging[name] = consumer
+        self._hanging = hanging
+
+    def take_down(self) -> None:
+        hanging, self._hanging = self._hanging, {}
+        for consumer in hanging.values():
+            with suppress(Exception):  # whatever a connection that is lost has to say
+                consumer.cancel()
+
+    def ring(self) -> None:
+        """From any thread, and never blocking."""
+        if self._hanging:
+            self._ringing.ask()
+
+    def end(self) -> None:
+        self._ringing.end(1)
+
+    def _ring(self) -> None:
+        with self._app.pool.acquire(block=True, timeout=WAIT_SECONDS) as connection:
+            producer = connection.Producer()
+            for name in self._hanging:
+                producer.publish("", routing_key=name, serializer="json", delivery_mode=1, retry=False)
