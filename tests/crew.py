@@ -109,11 +109,18 @@ def deadly(context):
     write("begun", context)
     os.kill(os.getpid(), signal.SIGKILL)
 
+def passing(context):
+    released = NOTES.with_name(f"released-{context.id}")
+    for _ in range(int(context.input["seconds"] * 10)):
+        if released.exists() and (context.stopped or not released.read_text()):
+            return
+        time.sleep(0.1)
+        yield
+
 @worker("slow")
 def slow(context):
     write("begun", context)
-    for _ in range(int(context.input["seconds"] * 10)):
-        time.sleep(0.1)
+    for _ in passing(context):
         context.check()
     write("ended", context)
 
@@ -138,7 +145,8 @@ def waiting(context):
 @worker("deaf")
 def deaf(context):
     write("begun", context)
-    time.sleep(context.input["seconds"])
+    for _ in passing(context):
+        pass
     write("ended", context)
 
 @shared_task(name="shop.send", bind=True)
@@ -283,6 +291,12 @@ class Crew:
 
     def ring(self, ring: Ring) -> None:
         publish(self.app, [ring])
+
+    def release(self, work: Work, *, when_stopped: bool = False) -> None:
+        """Its time has passed: for the functions that take some. when_stopped: once it was asked to stop."""
+        partial = self.home / f"releasing-{work.id}"
+        partial.write_text("when it is stopped" if when_stopped else "")
+        partial.rename(self.home / f"released-{work.id}")
 
     def cancel(self, work: Work) -> None:
         with self.database.writing() as connection:

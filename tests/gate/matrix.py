@@ -17,18 +17,24 @@ from tests.waiting import eventually
 
 FOLLOWED_SECONDS = 5.0  # the worker looks once a second; on a busy machine, a look may take its time
 HEARD_SECONDS = 6.0  # a run looks twice a second
+MOST_SECONDS = 300.0  # of a run that a test releases
 
 
 @contextmanager
 def staged_open(pool: str, broker: str, line: Line | None) -> Iterator[Stage]:
-    options = ("--prefetch-multiplier", "4") if pool in PREFETCHING else ()
+    # More than any test's messages: one may have been rung for twice, and the second message be on its way still.
+    options = ("--prefetch-multiplier", "16") if pool in PREFETCHING else ()
     with staged(f"{pool}-{broker}", pool, line, *options) as made:
-        made.open_all()
         yield made
 
 
 class Matrix:
     """For each broker a file has a class of this, and a `stage` for each pool: two processes can share them."""
+
+    @pytest.fixture(autouse=True)
+    def all_is_open(self, stage: Stage) -> None:
+        """A test that has failed leaves its stage as it was."""
+        stage.open_all()
 
     def test_a_condition_flips_while_its_work_waits(self, stage: Stage) -> None:
         for condition in of_this_pair(stage):
@@ -44,7 +50,7 @@ class Matrix:
     def test_what_was_fetched_and_has_not_begun_is_given_back(self, stage: Stage) -> None:
         """One run keeps the worker busy; what was fetched beside it goes back, and the run goes on."""
         crew = stage.crew
-        busy = stage.enqueue("slow", "connected", seconds=6)
+        busy = stage.enqueue("slow", "connected", seconds=MOST_SECONDS)
         eventually(lambda: crew.work(busy).state == "RUNNING", SECONDS, "it runs")
         fetched = [stage.enqueue("note", "charging", word=f"fetched-{number}") for number in range(3)]
         if stage.pool in PREFETCHING:
@@ -54,6 +60,7 @@ class Matrix:
         if stage.pool in PREFETCHING:
             eventually(lambda: stage.waiting("charging") == 3, SECONDS, "they are given back")
             assert crew.work(busy).state == "RUNNING", "at once, and not when there is room"
+        crew.release(busy)
         crew.settled(busy, timeout=30)
         crew.settled(stage.enqueue("note", "connected", word="between"))
         assert [(one.state, one.attempt) for one in map(crew.work, fetched)] == [("ENQUEUED", 0)] * 3
@@ -64,7 +71,7 @@ class Matrix:
         """Two conditions are lost at once, and one of them is what all work implies. The run that keeps the worker busy
         does not hear."""
         crew = stage.crew
-        busy = stage.enqueue("deaf", "connected", seconds=4)
+        busy = stage.enqueue("deaf", "connected", seconds=MOST_SECONDS)
         eventually(lambda: crew.work(busy).state == "RUNNING", SECONDS, "it runs")
         queues = ("charging", "not_paused", "not_paused")
         fetched = [stage.enqueue("note", one, word=f"paused-{number}") for number, one in enumerate(queues)]
@@ -72,11 +79,12 @@ class Matrix:
             eventually(lambda: not any(map(stage.waiting, queues)), SECONDS, "they are fetched")
         crew.set(charging=False, not_paused=False)
         eventually(lambda: not any(crew.is_open(stage.queue(one)) for one in FLIPPED), SECONDS, "all is closed")
+        crew.release(busy, when_stopped=True)
         assert crew.settled(busy, "ENQUEUED", timeout=30).stop_reason == "USER"
         crew.cancel(busy)
         # More than them, where what opened before was rung for twice, and the busy worker has not taken that yet.
         eventually(lambda: sum(map(stage.waiting, queues[:2])) >= 3, SECONDS, "they are given back")
-        assert stage.gate()["consumed"] == []
+        eventually(lambda: stage.gate()["consumed"] == [], SECONDS, "it is let go of all queues")
         assert [(one.state, one.attempt) for one in map(crew.work, fetched)] == [("ENQUEUED", 0)] * 3
         crew.set(not_paused=True)
         assert {crew.settled(one).attempt for one in fetched[1:]} == {1}

@@ -213,10 +213,11 @@ def test_a_function_that_does_not_hear_that_its_constraint_is_lost_is_ended_and_
 def test_a_function_that_does_not_hear_in_a_thread_is_told_in_the_log(tmp_path: Path, pool: str) -> None:
     crew = Crew(tmp_path / "home", configuration=CONFIGURATION + 'stop_grace = "1s"\n')
     crew.worker("one", "-P", pool, queues="sync")
-    work = rung(crew, crew.enqueue("deaf", seconds=4))
+    work = rung(crew, crew.enqueue("deaf", seconds=60))
     eventually(crew.notes, 10, "it has begun")
     crew.cancel(work)
     eventually(lambda: "goes on: only its worker's end will end it" in crew.log("worker-one"), 10, "it is told")
+    crew.release(work)
     eventually(lambda: "ended one@crew" in crew.notes(), 10, "it has ended by itself")
     assert crew.work(work).state == "CANCELLED"
     crew.end()
