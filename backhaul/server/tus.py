@@ -107,8 +107,16 @@ def metadata(text: str) -> Metadata:
         if not name or name in values:
             raise refusal("metadata-invalid", "a key is empty or comes twice")
         values[name] = _decoded(name, coded)
+    return described(_promised(values), values.get("filename", ""), values.get("filetype", ""))
+
+
+def described(sha256: str | None, name: str, media_type: str) -> Metadata:
+    """A type that could be taken for a header of its own becomes plain bytes."""
+    known = MEDIA_TYPE.fullmatch(media_type)
     return Metadata(
-        sha256=_promised(values), name=values.get("filename", "")[:LONGEST_NAME], media_type=_media_type(values)
+        sha256=sha256,
+        name=name.replace("\0", "")[:LONGEST_NAME],
+        media_type=media_type if known else "application/octet-stream",
     )
 
 
@@ -129,9 +137,3 @@ def _promised(values: dict[str, str]) -> str | None:
     if promised is not None and not SHA256.fullmatch(promised.lower()):
         raise refusal("metadata-invalid", "sha256 is 64 hexadecimal digits")
     return promised.lower() if promised else None
-
-
-def _media_type(values: dict[str, str]) -> str:
-    """What no one should take for a header of its own becomes plain bytes."""
-    said = values.get("filetype", "")
-    return said if MEDIA_TYPE.fullmatch(said) else "application/octet-stream"
