@@ -16,7 +16,7 @@ from hashlib import new as new_hash
 from typing import Protocol
 
 BLOCK = 2**20  # bytes that are read at once
-AT_ONCE = 8  # small contents on their way to a disk or a bucket, whose waits then add up to one
+AT_ONCE = 16  # small contents on their way to a disk or a bucket, whose waits then add up to one
 
 
 class Tail(Protocol):
