@@ -37,6 +37,13 @@ def most_bytes(settings: Settings, conditions: Mapping[str, Condition]) -> int |
     return limits.get("metered") if network == "metered" else None
 
 
+def eager_columns(settings: Settings) -> dict[str, str]:
+    """By table, the column of the hash of files that are fetched when a record arrives."""
+    named = {name: table.media for name, table in settings.tables.items() if table.media and table.media.sha256}
+    usual = settings.media.download
+    return {name: media.sha256 for name, media in named.items() if (media.download or usual) == "eager"}
+
+
 def store_of(settings: Settings) -> Store:
     """The contents that this replica keeps."""
     return Store(settings.home / FOLDER)
