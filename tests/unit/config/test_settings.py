@@ -51,7 +51,17 @@ def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) 
     file = tmp_path / "backhaul.toml"
     bare = [line.removeprefix("# ") for line in file.read_text().splitlines()]
     examples = ("node", "url", "concurrency", "unmetered", "device_idle", "hours", "modules")
-    examples += ("[tables.article]", "merge", "deletes", "kinds", "download_requires", "day", "month", "pull_most")
+    examples += (
+        "[tables.article]",
+        "merge",
+        "deletes",
+        "kinds",
+        "download_requires",
+        "max_bytes",
+        "day",
+        "month",
+        "pull_most",
+    )
     meant = [line for line in bare if re.match(r"\w+ = |\[[\w.]+\]", line) and not line.startswith(examples)]
     file.write_text("\n".join(meant))
     assert load(tmp_path) == plain
