@@ -166,7 +166,7 @@ def _send(run: Transfer, this: Upload, address: str, file: FileIO, at: int) -> i
             continue
         now = run.clock.now()
         sent += len(chunk)
-        with run.database.writing() as connection:
+        with run.database.writing(lasting=False) as connection:  # the server knows it better
             held = uploads.advance(
                 connection, this.id, url=address, sent=at, queue=run.queue, worker=run.worker, fence=this.fence
             )
