@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import migrating
 from tests.services import MEMORY, PostgreSQL, missing, object_store, postgresql
@@ -31,6 +32,10 @@ if MEMORY is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 migrating.say_again()
+
+# Speed is measured in bench/, and never asserted by a test.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
