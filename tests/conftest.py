@@ -42,8 +42,8 @@ settings.load_profile("untimed")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`alternating("sqlite", "postgresql")`: of cases that differ in these words alone `make test` takes one, which is said
-    by the rest of the name, and `make chaos` the others; who names the file runs them all."""
+    """`alternating("sqlite", "postgresql")`: of cases that differ in these words alone `make test` takes one, as the
+    rest of the name has it, and `make chaos` the others; who names the file runs them all."""
     twins: dict[str, list[pytest.Item]] = {}
     for item in items:
         marker = item.get_closest_marker("alternating")
