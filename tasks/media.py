@@ -29,7 +29,9 @@ LINK_AGAIN_MS = 60_000
 @named("backhaul.upload")
 def upload_file(task: Task, work_id: str, generation: int) -> str:
     for ahead, of_generation in _ahead(task, work_id):
-        if run_work(task, ahead, of_generation, partial(_upload, task)).kind not in ("done", "failed"):
+        first = run_work(task, ahead, of_generation, partial(_upload, task))
+        ring_what_is_left(task, first)
+        if first.kind not in ("done", "failed"):
             break
     settled = run_work(task, work_id, generation, partial(_upload, task))
     ring_what_is_left(task, settled)

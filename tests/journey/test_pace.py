@@ -283,8 +283,7 @@ def test_a_proxy_that_takes_small_chunks_gets_small_chunks(
     remote = TusRemote(between.url, a.token)
     upload(a.database, remote, this.id, clock=a.clock, context=a.context)
     assert remote.has(this.sha256)
-    assert sizes[:3] == [65_536, 131_072, 262_144]
-    assert sizes[3] == 131_072
+    assert sizes[:3] == [65_536, 262_144, 131_072]
     found = dials(a, "upload")["bytes"]
     assert found.value <= 262_144
     sizes.clear()
