@@ -435,6 +435,7 @@ def _backhaul_work() -> None:
         postgresql_where=sa.text("ordinary_queue IS NOT NULL"),
     )
     op.create_index("ix_backhaul_work_state", "backhaul_work", ["state", "created_at"])
+    op.create_index("ix_backhaul_work_task", "backhaul_work", ["task", "function", "finished_at"])
     op.create_table(
         "backhaul_work_parent",
         sa.Column("work_id", sa.Text, nullable=False),
