@@ -395,7 +395,8 @@ work = Table(
     Column(
         "retries", Integer, nullable=False, server_default="0"
     ),  # tries that asked for another; what max_attempts counts
-    Column("losses", Integer, nullable=False, server_default="0"),  # workers lost in a row, while they ran it
+    Column("losses", Integer, nullable=False, server_default="0"),  # runs in a row that were lost
+    Column("crashes", Integer, nullable=False, server_default="0"),  # of these, whose own process died alone
     Column("runs", Integer, nullable=False, server_default="0"),  # periods closed
     Column("parents", Integer, nullable=False, server_default="0"),  # how many it waits, or waited, for
     Column("children", Integer, nullable=False, server_default="0"),  # whether any waits for it

@@ -128,9 +128,7 @@ def prune(*, home: Home = None, as_json: AsJson = False) -> None:
     return say_json({"pruned": number}) if as_json else print(f"{number} forgotten")
 
 
-def _cancelled(
-    connection: Connection, now: int, ids: list[str], tags: list[str], names: list[str], all_: bool
-) -> int:
+def _cancelled(connection: Connection, now: int, ids: list[str], tags: list[str], names: list[str], all_: bool) -> int:
     if all_:
         return ledger.cancel_all(connection, now=now, by=BY)
     by_id = sum(ledger.cancel_by_id(connection, one, now=now, by=BY) for one in ids)

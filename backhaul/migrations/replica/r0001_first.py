@@ -359,6 +359,7 @@ def _backhaul_work() -> None:
         sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
         sa.Column("retries", sa.Integer, nullable=False, server_default="0"),
         sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
         sa.Column("runs", sa.Integer, nullable=False, server_default="0"),
         sa.Column("parents", sa.Integer, nullable=False, server_default="0"),
         sa.Column("children", sa.Integer, nullable=False, server_default="0"),

@@ -86,7 +86,9 @@ def test_what_has_a_tag_is_looked_up_by_it_and_by_the_name_of_its_function(datab
     with database.reading() as connection:
         assert len(ledger.latest(connection, tags=["t7"])) == 12
     for states in (None, ["ENQUEUED"]):
-        plan = plans(database, lambda opened, states=states: ledger.latest(opened, tags=["t7"], states=states, limit=50))  # type: ignore[misc]
+        plan = plans(
+            database, lambda opened, states=states: ledger.latest(opened, tags=["t7"], states=states, limit=50)
+        )  # type: ignore[misc]
         assert "Seq Scan" not in plan
         assert "pk_backhaul_work_tag" in plan
         assert "ix_backhaul_work_task" in plan

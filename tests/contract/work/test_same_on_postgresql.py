@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.work.test_ledger import *  # noqa: F403
 from tests.unit.work.test_limits import *  # noqa: F403
+from tests.unit.work.test_losing import *  # noqa: F403
 from tests.unit.work.test_scenarios_chains import *  # noqa: F403
 from tests.unit.work.test_scenarios_constraints import *  # noqa: F403
 from tests.unit.work.test_scenarios_names import *  # noqa: F403

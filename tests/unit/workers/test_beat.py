@@ -13,7 +13,7 @@ from celery import Celery
 from backhaul.database import Database, open_database
 from backhaul.errors import DatabaseBusy
 from backhaul.migrations import upgrade_replica
-from backhaul.work import WorkRequest, ledger
+from backhaul.work import Work, WorkRequest, ledger
 from config.settings import Settings
 from workers import beat
 
@@ -63,6 +63,20 @@ def enqueued(here: Here, **asked: Any) -> str:
         return ledger.enqueue(connection, asked_for, queue="sync", now=here.time).id
 
 
+def claimed(here: Here, work_id: str) -> Work:
+    with here.opened.writing() as connection:
+        run = ledger.claim(connection, work_id, 0, worker="w1", now=here.time, lease_ms=20_000)
+    assert run is not None
+    return run
+
+
+def state_of(here: Here, work: Work) -> str:
+    with here.opened.reading() as connection:
+        row = ledger.get(connection, work.id)
+    assert row is not None
+    return row.state
+
+
 def due_at(here: Here, work_id: str) -> int:
     with here.opened.reading() as connection:
         work = ledger.get(connection, work_id)
@@ -89,6 +103,31 @@ def test_a_beat_that_leads_renews_its_lease_though_the_clock_was_set_back(
     with here.opened.reading() as connection:
         until = connection.exec_driver_sql("SELECT until FROM backhaul_lease").scalar_one()
     assert until == here.time + beat.LEASE_MS
+
+
+def test_what_has_slept_with_its_machine_may_renew_its_lease_before_it_is_taken_for_lost(
+    here: Here, scheduler: beat.LedgerScheduler
+) -> None:
+    scheduler.tick()
+    sleeper, dead = (claimed(here, enqueued(here)) for _ in range(2))
+    here.time += HOUR
+    scheduler.tick()
+    assert state_of(here, sleeper) == state_of(here, dead) == "RUNNING"
+    with here.opened.writing() as connection:
+        ledger.renew(connection, sleeper, now=here.time, lease_ms=20_000)
+    for _ in range(beat.PATIENCE_MS // 1_000):
+        here.time += 1_000
+        scheduler.tick()
+    assert (state_of(here, sleeper), state_of(here, dead)) == ("RUNNING", "ENQUEUED")
+
+
+def test_a_beat_that_has_just_begun_takes_back_at_once_what_has_died(
+    here: Here, scheduler: beat.LedgerScheduler
+) -> None:
+    dead = claimed(here, enqueued(here))
+    here.time += HOUR
+    scheduler.tick()
+    assert state_of(here, dead) == "ENQUEUED"
 
 
 def test_all_that_waits_is_looked_at_seldom(
