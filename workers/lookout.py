@@ -180,8 +180,10 @@ class Lookout:
         now = self._clock.now()
         try:
             with self._database.using() as database:
-                moved = self._hear(database, now)
-                self._judge_anew()
+                moved = self._watch.moved(database)
+                if moved or not 0 <= now - self._heard_at < BEAT_MS:  # or the clock was set
+                    self._hear(database, now)
+                    self._judge_anew()
                 self._beat(database, now)
                 self._push = self._watch.push(database, now) if moved else None
         except DatabaseBusy:
@@ -190,14 +192,11 @@ class Lookout:
             self._ringing.ask()
         self._listener.listen()
 
-    def _hear(self, database: Database, now: int) -> bool:
+    def _hear(self, database: Database, now: int) -> None:
         with database.reading() as connection:
-            moved = self._watch.moved(connection)
-            if moved or not 0 <= now - self._heard_at < BEAT_MS:  # or the clock was set
-                if self._settings.budget.limits:
-                    self._spent = traffic.spent(connection, self._settings.node, traffic.local_day(now))
-                self._said, self._heard_at = overrides(connection, now, self._settings.node), now
-        return moved
+            if self._settings.budget.limits:
+                self._spent = traffic.spent(connection, self._settings.node, traffic.local_day(now))
+            self._said, self._heard_at = overrides(connection, now, self._settings.node), now
 
     def _beat(self, database: Database, now: int) -> None:
         saying = _saying(self.states, self._judge.conditions)
