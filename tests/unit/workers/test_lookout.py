@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from backhaul.clock import SystemClock
 from backhaul.database import open_database
@@ -89,6 +90,26 @@ def test_who_wakes_it_need_not_wait_for_the_next_second(world: World, monkeypatc
     monkeypatch.setenv(OFF, "off")
     world.lookout.wake()
     eventually(lambda: world.saw(False, began), WIDE, "media is closed")
+
+
+def test_while_nothing_moves_the_database_is_asked_for_nothing_but_that(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 3_600.0)
+    monkeypatch.setattr(module, "BEAT_MS", 3_600_000)
+    world.begin()
+    looks, said = world.lookout._see_to_database, []
+    looks()
+    with world.lookout._database.using() as database:
+        event.listen(database.engine, "before_cursor_execute", lambda *told: said.append(told[2]))
+        event.listen(database.engine, "begin", said.append)
+    looks()
+    assert said == []
+    with world.database.writing() as connection:
+        conditions.set_condition(connection, "unmetered", False, now=SystemClock().now())
+    looks()
+    assert not world.lookout.states["media"].open
+    assert len(said) > 2
 
 
 def test_it_judges_while_another_program_holds_the_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
