@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from typing import Any
 
@@ -40,6 +41,7 @@ MEND_EVERY_SECONDS = 300.0  # what another machine wrote while its clock was ahe
 PRUNE_EVERY_MS = 3_600_000
 PRUNED = 1_000  # at once
 KEEP_MS = 86_400_000  # workers that were not heard of since
+SILENT_SECONDS = 60.0  # PostgreSQL, while one look goes on
 SHARE = 20  # looking at the files that work waits for may take one part in so many of the time
 
 
@@ -57,6 +59,9 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
         self._ticked_at = 0
         self._patient_until = 0
         self._mended_at = -MEND_EVERY_SECONDS
+        self._ended = threading.Event()
+        if self._replica.database.on_server:
+            threading.Thread(target=self._lose_patience, name="backhaul-patience", daemon=True).start()
         super().__init__(app, **options | {"max_interval": LOOK_SECONDS})
 
     def setup_schedule(self) -> None:
@@ -120,7 +125,12 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
         except BackhaulError:
             pass  # the lease passes by itself
         super().close()
+        self._ended.set()
         self._replica.end()
+
+    def _lose_patience(self) -> None:
+        while not self._ended.wait(SILENT_SECONDS / 2):
+            self._replica.database.cut_if_silent(SILENT_SECONDS)
 
     def _leads(self, database: Database, now: int) -> bool:
         if now < self._renew_at:

@@ -46,6 +46,7 @@ Saying = tuple[Mapping[str, bool], Mapping[str, tuple[bool, str, Answer | None]]
 LOOK_SECONDS = 1.0  # an idle worker wakes no more often
 BEAT_MS = 5_000
 PATIENCE_MS = 200  # for a lock of SQLite: three of them are less than a second
+SILENT_SECONDS = 30.0  # PostgreSQL, while it is asked for what takes milliseconds
 LEAVING_TRIES = 5
 LEAVING_SECONDS = 3.0  # for PostgreSQL, which may say nothing
 
@@ -161,6 +162,8 @@ class Lookout:
         self._machine.look(self._clock.now())
         self._judge_anew()
         if self._on_server:
+            self._database.cut_if_silent(SILENT_SECONDS)
+            self._replica.database.cut_if_silent(SILENT_SECONDS)
             self._asking.ask()
         else:
             self._see_to_database()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +18,9 @@ from backhaul.errors import DatabaseBusy
 from backhaul.migrations import upgrade_replica
 from backhaul.work import Work, WorkRequest, ledger
 from config.settings import Settings
+from tests.services import PostgreSQL
 from workers import beat
+from workers.replica import WorkerReplica
 
 NOON = 1_767_355_200_000
 HOUR = 3_600_000
@@ -23,6 +28,8 @@ HOUR = 3_600_000
 
 class Here:
     """A replica with this database, and a clock that is moved."""
+
+    on_server = False
 
     def __init__(self, database: Database) -> None:
         self.opened = database
@@ -160,3 +167,33 @@ def test_a_busy_database_does_not_keep_the_bell_from_being_rung(
     monkeypatch.setattr(beat, "ring_due", lambda *_, now, **__: rung.append(now) or [])
     scheduler.tick()
     assert rung == [NOON]
+
+
+def test_a_look_does_not_wait_for_ever_for_a_process_of_postgresql_that_hangs(
+    tmp_path: Path, cluster: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beat, "SILENT_SECONDS", 0.5)
+    url = cluster.database()
+    database = open_database(url)
+    upgrade_replica(database)
+    database.close()
+    app = Celery("test", set_as_current=False)
+    app.replica = WorkerReplica(
+        Settings(home=tmp_path, replica={"database": url}, broker={"url": "redis://127.0.0.1:1/"})
+    )
+    scheduler = beat.LedgerScheduler(app)
+    with app.replica.database.using() as opened:
+        with opened.reading() as connection:
+            hangs = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        os.kill(hangs, signal.SIGSTOP)
+    look = threading.Thread(target=scheduler.tick, daemon=True)
+    try:
+        look.start()
+        look.join(20)
+        assert not look.is_alive()
+        scheduler.tick()  # by another process
+        assert scheduler._leading
+    finally:
+        os.kill(hangs, signal.SIGCONT)
+        scheduler.close()
+        app.close()

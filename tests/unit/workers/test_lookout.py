@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import threading
 import time
@@ -172,6 +174,25 @@ def test_it_judges_while_postgresql_does_not_answer(
     with cluster.silent():
         flips_keep_coming(on_server, monkeypatch)
     eventually(lambda: _roster(on_server)["media"] is False, WIDE, "what could not be written is, when it answers")
+
+
+def test_a_process_of_postgresql_that_hangs_is_left_for_another_one(
+    on_server: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+    on_server.begin()
+    with on_server.lookout._database.using() as database:
+        with database.reading() as connection:
+            hangs = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        os.kill(hangs, signal.SIGSTOP)  # between two transactions
+    try:
+        began = time.monotonic()
+        with on_server.database.writing() as connection:
+            conditions.set_condition(connection, "unmetered", False, now=SystemClock().now())
+        eventually(lambda: on_server.saw(False, began), WIDE, "media is closed")
+        eventually(lambda: _roster(on_server)["media"] is False, WIDE, "it stands on the roster")
+    finally:
+        os.kill(hangs, signal.SIGCONT)
 
 
 def test_it_ends_while_postgresql_does_not_answer(on_server: World, cluster: PostgreSQL) -> None:
