@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -189,14 +188,14 @@ class Context:
 
     def _renew(self, connection: Connection, now: int) -> str | None:
         said, self._progress = self._progress, None
-        renew = partial(
-            ledger.renew, connection, self.work, lease_ms=self._lease_ms, progress=said, stopping=self.stop_reason
-        )
+        stopping = self.stop_reason
         try:
-            asked = renew(now=now)
+            asked = ledger.renew(
+                connection, self.work, now=now, lease_ms=self._lease_ms, progress=said, stopping=stopping
+            )
             late = self.clock.now()
             if late - now >= RENEW_EVERY_MS:  # it has waited for the row, and the lease may have passed meanwhile
-                now, asked = late, renew(now=late)
+                now, asked = late, ledger.renew(connection, self.work, now=late, lease_ms=self._lease_ms)
         except Exception:  # within the transaction the driver's own: it is translated at its end
             self._progress = self._progress or said
             raise
