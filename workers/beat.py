@@ -37,6 +37,7 @@ LOOK_SECONDS = 1.0
 AT_ONCE_SECONDS = 0.05  # when there is more to ring for than was rung for at once
 AWAY_MS = 10_000  # between two looks: this machine has slept, or its clock was set, or Beat itself was held up
 PATIENCE_MS = 2 * RENEW_EVERY_MS  # for the runs of a machine that was away: they renew their leases before that
+PATIENT_AGAIN_MS = 60_000  # a Beat that is held up at each look would take back nothing
 MEND_EVERY_SECONDS = 300.0  # what another machine wrote while its clock was ahead: all that waits is looked at
 PRUNE_EVERY_MS = 3_600_000
 PRUNED = 1_000  # at once
@@ -80,7 +81,7 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
         if now < self._ticked_at:  # the clock was set back: no time from before says anything now
             self._renew_at, self._mended_at = 0, -MEND_EVERY_SECONDS
             self._patient_until = 0
-        if 0 < self._ticked_at < now - AWAY_MS:
+        if 0 < self._ticked_at < now - AWAY_MS and now - self._patient_until >= PATIENT_AGAIN_MS:
             self._patient_until = now + PATIENCE_MS
         self._ticked_at = now
         try:

@@ -128,6 +128,17 @@ def test_what_has_slept_with_its_machine_may_renew_its_lease_before_it_is_taken_
     assert (state_of(here, sleeper), state_of(here, dead)) == ("RUNNING", "ENQUEUED")
 
 
+def test_a_beat_that_is_held_up_at_each_look_takes_back_what_has_died_all_the_same(
+    here: Here, scheduler: beat.LedgerScheduler
+) -> None:
+    scheduler.tick()
+    dead = claimed(here, enqueued(here))
+    for _ in range(3):
+        here.time += beat.AWAY_MS + 1_000
+        scheduler.tick()
+    assert state_of(here, dead) == "ENQUEUED"
+
+
 def test_a_beat_that_has_just_begun_takes_back_at_once_what_has_died(
     here: Here, scheduler: beat.LedgerScheduler
 ) -> None:
