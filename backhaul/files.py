@@ -56,13 +56,14 @@ class Media:
         return self._rung(partial(put.put, self._database, file, store=self._store if kept else None, now=now))
 
     def retry(self, upload_id: str) -> Upload:
-        """Put the file of a parked upload once more, as it is now, under a new id; where bytes were put, what is kept
-        of them. Raises Unknown, Misused, StorageFull."""
+        """Put the file of a parked upload once more, as it is now, under a new id; what is kept of it where there is no
+        such file any more, or bytes were put. Raises Unknown, Misused, StorageFull."""
         with self._database.reading() as connection:
             old = uploads.get(connection, upload_id)
         if old.state != "parked":
             raise Misused(f"the upload {upload_id} is {old.state}, not parked", hint="backhaul media list")
-        made = self.put(old.path, keep=old.kept) if old.path else self._put_kept(old)
+        gone = not old.path or (old.kept and not old.file.exists())
+        made = self._put_kept(old) if gone else self.put(old.path, keep=old.kept)
         with self._database.writing() as connection:
             uploads.forget_parked(connection, upload_id)
         return made
