@@ -308,11 +308,11 @@ block = Table(
     PrimaryKeyConstraint("table_name", "first"),
 )
 
-# What is known of the server as an endpoint, once there is something to know: one row.
+# What is known of the server as an endpoint, once there is something to know: 1 for all, 2 for media alone.
 endpoint = Table(
     "backhaul_endpoint",
     replica_metadata,
-    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("id", Integer, CheckConstraint("id IN (1, 2)", name="row"), primary_key=True),
     Column("held_until", BigInteger, nullable=False, server_default="0"),  # it asked to be left alone until then
     Column("held_because", Text),
 )
