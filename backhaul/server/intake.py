@@ -153,20 +153,24 @@ class Intake:
         with self._database.reading() as connection:
             return uploads.known(connection, replica.scope, hashes)
 
-    def purge_now_and_then(self, busy: Callable[[str], bool]) -> None:
-        """Once an hour, discard what has expired and is not being written to."""
+    def purge_now_and_then(self, busy: Callable[[str, str], bool]) -> None:
+        """Once an hour, discard what has expired and is not being written to. busy: of a scope and an upload."""
         now = self._clock.now()
         if now - self._purged_at < PURGE_EVERY_MS:
             return
         self._purged_at = now
         with self._database.reading() as connection:
-            names = uploads.expired(connection, now)
-        if len(names) == uploads.AT_ONCE:
+            found = uploads.expired(connection, now)
+        if len(found) == uploads.AT_ONCE:
             self._purged_at = 0  # there are more
-        for name in names:
-            if not busy(name):
+        gone = []
+        for scope, name in found:
+            if not busy(scope, name):
                 with suppress(Busy):
-                    self.discard(name)
+                    self.store.discard(name)
+                    gone.append(name)
+        with self._database.writing() as connection:
+            uploads.forget_expired(connection, gone, now)
 
     def _parts(self, replica: Replica, named: Sequence[str]) -> list[Upload]:
         with self._database.reading() as connection:
@@ -199,7 +203,8 @@ class Intake:
         if self._quota is None:
             return
         scopes.lock(connection, made.scope)
-        if made.sha256 and uploads.known(connection, made.scope, [made.sha256]):
+        known = uploads.content(connection, made.scope, made.sha256) if made.sha256 else None
+        if known is not None and known.size == made.length:
             return
         if uploads.taken(connection, made.scope, now) + made.length > self._quota:
             raise refusal("quota-exceeded", f"the files of a scope may have {self._quota} bytes", limit=self._quota)

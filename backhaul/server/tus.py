@@ -24,6 +24,7 @@ LONGEST_NAME = 255
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")  # RFC 6838, 4.2
 PART = re.compile(r"(?:https?://[^/\s]*)?(?:/[^\s]*)?" + COLLECTION + r"/([0-9A-Za-z_-]{1,100})")
+UPLOAD = re.compile(r"[0-9A-Za-z_-]{1,100}")
 INTEGER = re.compile(r"[0-9]{1,18}")
 
 
@@ -107,9 +108,7 @@ def metadata(text: str) -> Metadata:
         if not name or name in values:
             raise refusal("metadata-invalid", "a key is empty or comes twice")
         values[name] = _decoded(name, coded)
-    return Metadata(
-        sha256=_promised(values), name=values.get("filename", "")[:LONGEST_NAME], media_type=_media_type(values)
-    )
+    return Metadata(sha256=_promised(values), name=_name(values), media_type=_media_type(values))
 
 
 def expires(at: int) -> str:
@@ -122,6 +121,11 @@ def _decoded(name: str, coded: str) -> str:
         return b64decode(coded.strip(), validate=True).decode().replace("\0", "")
     except (binascii.Error, UnicodeDecodeError) as error:
         raise refusal("metadata-invalid", f"the value of {name:.50} is not UTF-8 in base64") from error
+
+
+def _name(values: dict[str, str]) -> str:
+    """What it says of folders is left out: whoever saves the file chooses where."""
+    return values.get("filename", "").replace("\\", "/").rpartition("/")[2][:LONGEST_NAME]
 
 
 def _promised(values: dict[str, str]) -> str | None:

@@ -280,7 +280,9 @@ def _backhaul_block() -> None:
 def _backhaul_endpoint() -> None:
     op.create_table(
         "backhaul_endpoint",
-        sa.Column("id", sa.Integer, sa.CheckConstraint("id IN (1, 2)", name="ck_backhaul_endpoint_row"), nullable=False),
+        sa.Column(
+            "id", sa.Integer, sa.CheckConstraint("id IN (1, 2)", name="ck_backhaul_endpoint_row"), nullable=False
+        ),
         sa.Column("held_until", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("held_because", sa.Text),
         sa.PrimaryKeyConstraint("id", name="pk_backhaul_endpoint"),
