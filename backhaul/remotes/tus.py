@@ -11,10 +11,11 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256 as new_sha256
 
-from backhaul.errors import Unreachable
+from backhaul.errors import Refused, Unreachable
 from backhaul.remotes.answers import Answer, accept, message, signed_out, stranger
 from backhaul.remotes.base import Fetched
 from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
+from backhaul.remotes.elsewhere import MOVED, OUT_OF_RANGE, Elsewhere
 from backhaul.remotes.endpoint import Endpoint
 from backhaul.wire import MOST_HASHES, Hashes, encode
 
@@ -25,7 +26,6 @@ ADDRESS = re.compile(rf"{MEDIA}/[0-9A-Za-z_-]+$")  # wherever the server stands,
 FORGOTTEN = (404, 410)
 REVOKED = 403
 CHECKSUM_MISMATCH = 460
-OUT_OF_RANGE = 416
 WHOLE, PARTIAL = 200, 206
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
@@ -43,6 +43,7 @@ class TusRemote:
         endpoint: Endpoint | None = None,
     ) -> None:
         self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
+        self._elsewhere = Elsewhere(allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.origin!r})"
@@ -101,11 +102,22 @@ class TusRemote:
         answer = self._connection.exchange("GET", f"{MEDIA}/sha256/{sha256}", headers=headers)
         if answer.status == OUT_OF_RANGE and answer.from_backhaul and at == 0:
             return Fetched(b"", 0)  # no range is satisfiable where there is no byte
+        if answer.status == MOVED and answer.from_backhaul:
+            return self._fetch_elsewhere(answer, at, most)
         accept(answer)
         return _range(answer, at)
 
     def close(self) -> None:
         self._connection.close()
+        self._elsewhere.close()
+
+    def _fetch_elsewhere(self, told: Answer, at: int, most: int) -> Fetched:
+        try:
+            return _range(self._elsewhere.fetch(told, at, most), at)
+        except Refused as refusal:
+            if refusal.status == OUT_OF_RANGE and at == 0:
+                return Fetched(b"", 0)
+            raise
 
 
 def _metadata(**values: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import boto3
 import pytest
 import requests
 
-from backhaul.errors import Busy, ConfigurationInvalid
+from backhaul.errors import Busy, ConfigurationInvalid, Refused, Unreachable
+from backhaul.remotes.base import Fetched
 from backhaul.remotes.tus import TusRemote
 from backhaul.server.contents import open_store, s3
 from backhaul.server.settings import Settings
@@ -211,6 +213,41 @@ def test_where_it_is_configured_contents_are_fetched_from_the_bucket_itself(tmp_
         assert (got.status_code, got.content) == (206, PHOTO[1:4])
         assert got.headers["Content-Disposition"] == 'attachment; filename="photo.jpg"'
         assert till.call("HEAD", where).headers["Content-Length"] == str(len(PHOTO))
+        with closing(TusRemote(server.url, till.registered["token"])) as ours:
+            assert ours.fetch(sha256(PHOTO), 0, 100) == Fetched(PHOTO[:100], len(PHOTO))
+            assert ours.fetch(sha256(PHOTO), len(PHOTO) - 1, 100) == Fetched(PHOTO[-1:], len(PHOTO))
+            with pytest.raises(Refused) as caught:
+                ours.fetch(sha256(PHOTO), len(PHOTO), 100)
+            assert caught.value.status == 416
+            assert create(till, b"").status_code == 201
+            assert ours.fetch(sha256(b""), 0, 100) == Fetched(b"", 0)
+        till.session.close()
+
+
+def test_our_own_client_takes_nothing_of_itself_to_the_bucket_and_waits_where_that_does_not_give(
+    tmp_path, buckets, credentials, between
+):
+    asked: list[Request] = []
+    media = f"s3://photos/elsewhere?endpoint={between.url}&redirect=60"
+    with services.sync_server(tmp_path / "server", media=media) as server:
+        till = Caller(server)
+        assert patch(till, create(till).headers["Location"], 0, PHOTO).status_code == 204
+        with closing(TusRemote(server.url, till.registered["token"])) as ours:
+
+            def rule(request: Request, pass_on: PassOn) -> Answer | None:
+                asked.append(request)
+                return pass_on()
+
+            between.rule = rule
+            assert ours.fetch(sha256(PHOTO), 0, 10).content == PHOTO[:10]
+            (seen,) = asked
+            assert not {name.lower() for name in seen.headers} & {"authorization", "backhaul-replica", "cookie"}
+            between.rule = lambda request, pass_on: Answer(status=403, body=b"<Code>AccessDenied</Code>")
+            with pytest.raises(Unreachable, match="does not give it"):
+                ours.fetch(sha256(PHOTO), 0, 10)
+            between.rule = lambda request, pass_on: SLOW_DOWN
+            with pytest.raises(Busy):
+                ours.fetch(sha256(PHOTO), 0, 10)
         till.session.close()
 
 
