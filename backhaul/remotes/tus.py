@@ -65,10 +65,7 @@ class TusRemote:
         return found & set(wanted)
 
     def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
-        headers = TUS | {
-            "Upload-Length": str(size),
-            "Upload-Metadata": _metadata(sha256=sha256, filename=name, filetype=media_type),
-        }
+        headers = create_headers(size=size, sha256=sha256, name=name, media_type=media_type)
         answer = self._connection.exchange("POST", MEDIA, headers=headers)
         accept(answer)
         return _address(answer)
@@ -78,19 +75,14 @@ class TusRemote:
         if answer.status in FORGOTTEN and answer.from_backhaul:
             return None
         _accept_head(answer)
-        return _offset(answer)
+        return number(answer, "Upload-Offset")
 
     def append(self, address: str, at: int, chunk: Body) -> int:
-        headers = TUS | {
-            "Content-Type": "application/offset+octet-stream",
-            "Upload-Offset": str(at),
-            "Upload-Checksum": f"sha256 {b64encode(new_sha256(chunk).digest()).decode()}",
-        }
-        answer = self._connection.exchange("PATCH", address, headers=headers, body=chunk)
+        answer = self._connection.exchange("PATCH", address, headers=append_headers(at, chunk), body=chunk)
         if answer.status == CHECKSUM_MISMATCH:
             raise Unreachable(f"{answer.origin} received damaged bytes and threw them away")
         accept(answer)
-        return _offset(answer)
+        return number(answer, "Upload-Offset")
 
     def fetch(self, sha256: str, at: int, most: int) -> Fetched:
         headers = {
@@ -120,6 +112,21 @@ class TusRemote:
             raise
 
 
+def create_headers(*, size: int, sha256: str, name: str, media_type: str) -> dict[str, str]:
+    return TUS | {
+        "Upload-Length": str(size),
+        "Upload-Metadata": _metadata(sha256=sha256, filename=name, filetype=media_type),
+    }
+
+
+def append_headers(at: int, chunk: Body) -> dict[str, str]:
+    return TUS | {
+        "Content-Type": "application/offset+octet-stream",
+        "Upload-Offset": str(at),
+        "Upload-Checksum": f"sha256 {b64encode(new_sha256(chunk).digest()).decode()}",
+    }
+
+
 def _metadata(**values: str) -> str:
     return ",".join(f"{name} {b64encode(value.encode()).decode()}" for name, value in values.items())
 
@@ -145,10 +152,10 @@ def _range(answer: Answer, at: int) -> Fetched:
     return Fetched(answer.body, size)
 
 
-def _offset(answer: Answer) -> int:
-    text = answer.headers.get("Upload-Offset", "")
+def number(answer: Answer, name: str) -> int:
+    text = answer.headers.get(name, "")
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise stranger(answer, "it does not say how far the upload is")
+        raise stranger(answer, f"it does not say how far the upload is: its {name} is no number")
     return int(text)
 
 
