@@ -18,16 +18,13 @@ from bench.push import one_round
 
 TURNS = 5
 FILES = 20
-PIECE = 256 * 2**10
-# data waits for a condition of its own, so that files hang before it begins
-QUEUES = """
-[queues.sync]
-tags = ["connected", "charging"]
-[queues.media]
-tags = ["connected"]
-[media]
-requires = ["connected"]
+RETRIES = """
+[retry.upload]
+initial = "1s"
+most = "2s"
 """
+PIECE = 256 * 2**10
+CONDITION = "battery_not_low"  # data waits for it, and files do not: so they hang before data begins
 
 
 class Line:
@@ -100,11 +97,14 @@ def measure() -> tuple[list[float], list[float]]:
             yield line.url
 
     alone, beside = [], []
-    with field(conditions=QUEUES, through=through) as made:
-        made.backhaul("condition", "set", "charging", "off")
+    with field(conditions=RETRIES, through=through) as made:
+        settings = made.home / "backhaul.toml"
+        sync = 'tags = ["connected", "' + CONDITION + '"]'
+        settings.write_text(settings.read_text().replace('tags = ["connected"]', sync))
+        made.backhaul("condition", "set", CONDITION, "off")
         with made.up():
             for turn in range(TURNS):
-                alone.append(one_round(made, 2 * turn, condition="charging"))
+                alone.append(one_round(made, 2 * turn, condition=CONDITION))
                 beside.append(_beside(made, lines[0], turn))
     return alone, beside
 
@@ -116,7 +116,7 @@ def _beside(made: Field, line: Line, turn: int) -> float:
     line.stuck = True
     made.backhaul("media", "put", *map(str, files))
     until(lambda: line.held > 0, 30, "files hang")
-    found = one_round(made, 2 * turn + 1, condition="charging")
+    found = one_round(made, 2 * turn + 1, condition=CONDITION)
     assert line.held > 0
     line.release()
     open_uploads = "SELECT count(*) FROM backhaul_upload WHERE state IN ('pending', 'sending')"
