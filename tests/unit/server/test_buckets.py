@@ -278,3 +278,74 @@ def test_a_bucket_that_there_is_not_is_said_at_the_start_and_one_that_is_silent_
         open_store(Settings(data=tmp_path, media=f"s3://nothing-here?endpoint={buckets}"))
     between.rule = lambda request, pass_on: SLOW_DOWN
     open_store(Settings(data=tmp_path, media=f"s3://photos?endpoint={between.url}"))
+
+
+class Killed(BaseException):
+    """The process is gone: nothing in it may catch this."""
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("create_multipart_upload", 1),
+        ("upload_part", 1),
+        ("upload_part", 2),
+        ("complete_multipart_upload", 1),
+        ("copy", 1),
+        ("abort_multipart_upload", 1),
+        ("delete_object", 1),
+    ],
+)
+def test_a_server_that_dies_at_any_step_of_the_bucket_goes_on_and_nothing_partial_is_seen(
+    tmp_path, buckets, credentials, call, number
+):
+    """The order is the intake's: bytes, sync, the offset that promises them, and then they may move."""
+    settings = Settings(data=tmp_path, media=f"s3://photos/{tmp_path.name}?endpoint={buckets}")
+    content, promised = sha256(FILM), [0]
+
+    def go_on(dies: bool) -> None:
+        store = open_store(settings)
+        if dies:
+            die_after(store._client, call, number)
+        while promised[0] < len(FILM):
+            with closing(store.append("one", len(FILM), promised[0], None)) as tail:
+                tail.write(FILM[promised[0] : promised[0] + CHUNK])
+                tail.sync()
+                promised[0] = tail.position
+                tail.settle()
+        if (whole := store.whole("one", len(FILM))) is not None:
+            with closing(whole):
+                assert b"".join(whole) == FILM
+            store.publish("one", len(FILM), "shop", content)
+        assert store.has("shop", content)
+        store.discard("one")
+
+    open_store(settings).begin("one", len(FILM))
+    with pytest.raises(Killed):
+        go_on(dies=True)
+    store = open_store(settings)
+    if store.has("shop", content):
+        with closing(store.read("shop", content, 0, len(FILM))) as read:
+            assert b"".join(read) == FILM
+    go_on(dies=False)
+    go_on(dies=False)
+    with closing(store.read("shop", content, 0, len(FILM))) as read:
+        assert b"".join(read) == FILM
+    assert list((tmp_path / "media" / "parts").iterdir()) == []
+    listed = bucket(buckets).list_objects_v2(Bucket="photos", Prefix=f"{tmp_path.name}/")["Contents"]
+    assert [one["Key"].rpartition("/")[2] for one in listed] == [content]
+
+
+def die_after(client: Any, call: str, number: int) -> None:
+    original, calls = getattr(client, call), 0
+
+    def deadly(*given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        try:
+            return original(*given, **named)
+        finally:
+            if calls == number:
+                raise Killed
+
+    setattr(client, call, deadly)
