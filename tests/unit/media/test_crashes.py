@@ -22,6 +22,7 @@ from backhaul.media.put import put, put_bytes
 from backhaul.media.reading import opened_here
 from backhaul.media.store import PART, Incoming, Store
 from backhaul.media.tidy import look, tidy
+from backhaul.media.transfer import upload
 from backhaul.remotes.memory_media import MemoryMediaRemote
 from tests.unit.media.conftest import NOW, Run, no_work
 
@@ -221,3 +222,21 @@ def test_a_download_that_the_server_refuses_keeps_its_reason(
         known = downloads.get(connection, HASH)
     assert known is not None
     assert (known.state, known.reason) == ("parked", "forbidden: not for you")
+
+
+def test_what_an_upload_still_needs_is_not_tidied_away_whatever_became_of_its_row(
+    database: Database, store: Store, remote: MemoryMediaRemote, clock: Clock
+) -> None:
+    """As when another machine on the same database, which has another folder, has judged the row."""
+    made = put_bytes(database, store, CONTENT, enqueue=no_work, now=NOW)
+    elsewhere = Store(store.folder.with_name("elsewhere"))
+    put_bytes(database, elsewhere, b"of another machine", enqueue=no_work, now=NOW)
+    assert tidy(database, elsewhere).dangling == [HASH]
+    assert tidy(database, store).orphans == [HASH]
+    assert store.path(HASH).read_bytes() == CONTENT
+    with database.reading() as connection:
+        known = contents.get(connection, HASH)
+    assert known is not None
+    assert (known.size, known.on_server) == (len(CONTENT), False)
+    upload(database, remote, made.id, clock=clock, context=Run(), store=store)
+    assert remote.whole == {HASH: CONTENT}
