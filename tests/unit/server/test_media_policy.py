@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from sqlalchemy import Engine, event
 
 from backhaul.database import open_database
@@ -55,6 +57,17 @@ def test_a_scope_has_no_more_room_than_its_quota(till, server, clock):
     stranger.session.close()
     assert till.call("DELETE", waiting.headers["Location"], headers=TUS).status_code == 204
     brought(till, PNG, "image/png")
+
+
+def test_of_many_that_are_announced_at_once_no_more_are_let_in_than_there_is_room_for(till):
+    headers = {"Authorization": str(till.session.headers["Authorization"]), "Upload-Length": str(QUOTA // 3)}
+    headers |= TUS | {"Upload-Metadata": coded(filetype="image/jpeg")}
+
+    def announce(_number: int) -> int:
+        return requests.post(till.server.url + "/v1/media", headers=headers, timeout=20).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(announce, range(8))) == [201] * 3 + [507] * 5
 
 
 def test_what_the_scope_has_already_costs_it_nothing(till):
