@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 
 from backhaul.database import sqlite_file
 from backhaul.errors import Misused
+from backhaul.media.turns import Order
 from backhaul.remotes.traffic import NETWORKS, Budget, Limits
 from backhaul.replica.strategies import Rules
 from backhaul.work.conditions import is_label, known_condition
@@ -150,10 +151,12 @@ class Media(Section):
     """requires: the conditions under which files travel. chunk: bytes of one append. keep: whether a file that is put
     is kept as it is then, and may be edited or deleted at once; else it is sent from where it is. download_requires:
     the conditions under which files come; None: the same as `requires`. cache: bytes of all kept files; beyond it, the
-    least recently used go, if the server has them. floor: bytes of the disk that stay free, if that is enough."""
+    least recently used go, if the server has them. floor: bytes of the disk that stay free, if that is enough. order:
+    which uploads go first, among those of one priority."""
 
     requires: tuple[Tag, ...] = ("connected", "unmetered", "charging", "storage_not_low")
     chunk: Size = 4 * 2**20
+    order: Order = "small"
     keep: bool = True
     download_requires: tuple[Tag, ...] | None = None
     cache: Size = 2 * 10**9

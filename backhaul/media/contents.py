@@ -64,6 +64,11 @@ def on_server(connection: Connection, sha256: str) -> bool:
     return bool(connection.execute(update(table).where(table.c.sha256 == sha256).values(on_server=True)).rowcount)
 
 
+def all_on_server(connection: Connection, contents: Collection[str]) -> None:
+    """It has all of these, whichever of them are kept here."""
+    connection.execute(update(table).where(table.c.sha256.in_(contents)).values(on_server=True))
+
+
 def use(connection: Connection, sha256: str, *, now: int) -> bool:
     """Somebody reads it."""
     return bool(connection.execute(update(table).where(table.c.sha256 == sha256).values(used_at=now)).rowcount)

@@ -89,12 +89,17 @@ def upload(
         worker=worker,
         store=store,
     )
-    this = _open_upload(run, upload_id)
+    return send(run, upload_id)
+
+
+def send(run: Transfer, upload_id: str) -> dict[str, Any]:
+    """The same, of a run that is there already."""
+    this = take(run, upload_id)
     if this.state == "done":
-        return _outcome(this, sent=0)
+        return outcome(this, sent=0)
     with _parking(run, this), opened(run.file_of(this)) as file:
         _check_unchanged(run, this, file)
-        if remote.has(this.sha256):
+        if run.remote.has(this.sha256):
             return _finished(run, this, sent=0)
         address, at = _resume(run, this)
         with _healing(run, this, address, file):
@@ -102,7 +107,8 @@ def upload(
     return _finished(run, this, sent=sent)
 
 
-def _open_upload(run: Transfer, upload_id: str) -> Upload:
+def take(run: Transfer, upload_id: str) -> Upload:
+    """It is this run's from now on. Raises Unknown; Refused when it is parked."""
     with run.database.reading() as connection:
         this = uploads.get(connection, upload_id)
     if this.state == "parked":
@@ -151,7 +157,7 @@ def _send(run: Transfer, this: Upload, address: str, file: FileIO, at: int) -> i
             chunks.halve(len(chunk), error, now=began)
             raise
         except Refused as refusal:
-            if not _is_too_large(refusal) or not chunks.halve(len(chunk), refusal, now=began):
+            if not is_too_large(refusal) or not chunks.halve(len(chunk), refusal, now=began):
                 raise
             continue
         now = run.clock.now()
@@ -174,7 +180,7 @@ def _check_held(this: Upload, held: bool) -> None:
         raise Busy(f"another run has taken over the upload of {this.name}")
 
 
-def _is_too_large(refusal: Refused) -> bool:
+def is_too_large(refusal: Refused) -> bool:
     """Whether it is the message that was too large, as a proxy on the way may find, and not the file."""
     return refusal.status == TOO_LARGE and refusal.problem != "upload-too-large"
 
@@ -250,10 +256,10 @@ def _finished(run: Transfer, this: Upload, *, sent: int) -> dict[str, Any]:
     with run.database.writing() as connection:
         uploads.finish(connection, this.id, now=run.clock.now())
         contents.on_server(connection, this.sha256)
-    return _outcome(this, sent=sent)
+    return outcome(this, sent=sent)
 
 
-def _outcome(this: Upload, *, sent: int) -> dict[str, Any]:
+def outcome(this: Upload, *, sent: int) -> dict[str, Any]:
     return {"sha256": this.sha256, "size": this.size, "sent": sent}
 
 

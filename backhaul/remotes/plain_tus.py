@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from backhaul.errors import BackhaulError, Refused, SignInRequired, Unreachable
 from backhaul.remotes.answers import OUT_OF_TIME, TOO_LARGE, Answer, failure, stranger
-from backhaul.remotes.base import Fetched
+from backhaul.remotes.base import Fetched, Whole
 from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
 from backhaul.remotes.tus import CHECKSUM_MISMATCH, FORGOTTEN, TUS, append_headers, create_headers, number
 
@@ -57,6 +57,10 @@ class PlainTusRemote:
 
     def known(self, hashes: Sequence[str]) -> set[str]:
         return {one for one in hashes if self.has(one)}
+
+    def send_whole(self, contents: Sequence[Whole]) -> set[str]:  # noqa: ARG002 - the seam's
+        """tus has no message of many: each is uploaded by itself."""
+        return set()
 
     def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
         headers = create_headers(size=size, sha256=sha256, name=name, media_type=media_type)

@@ -1,4 +1,5 @@
-"""Resumable uploads to a server: tus 1.0.0 with the extensions creation and checksum, under /v1/media; and downloads.
+"""Resumable uploads to a server: tus 1.0.0 with the extensions creation and checksum, under /v1/media; small files
+by the dozen in one message; and downloads.
 
 The protocol: https://tus.io/protocols/resumable-upload (core, creation, checksum). A chunk carries its SHA-256 and is
 kept whole or not at all; how far an upload has come is the server's to say. Contents come in ranges (RFC 9110, 14).
@@ -13,11 +14,11 @@ from hashlib import sha256 as new_sha256
 
 from backhaul.errors import Refused, Unreachable
 from backhaul.remotes.answers import Answer, accept, message, signed_out, stranger
-from backhaul.remotes.base import Fetched
+from backhaul.remotes.base import Fetched, Whole
 from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
 from backhaul.remotes.elsewhere import MOVED, OUT_OF_RANGE, Elsewhere
 from backhaul.remotes.endpoint import Endpoint
-from backhaul.wire import MOST_HASHES, Hashes, encode
+from backhaul.wire import CONTENTS_TYPE, MOST_HASHES, Entered, Hashes, NewContent, encode, packed
 
 TUS = {"Tus-Resumable": "1.0.0"}
 JSON = {"Content-Type": "application/json"}
@@ -63,6 +64,19 @@ class TusRemote:
             answer = self._connection.exchange("POST", f"{MEDIA}/known", headers=JSON, body=encode(asked))
             found.update(message(answer, Hashes).hashes)
         return found & set(wanted)
+
+    def send_whole(self, contents: Sequence[Whole]) -> set[str]:
+        told = [
+            NewContent(sha256=one.sha256, size=len(one.content), name=one.name, media_type=one.media_type)
+            for one in contents
+        ]
+        body = packed([(head, one.content) for head, one in zip(told, contents, strict=True)])
+        headers = {"Content-Type": CONTENTS_TYPE}
+        answer = self._connection.exchange("POST", f"{MEDIA}/contents", headers=headers, body=body)
+        problems = message(answer, Entered).problems
+        if len(problems) != len(told):
+            raise stranger(answer, "it does not say of each content whether it has it")
+        return {head.sha256 for head, problem in zip(told, problems, strict=True) if problem is None}
 
     def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
         headers = create_headers(size=size, sha256=sha256, name=name, media_type=media_type)

@@ -17,11 +17,12 @@ from sqlalchemy import Connection
 from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Busy, Refused
-from backhaul.server import auth, scopes, tus, uploads
+from backhaul.server import auth, tus, uploads
 from backhaul.server.auth import Replica
 from backhaul.server.contents.base import ContentStore, Tail
 from backhaul.server.media_types import MOST_NEEDED, Policy
 from backhaul.server.problems import refusal
+from backhaul.server.room import Room
 from backhaul.server.settings import Settings
 from backhaul.server.tus import Checksum, Metadata
 from backhaul.server.uploads import Content, Upload
@@ -34,7 +35,7 @@ class Intake:
     def __init__(self, store: ContentStore, settings: Settings, database: Database, clock: Clock) -> None:
         self.store = store
         self._policy = Policy(settings.media_types)
-        self._quota = settings.media_quota
+        self._room = Room(store, settings.media_quota)
         self._lifetime_ms = settings.upload_lifetime_ms
         self._database = database
         self._clock = clock
@@ -56,7 +57,7 @@ class Intake:
             concat=concat,
             expires_at=now + self._lifetime_ms,
         )
-        self._check_room(length)
+        self._room.check_disk(length)
         self.store.begin(name, length)
         try:
             with self._database.writing() as connection:
@@ -193,21 +194,14 @@ class Intake:
                     made = self.commit(made, tail)
             return self.commit(made, tail)
 
-    def _check_room(self, length: int) -> None:
-        free = self.store.free()
-        if free is not None and length > free:
-            raise refusal("storage-full", "there is no room for a file of this size")
-
     def _check_quota(self, connection: Connection, made: Upload, now: int) -> None:
         """What the scope has already costs it nothing once more."""
-        if self._quota is None:
+        left = self._room.left(connection, made.scope, now)
+        if left is None:
             return
-        scopes.lock(connection, made.scope)
         known = uploads.content(connection, made.scope, made.sha256) if made.sha256 else None
-        if known is not None and known.size == made.length:
-            return
-        if uploads.taken(connection, made.scope, now) + made.length > self._quota:
-            raise refusal("quota-exceeded", f"the files of a scope may have {self._quota} bytes", limit=self._quota)
+        if (known is None or known.size != made.length) and made.length > left:
+            raise self._room.exceeded()
 
     def _checked(self, upload: Upload, told: Metadata) -> str | None:
         """The SHA-256 of all of it, which is what was promised; None when its bytes are not where uploads are."""

@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Route
 from backhaul.errors import Busy, Refused
 from backhaul.server import exchange, tus
 from backhaul.server.auth import Replica
+from backhaul.server.batch import Batch
 from backhaul.server.contents.base import Tail
 from backhaul.server.delivery import deliver
 from backhaul.server.intake import Intake
@@ -30,7 +31,7 @@ from backhaul.server.problems import refusal
 from backhaul.server.receiving import Cut, Turns, blocks
 from backhaul.server.tus import COLLECTION, Checksum
 from backhaul.server.uploads import Upload
-from backhaul.wire import Hashes
+from backhaul.wire import CONTENTS_TYPE, Entered, Hashes, unpacked
 
 COMMIT_EVERY = 16 * 2**20  # bytes of a chunk without a checksum: what a crash can cost
 ALL_METHODS = ["OPTIONS", "HEAD", "PATCH", "DELETE", "POST"]
@@ -43,8 +44,9 @@ Found = TypeVar("Found")
 
 
 class Media:
-    def __init__(self, intake: Intake, most: int, authenticate: Authenticate) -> None:
+    def __init__(self, intake: Intake, batch: Batch, most: int, authenticate: Authenticate) -> None:
         self._intake = intake
+        self._batch = batch
         self._most = most
         self._authenticate = authenticate
         self._turns = Turns()
@@ -55,6 +57,7 @@ class Media:
         return [
             Route(COLLECTION, self.collection, methods=["OPTIONS", "POST"]),
             Route(COLLECTION + "/known", self.known, methods=["POST"]),
+            Route(COLLECTION + "/contents", self.contents, methods=["POST"]),
             Route(COLLECTION + "/sha256/{hash}", self.content, methods=["GET"]),
             Route(COLLECTION + "/{upload}", self.upload, methods=ALL_METHODS),
         ]
@@ -93,6 +96,13 @@ class Media:
         raw = await exchange.body(request)
         return await self._run(self._known, request, replica, raw)
 
+    async def contents(self, request: Request) -> Response:
+        """Many small ones at once, whole."""
+        replica = await self._authenticate(request)
+        raw = await exchange.body(request, CONTENTS_TYPE)
+        await self._run(self._intake.purge_now_and_then, self._busy)
+        return await self._run(self._contents, request, replica, raw)
+
     async def content(self, request: Request) -> Response:
         """The whole content, or ranges of it (RFC 9110, 14); HEAD asks whether it is here."""
         replica = await self._authenticate(request)
@@ -105,6 +115,13 @@ class Media:
     def _known(self, request: Request, replica: Replica, raw: bytes) -> Response:
         asked = exchange.message(request, raw, Hashes).hashes
         return exchange.answer(request, Hashes(hashes=self._intake.known(replica, asked)))
+
+    def _contents(self, request: Request, replica: Replica, raw: bytes) -> Response:
+        try:
+            sent = unpacked(raw)
+        except ValueError as error:
+            raise refusal("malformed", str(error)[:500]) from error
+        return exchange.answer(request, Entered(problems=self._batch.take(replica, sent)))
 
     async def _create(self, request: Request, replica: Replica) -> Response:
         parts = tus.parts(request.headers)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 
-from backhaul.server.contents.base import BLOCK, Checksum
+from backhaul.server.contents.base import AT_ONCE, BLOCK, Checksum, Whole
 from backhaul.server.problems import refusal
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -53,6 +55,22 @@ class DiskStore:
             (self._uploads / upload).replace(place)
             sync_folder(place.parent)
 
+    def put_all(self, scope: str, small: Mapping[str, Whole]) -> None:
+        def put(named: tuple[str, Whole]) -> None:
+            sha256, whole = named
+            with full_disk_refused(), (self._uploads / whole.upload).open("xb", buffering=0) as file:
+                os.fchmod(file.fileno(), 0o600)
+                _write(file, whole.content)
+                os.fsync(file.fileno())
+            (self._uploads / whole.upload).replace(self._place(scope, sha256))
+
+        folder = self._place(scope, "")
+        with full_disk_refused():
+            folder.mkdir(exist_ok=True, mode=0o700)
+            with ThreadPoolExecutor(AT_ONCE) as writing:
+                list(writing.map(put, small.items()))
+            sync_folder(folder)
+
     def discard(self, upload: str) -> None:
         (self._uploads / upload).unlink(missing_ok=True)
 
@@ -89,10 +107,8 @@ class DiskTail:
 
     def write(self, block: bytes) -> None:
         self._checksum.update(block)
-        rest = memoryview(block)
         with full_disk_refused():
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            _write(self._file, block)
         self.position += len(block)
 
     def checksum(self) -> str:
@@ -129,6 +145,12 @@ class FileBlocks:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _write(file: FileIO, content: bytes | memoryview) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 @contextmanager

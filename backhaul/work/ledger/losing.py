@@ -20,34 +20,28 @@ not begun, and has lost nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
-    ColumnClause,
     ColumnElement,
     Connection,
-    FromClause,
     Text,
     and_,
     case,
     column,
-    func,
-    literal,
     literal_column,
     not_,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from backhaul.backoff import Backoff
 from backhaul.schema import work as table
-from backhaul.statements import on_postgresql
 from backhaul.work import roster
 from backhaul.work.ledger.asking import OURS, among, every
 from backhaul.work.ledger.chaining import held_whole
+from backhaul.work.ledger.given import given
 from backhaul.work.ledger.settling import fail, waiting
 from backhaul.work.row import Work
 
@@ -132,29 +126,17 @@ def _take_back(connection: Connection, lost: Sequence[Work], now: int) -> None:
     if not lost:
         return
     due = [now + BACKOFF.delay_ms(work.losses) if work.losses else min(work.due_at, now) for work in lost]
-    given = _given(connection, [work.id for work in lost], [work.fence for work in lost], due)
+    rows = [(work.id, work.fence, at) for work, at in zip(lost, due, strict=True)]
+    these = given(connection, (column("id", Text), column("fence", BigInteger), column("due", BigInteger)), rows)
     values = waiting() | {
-        "due_at": given.c.due,
+        "due_at": these.c.due,
         "losses": case((OURS, 0), else_=table.c.losses + 1),
         "progress": None,
         "stop_reason": "WORKER_LOST",
         "last_outcome": "lost",
     }
-    these = and_(table.c.id == given.c.id, table.c.state == "RUNNING", table.c.fence == given.c.fence)
-    connection.execute(update(table).where(these).values(values))
-
-
-def _given(connection: Connection, ids: Sequence[str], fences: Sequence[int], due: Sequence[int]) -> FromClause:
-    """As rows, however many, in one parameter or three."""
-    columns: list[ColumnClause[Any]] = [column("id", Text), column("fence", BigInteger), column("due", BigInteger)]
-    if on_postgresql(connection):
-        numbers = ARRAY(BigInteger)
-        arrays = literal(list(ids), ARRAY(Text)), literal(list(fences), numbers), literal(list(due), numbers)
-        return func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
-    rows = msgspec.json.encode(list(zip(ids, fences, due, strict=True))).decode()
-    each: Any = func.json_each(rows).table_valued("value").c.value
-    members = [func.json_extract(each, f"$[{place}]").label(one.name) for place, one in enumerate(columns)]
-    return select(*members).subquery("given")
+    held = and_(table.c.id == these.c.id, table.c.state == "RUNNING", table.c.fence == these.c.fence)
+    connection.execute(update(table).where(held).values(values))
 
 
 def _dead(now: int) -> ColumnElement[bool]:
