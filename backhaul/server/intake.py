@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Busy, Refused
+from backhaul.errors import Busy, DatabaseBusy, Refused
 from backhaul.server import auth, tus, uploads
 from backhaul.server.auth import Replica
 from backhaul.server.contents.base import ContentStore, Tail
@@ -63,8 +63,9 @@ class Intake:
             with self._database.writing() as connection:
                 self._check_quota(connection, made, now)
                 uploads.create(connection, made, now)
-        except Refused:
-            self.store.discard(name)
+        except (Refused, DatabaseBusy):
+            with suppress(Busy):
+                self.store.discard(name)
             raise
         return made
 

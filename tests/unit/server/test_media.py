@@ -18,8 +18,9 @@ import requests
 from sqlalchemy import text
 
 from backhaul.database import open_database
+from backhaul.errors import DatabaseBusy
 from backhaul.remotes.tus import TusRemote
-from backhaul.server import receiving
+from backhaul.server import receiving, uploads
 from backhaul.server.contents import disk
 from backhaul.server.contents.disk import DiskStore
 from backhaul.server.media import THREADS
@@ -548,3 +549,14 @@ def test_the_folders_of_contents_outlive_a_crash_as_their_files_do(tmp_path, mon
     store.publish("first", 0, "shop", "a" * 64)
     place = next((tmp_path / "data" / "media" / "content").iterdir()).relative_to(tmp_path)
     assert {Path(), Path("data"), Path("data/media"), Path("data/media/content"), place} <= set(synced)
+
+
+def test_an_upload_whose_row_cannot_be_written_now_leaves_no_file(till, server, monkeypatch):
+    def busy(*_given: Any) -> None:
+        raise DatabaseBusy("somebody else writes", hint="try again")
+
+    folder = server.settings.data / "media" / "uploads"
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr(uploads, "create", busy)
+    assert problem(create(till)) == (503, "busy")
+    assert sorted(folder.iterdir()) == before
