@@ -4,8 +4,8 @@
             real worker, from the first claim to the last settle
     large   one file, in chunks of 4 MiB: theirs from start to success; ours from claim to settle
 
-The pair neither hashes nor waits for the disk. Ours does both: each chunk's and each file's SHA-256 is checked, and what
-is answered is through fsync. Needs node, and a node_modules with tus-js-client, @tus/server and @tus/file-store in
+The pair neither hashes nor waits for the disk. Ours does both: each chunk's and each file's SHA-256 is checked, and
+what is answered is through fsync. Needs node, and a node_modules with tus-js-client, @tus/server and @tus/file-store in
 NODE_PATH: npm install tus-js-client @tus/server @tus/file-store
 """
 
@@ -18,7 +18,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field as listed
+from dataclasses import dataclass
+from dataclasses import field as listed
 from pathlib import Path
 
 from sqlalchemy import create_engine
@@ -71,14 +72,13 @@ def measure() -> dict[str, Pair] | None:
     if node is None or subprocess.run([node, "-e", f"{SERVER}; process.exit(0)", "/"], check=False).returncode:
         return None
     found = {"small": Pair(), "large": Pair()}
-    with field() as made:
-        with _reference(node, made.home.parent) as url, made.up():
-            for turn in range(ROUNDS):
-                for what, sizes in {"small": [SMALL_BYTES] * SMALL, "large": [LARGE_BYTES]}.items():
-                    folder = _files(made.home.parent / f"{what}-{turn}", sizes)
-                    found[what].theirs.append(_theirs(node, url, folder))
-                    found[what].ours.append(_ours(made, folder))
-                    shutil.rmtree(folder)
+    with field() as made, _reference(node, made.home.parent) as url, made.up():
+        for turn in range(ROUNDS):
+            for what, sizes in {"small": [SMALL_BYTES] * SMALL, "large": [LARGE_BYTES]}.items():
+                folder = _files(made.home.parent / f"{what}-{turn}", sizes)
+                found[what].theirs.append(_theirs(node, url, folder))
+                found[what].ours.append(_ours(made, folder))
+                shutil.rmtree(folder)
     return found
 
 

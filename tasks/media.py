@@ -12,15 +12,18 @@ from typing import Any
 from celery import Task
 
 from backhaul.clock import SystemClock
-from backhaul.errors import DatabaseBusy
+from backhaul.errors import DatabaseBusy, LinkLimited
 from backhaul.media import fetch, together, transfer, turns
 from backhaul.work.beside import Beside
 from backhaul.work.context import Context
-from config.media import store_of
+from backhaul.work.result import Result
+from config.machine import conditions_of
+from config.media import most_bytes, store_of
 from tasks import process
 from tasks.base import named, queue_of, ring_what_is_left, run_work, settings_of, told, worker_of
 
 LET_AHEAD_MS = 5 * 60_000
+LINK_AGAIN_MS = 60_000
 
 
 @named("backhaul.upload")
@@ -35,7 +38,7 @@ def upload_file(task: Task, work_id: str, generation: int) -> str:
     return told(settled)
 
 
-def _upload(task: Task, context: Context) -> dict[str, Any]:
+def _upload(task: Task, context: Context) -> Result | dict[str, Any]:
     settings = settings_of(task)
     run = transfer.Transfer(
         database=context.database,
@@ -46,8 +49,22 @@ def _upload(task: Task, context: Context) -> dict[str, Any]:
         queue=queue_of(task),
         worker=worker_of(task),
         store=store_of(settings),
+        most_bytes=partial(_most_bytes, task),
     )
-    return together.upload(run, context.id, Beside(context), order=settings.media.order)
+    try:
+        return together.upload(run, context.id, Beside(context), order=settings.media.order)
+    except LinkLimited as error:
+        return Result(kind="retry", reason=f"{error}; {error.hint}", after_ms=LINK_AGAIN_MS, exactly=True)
+
+
+def _most_bytes(task: Task) -> int | None:
+    """Of a file that this machine's link may carry now."""
+    settings = settings_of(task)
+    if not settings.media.max_bytes:
+        return None
+    conditions = conditions_of(settings, worker_name=worker_of(task))
+    with process.database(settings).reading() as connection:
+        return most_bytes(settings, conditions(connection, SystemClock().now())[0])
 
 
 def _ahead(task: Task, upload_id: str) -> Iterator[tuple[str, int]]:
@@ -57,8 +74,16 @@ def _ahead(task: Task, upload_id: str) -> Iterator[tuple[str, int]]:
     until = clock.now() + LET_AHEAD_MS
     while queue is not None and clock.now() < until:
         try:
+            limit = _most_bytes(task)
             with process.database(settings).reading() as connection:
-                first = turns.before(connection, upload_id, queue=queue, now=clock.now(), order=settings.media.order)
+                first = turns.before(
+                    connection,
+                    upload_id,
+                    queue=queue,
+                    now=clock.now(),
+                    order=settings.media.order,
+                    most_bytes=limit,
+                )
         except DatabaseBusy:
             return
         if first is None:

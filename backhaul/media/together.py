@@ -43,14 +43,16 @@ class Beside(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Together:
-    """A run, and what it takes along. own: the upload that it was rung for. queue: where the others wait, too."""
+    """A run, and what it takes along. own: the upload that it was rung for. queue: where the others wait, too. done: by
+    id, with the bytes that were sent. left: ids of those that could not be settled so, and are not tried so again."""
 
     run: Transfer
     beside: Beside
     order: Order
     queue: str
     own: Upload
-    done: dict[str, int] = field(default_factory=dict)  # by id: bytes that were sent
+    done: dict[str, int] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
 
     def ids(self, some: Collection[Upload]) -> list[str]:
         """Of those that are others'."""
@@ -100,6 +102,7 @@ def _send_small(together: Together) -> None:
     chunks, began = Chunks(run.database, most=run.chunk_bytes), run.clock.now()
     if together.own.size > min(SMALL_BYTES, chunks.size):
         return
+    transfer.check_link(run, together.own)
     while together.own.id not in together.done or run.clock.now() - began < LONGEST_MS:
         run.context.check()
         batch = _batch(together, chunks.size)
@@ -112,17 +115,20 @@ def _batch(together: Together, most_bytes: int) -> list[Upload]:
     """What the next message holds, claimed: the own file first, unless it is done; then the others in their order."""
     run, own = together.run, together.own
     chosen = [] if own.id in together.done else [own]
-    room = most_bytes - sum(one.size for one in chosen)
+    room, limit = most_bytes - sum(one.size for one in chosen), run.most_bytes()
     with run.database.writing(lasting=False) as connection:  # a claim that is forgotten is made again
-        for one in turns.waiting(
+        waiting = turns.waiting(
             connection,
             queue=together.queue,
             now=run.clock.now(),
             order=together.order,
             most=MOST_SENT - len(chosen),
-            most_bytes=min(SMALL_BYTES, most_bytes),
+            most_bytes=min(SMALL_BYTES, most_bytes, SMALL_BYTES if limit is None else limit),
             begun=False,
-        ):
+        )
+        for one in waiting:
+            if one.id in together.left:
+                continue
             room -= one.size
             if room < 0:
                 break
@@ -207,5 +213,6 @@ def _finish(together: Together, connection: Connection, here: Sequence[Upload], 
 
 def _leave(together: Together, connection: Connection, batch: Sequence[Upload]) -> None:
     if batch:
+        together.left.update(one.id for one in batch)
         uploads.mark_asked(connection, [one.id for one in batch], now=None)
         together.beside.give_back(connection, together.ids(batch))
