@@ -308,11 +308,11 @@ block = Table(
     PrimaryKeyConstraint("table_name", "first"),
 )
 
-# What is known of the server as an endpoint, once there is something to know: one row.
+# What is known of the server as an endpoint, once there is something to know: 1 for all, 2 for media alone.
 endpoint = Table(
     "backhaul_endpoint",
     replica_metadata,
-    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("id", Integer, CheckConstraint("id IN (1, 2)", name="row"), primary_key=True),
     Column("held_until", BigInteger, nullable=False, server_default="0"),  # it asked to be left alone until then
     Column("held_because", Text),
 )
@@ -518,9 +518,13 @@ upload = Table(
     Column("reason", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
+    Column("priority", Integer, nullable=False, server_default="0"),  # higher is sent earlier
+    Column("asked_at", BigInteger),  # when the server said, of many at once, that it does not have it
     CheckConstraint("state IN ('pending', 'sending', 'done', 'parked')", name="state"),
 )
 Index("ix_backhaul_upload_sha256", upload.c.sha256)
+_open = text("state IN ('pending', 'sending')")
+Index("ix_backhaul_upload_open", upload.c.priority, upload.c.created_at, sqlite_where=_open, postgresql_where=_open)
 
 # The contents that are kept in the store of this replica, each in a file named by its hash (media/store.py).
 content = Table(

@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnClause,
@@ -37,22 +36,19 @@ from sqlalchemy import (
     Text,
     and_,
     column,
-    func,
-    literal,
     literal_column,
     not_,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from backhaul.backoff import Backoff
 from backhaul.schema import work as table
-from backhaul.statements import on_postgresql
 from backhaul.work import roster
 from backhaul.work.ledger import triggering
 from backhaul.work.ledger.asking import among, every
 from backhaul.work.ledger.chaining import fail_dependents, held_whole
+from backhaul.work.ledger.given import given as given_rows
 from backhaul.work.ledger.running import UNCLAIMED
 from backhaul.work.ledger.settling import NONE_LOST, period_closed, waiting
 from backhaul.work.row import Work
@@ -218,13 +214,7 @@ def _given(connection: Connection, lost: Sequence[_Lost], **more: Sequence[int |
     of: dict[str, Sequence[int | str]] = {"id": ids, "fence": fences, **more}
     kinds: dict[str, Any] = {name: Text if isinstance(each[0], str) else BigInteger for name, each in of.items()}
     columns: list[ColumnClause[Any]] = [column(name, kind) for name, kind in kinds.items()]
-    if on_postgresql(connection):
-        arrays = [literal(list(each), ARRAY(kinds[name])) for name, each in of.items()]
-        return func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
-    rows = msgspec.json.encode(list(zip(*of.values(), strict=True))).decode()
-    each_row: Any = func.json_each(rows).table_valued("value").c.value
-    members = [func.json_extract(each_row, f"$[{place}]").label(one.name) for place, one in enumerate(columns)]
-    return select(*members).subquery("given")
+    return given_rows(connection, columns, list(zip(*of.values(), strict=True)))
 
 
 def _dead(now: int) -> ColumnElement[bool]:
