@@ -8,7 +8,7 @@ import platform
 import statistics
 from pathlib import Path
 
-from bench import capture, commit, gate, lanes, media, probes, pull, push, upload, work
+from bench import beside, capture, commit, gate, lanes, media, probes, pull, push, upload, work
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance
@@ -25,7 +25,8 @@ Machine: {machine}
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m bench", description=__doc__).parse_args()
-    rows = [*_capture(), *_commit(), _push(), *_lanes(), _pull(), _upload(), *_media(), *_work(), *_gate(), *_probes()]
+    data = [*_capture(), *_commit(), _push(), _beside(), *_lanes(), _pull()]
+    rows = [*data, _upload(), *_media(), *_work(), *_gate(), *_probes()]
     table = "".join(f"| {what} | {bar} | {found} |\n" for what, bar, found in rows)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     PAGE.write_text(HEAD.format(machine=machine) + table + NOTES.read_text())
@@ -53,6 +54,12 @@ def _commit() -> list[tuple[str, str, str]]:
 def _push() -> tuple[str, str, str]:
     what = "10,000 changes, first claim to last ack, through a real worker: changes a second"
     return what, "at least 15,000", _range(push.measure())
+
+
+def _beside() -> tuple[str, str, str]:
+    alone, hanging = beside.measure()
+    ratios = [other / one for one, other in zip(alone, hanging, strict=True)]
+    return "10,000 changes through a real worker, while files hang / without files", "at least 0.95", _spread(ratios)
 
 
 def _lanes() -> list[tuple[str, str, str]]:
@@ -103,7 +110,8 @@ def _work() -> list[tuple[str, str, str]]:
         ("what claim to settle adds to a bare Celery task: milliseconds, median", "at most 3", f"{added:.1f}"),
         *(
             (
-                f"Beat rings for what is due, among a million finished works and 100,000 waiting, {kind}: milliseconds",
+                "Beat rings for what is due, among a million finished works and 100,000 waiting, half of them in a "
+                f"closed queue, without the broker, {kind}: milliseconds",
                 "indexed queries",
                 _spread(work.dispatch(kind)),
             )

@@ -22,6 +22,7 @@ from backhaul.media.uploads import Upload
 
 ANYTHING = "application/octet-stream"
 UNNAMED = "content"
+LONGEST_NAME = 255
 
 Enqueue = Callable[[Connection, Upload], None]
 
@@ -67,7 +68,9 @@ def put_bytes(
     priority: int = 0,
 ) -> Upload:
     """Register bytes for upload. name: for people, and for the media type. Raises as `put`."""
-    named = Path(name or UNNAMED).name
+    named = Path(name).name
+    if named in ("", ".."):
+        named = UNNAMED
     _check_name(Path(named))
     with store.incoming() as incoming:
         with store.writing():
@@ -92,6 +95,7 @@ def put_kept(database: Database, store: Store, old: Upload, *, enqueue: Enqueue,
 
 def _keep(database: Database, store: Store, incoming: Incoming, upload: Upload, enqueue: Enqueue) -> None:
     """Admitted last: whatever is refused before has left no file."""
+    store.seal(incoming)
     with store.arriving(), database.writing() as connection:
         contents.keep(connection, upload.sha256, size=upload.size, now=upload.created_at)
         uploads.register(connection, upload)
@@ -138,6 +142,11 @@ def _misused() -> Iterator[None]:
 
 
 def _check_name(path: Path) -> None:
+    """What every database and every server can keep as the name of a file. The path is opened by itself."""
+    if "\0" in path.name or len(path.name) > LONGEST_NAME:
+        raise Misused(
+            f"{path.name[:50]!r} is no name of a file", hint=f"give it up to {LONGEST_NAME} characters, and no NUL"
+        )
     try:
         str(path).encode()
     except UnicodeEncodeError as error:

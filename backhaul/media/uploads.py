@@ -197,6 +197,12 @@ def listed(connection: Connection, *, state: State | None = None, most: int = MO
     return [Upload(**row) for row in connection.execute(query).mappings()]
 
 
+def needed(connection: Connection, prefix: str) -> set[str]:
+    """The kept contents whose SHA-256 begins so, and that are still to be sent, or parked."""
+    query = select(table.c.sha256).where(table.c.sha256 >= prefix, table.c.sha256 < prefix + "g")
+    return set(connection.execute(query.where(table.c.kept, table.c.state != "done")).scalars())
+
+
 def counts(connection: Connection) -> dict[State, int]:
     """How many uploads are in each state; every state is named."""
     query = select(table.c.state, func.count()).group_by(table.c.state)

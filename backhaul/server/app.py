@@ -53,7 +53,7 @@ from backhaul.wire import (
 )
 
 PUSHES_AT_ONCE = 1  # what more of them gain by waiting for the database together, they lose over the interpreter's lock
-THREADS = 12  # fewer than the connections that SQLAlchemy's pool holds
+THREADS = 8  # with those of media, and of pushes, as many as the connections that SQLAlchemy's pool holds
 STORE_WAIT_MS = 2_000
 BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Busy, Refused
+from backhaul.errors import Busy, DatabaseBusy, Refused
 from backhaul.server import auth, tus, uploads
 from backhaul.server.auth import Replica
 from backhaul.server.contents.base import ContentStore, Tail
@@ -63,8 +63,9 @@ class Intake:
             with self._database.writing() as connection:
                 self._check_quota(connection, made, now)
                 uploads.create(connection, made, now)
-        except Refused:
-            self.store.discard(name)
+        except (Refused, DatabaseBusy):
+            with suppress(Busy):
+                self.store.discard(name)
             raise
         return made
 
@@ -154,20 +155,24 @@ class Intake:
         with self._database.reading() as connection:
             return uploads.known(connection, replica.scope, hashes)
 
-    def purge_now_and_then(self, busy: Callable[[str], bool]) -> None:
-        """Once an hour, discard what has expired and is not being written to."""
+    def purge_now_and_then(self, busy: Callable[[str, str], bool]) -> None:
+        """Once an hour, discard what has expired and is not being written to. busy: of a scope and an upload."""
         now = self._clock.now()
         if now - self._purged_at < PURGE_EVERY_MS:
             return
         self._purged_at = now
         with self._database.reading() as connection:
-            names = uploads.expired(connection, now)
-        if len(names) == uploads.AT_ONCE:
+            found = uploads.expired(connection, now)
+        if len(found) == uploads.AT_ONCE:
             self._purged_at = 0  # there are more
-        for name in names:
-            if not busy(name):
+        gone = []
+        for scope, name in found:
+            if not busy(scope, name):
                 with suppress(Busy):
-                    self.discard(name)
+                    self.store.discard(name)
+                    gone.append(name)
+        with self._database.writing() as connection:
+            uploads.forget_expired(connection, gone, now)
 
     def _parts(self, replica: Replica, named: Sequence[str]) -> list[Upload]:
         with self._database.reading() as connection:
@@ -193,9 +198,10 @@ class Intake:
     def _check_quota(self, connection: Connection, made: Upload, now: int) -> None:
         """What the scope has already costs it nothing once more."""
         left = self._room.left(connection, made.scope, now)
-        if left is None or (made.sha256 and uploads.known(connection, made.scope, [made.sha256])):
+        if left is None:
             return
-        if made.length > left:
+        known = uploads.content(connection, made.scope, made.sha256) if made.sha256 else None
+        if (known is None or known.size != made.length) and made.length > left:
             raise self._room.exceeded()
 
     def _checked(self, upload: Upload, told: Metadata) -> str | None:

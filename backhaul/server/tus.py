@@ -24,6 +24,7 @@ LONGEST_NAME = 255
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")  # RFC 6838, 4.2
 PART = re.compile(r"(?:https?://[^/\s]*)?(?:/[^\s]*)?" + COLLECTION + r"/([0-9A-Za-z_-]{1,100})")
+UPLOAD = re.compile(r"[0-9A-Za-z_-]{1,100}")
 INTEGER = re.compile(r"[0-9]{1,18}")
 
 
@@ -115,7 +116,7 @@ def described(sha256: str | None, name: str, media_type: str) -> Metadata:
     known = MEDIA_TYPE.fullmatch(media_type)
     return Metadata(
         sha256=sha256,
-        name=name.replace("\0", "")[:LONGEST_NAME],
+        name=_name(name),
         media_type=media_type if known else "application/octet-stream",
     )
 
@@ -130,6 +131,11 @@ def _decoded(name: str, coded: str) -> str:
         return b64decode(coded.strip(), validate=True).decode().replace("\0", "")
     except (binascii.Error, UnicodeDecodeError) as error:
         raise refusal("metadata-invalid", f"the value of {name:.50} is not UTF-8 in base64") from error
+
+
+def _name(said: str) -> str:
+    """What it says of folders is left out: whoever saves the file chooses where."""
+    return said.replace("\0", "").replace("\\", "/").rpartition("/")[2][:LONGEST_NAME]
 
 
 def _promised(values: dict[str, str]) -> str | None:

@@ -149,9 +149,17 @@ def forget(connection: Connection, *named: str) -> None:
     connection.execute(text(statement), {"ids": encode(list(named)).decode()})
 
 
-def expired(connection: Connection, now: int) -> list[str]:
-    statement = "SELECT id FROM server_upload WHERE expires_at <= :now ORDER BY expires_at LIMIT :most"
-    return list(connection.execute(text(statement), {"now": now, "most": AT_ONCE}).scalars())
+def forget_expired(connection: Connection, named: Sequence[str], now: int) -> None:
+    """Of these, those that still are."""
+    statement = f"DELETE FROM server_upload WHERE expires_at <= :now AND id IN ({members(connection, 'ids')})"  # noqa: S608 - our own text
+    connection.execute(text(statement), {"now": now, "ids": encode(list(named)).decode()})
+
+
+def expired(connection: Connection, now: int) -> list[tuple[str, str]]:
+    """Scope and id of each."""
+    statement = "SELECT scope, id FROM server_upload WHERE expires_at <= :now ORDER BY expires_at LIMIT :most"
+    rows = connection.execute(text(statement), {"now": now, "most": AT_ONCE})
+    return [(row.scope, row.id) for row in rows]
 
 
 def content(connection: Connection, scope: str, sha256: str) -> Content | None:

@@ -28,7 +28,7 @@ class DiskStore:
         self._uploads = folder / "uploads"
         self._content = folder / "content"
         for each in (self._uploads, self._content):
-            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make(each)
 
     def begin(self, upload: str, length: int) -> None:  # noqa: ARG002 - the seam's
         with full_disk_refused():
@@ -51,7 +51,7 @@ class DiskStore:
         """Renaming over the same content changes nothing."""
         place = self._place(scope, sha256)
         with full_disk_refused():
-            place.parent.mkdir(exist_ok=True, mode=0o700)
+            _make(place.parent)
             (self._uploads / upload).replace(place)
             sync_folder(place.parent)
 
@@ -161,6 +161,14 @@ def full_disk_refused() -> Iterator[None]:
         if error.errno in FULL:
             raise refusal("storage-full", "there is no room for these bytes") from error
         raise
+
+
+def _make(folder: Path) -> None:
+    """With every folder above it; their entries outlive a crash as what will lie in them."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
