@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Busy, Refused
+from backhaul.errors import Busy, DatabaseBusy, Refused
 from backhaul.server import auth, tus, uploads
 from backhaul.server.auth import Replica
 from backhaul.server.contents.base import ContentStore, Whole
@@ -101,22 +101,22 @@ class Batch:
         self, replica: Replica, kept: Mapping[str, Upload], whole: Mapping[str, tuple[Metadata, memoryview]]
     ) -> None:
         names = [upload.id for upload in kept.values()]
+        contents = [_content(hashed, *whole[hashed]) for hashed in kept]
         try:
             with self._database.reading() as connection:
                 auth.check_active(connection, replica.id)
             if kept:
                 small = {hashed: Whole(upload.id, whole[hashed][1]) for hashed, upload in kept.items()}
                 self._store.put_all(replica.scope, small)
-        except (Refused, Busy):
+            with self._database.writing() as connection:
+                uploads.enter_all(connection, replica.scope, replica.id, contents, self._clock.now())
+                uploads.forget(connection, *names)
+        except (Refused, Busy, DatabaseBusy):
             self._give_up(names)
             raise
-        contents = [_content(hashed, *whole[hashed]) for hashed in kept]
-        with self._database.writing() as connection:
-            uploads.enter_all(connection, replica.scope, replica.id, contents, self._clock.now())
-            uploads.forget(connection, *names)
 
     def _give_up(self, names: Sequence[str]) -> None:
-        with suppress(Busy):  # they expire, then
+        with suppress(Busy, DatabaseBusy):  # they expire, then
             for name in names:
                 self._store.discard(name)
             with self._database.writing() as connection:
