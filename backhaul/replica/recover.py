@@ -133,6 +133,8 @@ def begin_restored(
         else:
             renumbering.take_back(connection, due=refusal.due or 1)
             renumbering.into_one_lane(connection)
+            if settled is not None and refusal.due is not None:
+                renumbering.never_taken(connection, refusal.due, now=now)
         blocks.abandon(connection)
         conflicts.forget_there(connection)
         stage.clear(connection)
