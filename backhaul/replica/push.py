@@ -39,7 +39,7 @@ from backhaul.replica import (
     refill,
     tables,
 )
-from backhaul.replica.batch import claim, free_for, outgoing
+from backhaul.replica.batch import Unheard, claim, free_for, outgoing
 from backhaul.replica.context import Context
 from backhaul.replica.lanes import Lane
 from backhaul.replica.outbox import Change
@@ -103,7 +103,13 @@ def push(
     pacer = Pacer(lane=lane, most_ops=batch)
     while True:
         context.check()
-        changes = claim(database, lane, pacer, now=clock.now(), limit=limit)
+        try:
+            changes = claim(database, lane, pacer, now=clock.now(), limit=limit)
+        except Unheard:
+            if lane.number:
+                return Sent(acked=acked, parked=parked)
+            pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
+            continue
         if not changes and lane.number:
             return Sent(acked=acked, parked=parked)
         if not changes:
@@ -142,7 +148,15 @@ def _heal(
     if refusal.problem == "cursor-expired":  # first hear what is gone
         pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
         return True
-    return recover.heal_push(database, remote, refusal)
+    healed = recover.heal_push(database, remote, refusal)
+    if healed and refusal.problem == "sequence-gap" and _any_aggregate(database):  # what it has lost goes with what waits
+        pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
+    return healed
+
+
+def _any_aggregate(database: Database) -> bool:
+    with database.reading() as connection:
+        return any(one.table.aggregate for one in tables.checked(connection))
 
 
 def _left_behind(database: Database, lane: Lane) -> list[Lane]:
