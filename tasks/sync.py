@@ -18,7 +18,7 @@ from backhaul.replica.lanes import Lane
 from backhaul.replica.pacing import lanes_in_use
 from backhaul.replica.reconcile import Comparison
 from backhaul.work import ledger
-from backhaul.work.changes import note_tables
+from backhaul.work.changes import noting
 from backhaul.work.context import Context
 from backhaul.work.run import Settled
 from config import retry
@@ -51,6 +51,7 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
                 on_reset=settings_of(task).sync.on_reset,
                 lane=lane,
                 batch=settings_of(task).sync.push_most_ops,
+                arriving=noting(context.clock),
             ),
         )
         acked = sent.acked
@@ -84,7 +85,7 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
                 context=context,
                 limit=settings_of(task).sync.pull_most_records,
                 on_reset=settings_of(task).sync.on_reset,
-                arriving=lambda connection, tables: note_tables(connection, _now(), arriving=tables),
+                arriving=noting(context.clock),
             ),
         )
         offered = received.offered
@@ -102,7 +103,11 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
 def reconcile_tables(task: Task, work_id: str, generation: int) -> str:
     def body(context: Context) -> dict[str, Any]:
         comparison = reconcile.reconcile(
-            context.database, process.remote(settings_of(task)), clock=context.clock, context=context
+            context.database,
+            process.remote(settings_of(task)),
+            clock=context.clock,
+            context=context,
+            arriving=noting(context.clock),
         )
         if comparison.moving is None:
             differing = any(not one.equal for one in comparison.tables)

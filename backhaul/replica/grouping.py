@@ -74,21 +74,20 @@ def groups(
 def _one_part(roots: Roots, found: Iterator[list[Difference]], part: int, parts: int) -> list[Group] | None:
     """What differs of a part of the aggregates, those together that are tied by a record that was moved; None when it
     is too much. (Of that the first part tells, for all.)"""
-    knots, held = Knots(), list[tuple[list[Node], Offer | Record]]()
+    knots, held = Knots(), list[tuple[list[Place], Offer | Record]]()
     for some in found:
         for each, of_each in zip(some, _roots_of(roots, some), strict=True):
             if crc32(repr(of_each[0]).encode()) % parts == part:
-                nodes: list[Node] = [("root", root) for root in of_each]
-                knots.tie(*nodes)
-                held.append((nodes, each.said))
+                knots.tie(*(("root", root) for root in of_each))
+                held.append((of_each, each.said))
         if part == 0 and len(held) > MOST_HELD:
             return None
     by_knot: dict[Node, tuple[set[Place], list[Offer | Record]]] = {}
-    for nodes, said in held:
-        roots_of_it, all_said = by_knot.setdefault(knots.of(nodes[0]), (set(), []))
-        roots_of_it.update(root for _, root in nodes)
-        all_said.append(said)
-    return [Group(frozenset(of_it), said) for of_it, said in by_knot.values()]
+    for of_each, said in held:
+        places, together = by_knot.setdefault(knots.of(("root", of_each[0])), (set(), []))
+        places.update(of_each)
+        together.append(said)
+    return [Group(frozenset(places), together) for places, together in by_knot.values()]
 
 
 def _roots_of(roots: Roots, some: Sequence[Difference]) -> list[list[Place]]:

@@ -12,8 +12,9 @@ Where it may be cut, and why nothing is lost and nothing is doubled:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from sqlalchemy import Connection
@@ -39,6 +40,7 @@ from backhaul.replica import (
     refill,
     tables,
 )
+from backhaul.replica.arriving import Arriving, untold
 from backhaul.replica.batch import Unheard, claim, free_for, outgoing
 from backhaul.replica.context import Context
 from backhaul.replica.lanes import Lane
@@ -74,16 +76,19 @@ def push(
     alone: bool = False,
     on_reset: OnReset = "recover",
     lane: Lane = lanes.ONLY,
+    arriving: Arriving = untold,
 ) -> Sent:
     """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
     alone: this run holds the lane's work, so what an earlier run left leased, when it was killed, goes again at once.
     lane: of several, each of which sends what no other has in hand; the first one does what is to be done once.
+    on_reset, arriving: of the pull, where one has to come first.
     """
     if alone:
         with database.writing() as connection:
             checkpoint.hold(connection)
             outbox.take_over(connection, lane.number)
+    hear = partial(pull.pull, clock=clock, context=context, on_reset=on_reset, arriving=arriving)
     recover.be_oneself(database, remote)
     acked = parked = heals = 0
     for other in _left_behind(database, lane):
@@ -97,6 +102,7 @@ def push(
             alone=alone,
             on_reset=on_reset,
             lane=other,
+            arriving=arriving,
         )
         acked, parked = acked + sent.acked, parked + sent.parked
     limit, said, batches = batch, False, 0
@@ -108,7 +114,7 @@ def push(
         except Unheard:
             if lane.number:
                 return Sent(acked=acked, parked=parked)
-            pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
+            hear(database, remote)
             continue
         if not changes and lane.number:
             return Sent(acked=acked, parked=parked)
@@ -124,7 +130,7 @@ def push(
         try:
             reply = _exchange(database, remote, changes, pacer, clock=clock, retry=retry)
         except Refused as refusal:
-            if heals < HEALS and _heal(database, remote, refusal, clock=clock, context=context, on_reset=on_reset):
+            if heals < HEALS and _heal(database, remote, refusal, hear):
                 heals += 1
                 continue
             if refusal.status not in TOO_MUCH_OR_WRONG:
@@ -141,16 +147,15 @@ def push(
         _report(database, context, acked, parked)
 
 
-def _heal(
-    database: Database, remote: Remote, refusal: Refused, *, clock: Clock, context: Context, on_reset: OnReset
-) -> bool:
-    """Whether the push may go on: what was refused was about us, not about what is sent, and is put right."""
+def _heal(database: Database, remote: Remote, refusal: Refused, hear: Callable[[Database, Remote], object]) -> bool:
+    """Whether the push may go on: what was refused was about us, not about what is sent, and is put right. hear: what
+    there is to pull."""
     if refusal.problem == "cursor-expired":  # first hear what is gone
-        pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
+        hear(database, remote)
         return True
     healed = recover.heal_push(database, remote, refusal)
-    if healed and refusal.problem == "sequence-gap" and _any_aggregate(database):  # what it has lost goes with what waits
-        pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
+    if healed and refusal.problem == "sequence-gap" and _any_aggregate(database):
+        hear(database, remote)  # what it has lost, too: what waits goes with that
     return healed
 
 

@@ -88,9 +88,7 @@ def take_back(connection: Connection, *, due: int = 1) -> None:
     checkpoint.forget_position(connection)
 
 
-def offer(
-    connection: Connection, groups: Sequence[tuple[Sequence[Offer], str | None]], *, hlc: int, now: int
-) -> int:
+def offer(connection: Connection, groups: Sequence[tuple[Sequence[Offer], str | None]], *, hlc: int, now: int) -> int:
     """Put these changes into the outbox, each group as one, with this stamp, but for what waits of their records
     already: an app's own change goes before. groups: each with its name, where it has one already. One that no server
     takes is cut. Returns how many changes."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Row, text
 
 from backhaul.replica.outbox.claiming import op_ids
-from backhaul.statements import as_bytes, members, on_postgresql, run_together
+from backhaul.statements import as_bytes, members, run_together
 
 Waiting = Row[tuple[int, str | None, str, bytes, str, bytes | None, str, int]]
 
@@ -50,7 +50,7 @@ def gather(connection: Connection, groups: Mapping[int, str]) -> None:
         WHERE id = ? AND (state = 'pending' OR state = 'sent')
     """  # noqa: S608 - a constant
     together = f"""
-        UPDATE backhaul_outbox 
+        UPDATE backhaul_outbox
         SET group_id = given.name, op_id = given.op, again = {former}, state = 'pending', send_seq = NULL
         FROM unnest(CAST(? AS text[]), CAST(? AS text[]), CAST(? AS bigint[])) AS given (name, op, id)
         WHERE backhaul_outbox.id = given.id AND (state = 'pending' OR state = 'sent')
