@@ -38,6 +38,7 @@ from backhaul.replica import (
     pull,
     recover,
     refill,
+    renumbering,
     tables,
 )
 from backhaul.replica.arriving import Arriving, untold
@@ -150,8 +151,11 @@ def push(
 def _heal(database: Database, remote: Remote, refusal: Refused, hear: Callable[[Database, Remote], object]) -> bool:
     """Whether the push may go on: what was refused was about us, not about what is sent, and is put right. hear: what
     there is to pull."""
-    if refusal.problem == "cursor-expired":  # first hear what is gone
+    if refusal.problem in ("cursor-expired", "server-restored"):  # first hear what is gone
         hear(database, remote)
+        with database.writing() as connection:
+            checkpoint.hold(connection)
+            renumbering.forget_another_past(connection)
         return True
     healed = recover.heal_push(database, remote, refusal)
     if healed and refusal.problem == "sequence-gap" and _any_aggregate(database):

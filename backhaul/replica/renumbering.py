@@ -88,6 +88,12 @@ def take_back(connection: Connection, *, due: int = 1) -> None:
     checkpoint.forget_position(connection)
 
 
+def forget_another_past(connection: Connection) -> None:
+    """What an app is said to have seen after all that there is to pull, it saw before the server was put back."""
+    beyond = "UPDATE backhaul_outbox SET base = 0 WHERE base > (SELECT position FROM backhaul_replica)"
+    connection.execute(text(beyond))
+
+
 def offer(connection: Connection, groups: Sequence[tuple[Sequence[Offer], str | None]], *, hlc: int, now: int) -> int:
     """Put these changes into the outbox, each group as one, with this stamp, but for what waits of their records
     already: an app's own change goes before. groups: each with its name, where it has one already. One that no server

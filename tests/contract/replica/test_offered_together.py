@@ -207,3 +207,23 @@ def test_nothing_is_sent_until_it_is_known_what_goes_with_it(server: Server, pai
     seen = seen_between_pushes(a, b)
     assert [each for each in seen if each[0] != each[1]] == []
     assert seen[-1] == (12, 12)
+
+
+def test_who_has_only_pulled_hears_it_before_the_push_is_taken(server: Server, pair: list[Replica]) -> None:
+    """Its numbers have no gap; only what it has seen is gone."""
+    b, a = pair
+    (c,) = server.replicas("c", schema=SCHEMA, rules=RULES)
+    c.pull()
+    saved = server.back_up()
+    add_line(a, "l2", 4)
+    server.settle(a, b)
+    add_line(b, "l3", 5)
+    server.put_back(saved)
+    seen = seen_between_pushes(b, c)
+    assert seen[-1] == (12, 12)
+    assert [each for each in seen if each[0] != each[1]] == []
+    a.sync()  # who has lost the same, and less than b had seen of it
+    resolve(a, "theirs")
+    server.settle(b, a, c)
+    assert a.rows("line") == b.rows("line") == c.rows("line")
+    assert all(done(one) for one in (a, b, c))
