@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -576,6 +577,19 @@ def test_who_hears_of_it_by_a_push_has_seen_nothing_that_was_written_since(serve
     server.settle(a, b)
     assert ("n", "since", "red") in a.rows("note")
     assert a.rows("note") == b.rows("note")
+
+
+def test_numbers_that_the_server_forgot_are_not_handed_out_to_who_holds_them(server: Server) -> None:
+    (a,) = server.replicas("a", schema="CREATE TABLE ticket (id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT);")
+    many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 950) SELECT 'x' FROM n"
+    saved = server.back_up()
+    for _ in range(2):
+        a.write(f"INSERT INTO ticket (what) {many}")
+        a.push()  # and begins a block, and asks for the next one
+        server.put_back(saved)  # which knows nothing of that
+    ranges = a.asked("SELECT first, last FROM backhaul_block ORDER BY first")
+    assert len(ranges) > 1
+    assert all(one[1] < other[0] for one, other in pairwise(ranges))
 
 
 # Three worlds show each step of it; the others are for what comes together by chance.
