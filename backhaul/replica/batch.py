@@ -44,7 +44,7 @@ def claim(database: Database, lane: Lane, pacer: Pacer, *, now: int, limit: int)
         checkpoint.hold(connection)
         tracked = tables.checked(connection)
         endpoint.check(connection, now)
-        if checkpoint.read(connection).compares and any(one.table.aggregate for one in tracked):
+        if any(one.table.aggregate for one in tracked) and checkpoint.read(connection).compares:
             raise Unheard
         checkpoint.clear_stale_mark(connection)
         limit, most_bytes = pacer.room(connection, limit)

@@ -12,7 +12,7 @@ Where it may be cut, and why nothing is lost and nothing is doubled:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -38,7 +38,6 @@ from backhaul.replica import (
     pull,
     recover,
     refill,
-    renumbering,
     tables,
 )
 from backhaul.replica.arriving import Arriving, untold
@@ -131,7 +130,7 @@ def push(
         try:
             reply = _exchange(database, remote, changes, pacer, clock=clock, retry=retry)
         except Refused as refusal:
-            if heals < HEALS and _heal(database, remote, refusal, hear):
+            if heals < HEALS and recover.heal_push(database, remote, refusal, hear):
                 heals += 1
                 continue
             if refusal.status not in TOO_MUCH_OR_WRONG:
@@ -146,26 +145,6 @@ def push(
         acked, parked = acked + accepted, parked + refused
         limit = min(batch, limit * 2)
         _report(database, context, acked, parked)
-
-
-def _heal(database: Database, remote: Remote, refusal: Refused, hear: Callable[[Database, Remote], object]) -> bool:
-    """Whether the push may go on: what was refused was about us, not about what is sent, and is put right. hear: what
-    there is to pull."""
-    if refusal.problem in ("cursor-expired", "server-restored"):  # first hear what is gone
-        hear(database, remote)
-        with database.writing() as connection:
-            checkpoint.hold(connection)
-            renumbering.forget_another_past(connection)
-        return True
-    healed = recover.heal_push(database, remote, refusal)
-    if healed and refusal.problem == "sequence-gap" and _any_aggregate(database):
-        hear(database, remote)  # what it has lost, too: what waits goes with that
-    return healed
-
-
-def _any_aggregate(database: Database) -> bool:
-    with database.reading() as connection:
-        return any(one.table.aggregate for one in tables.checked(connection))
 
 
 def _left_behind(database: Database, lane: Lane) -> list[Lane]:
