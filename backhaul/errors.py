@@ -133,6 +133,12 @@ class DatabaseBusy(TryLater):
     code = "database-busy"
 
 
+class LinkLimited(TryLater):
+    """The file is larger than the link, as it is now, may carry."""
+
+    code = "link-limited"
+
+
 class StorageFull(TryLater):
     """The folder of kept media takes no more."""
 

@@ -28,6 +28,7 @@ from backhaul.work.in_force import in_force
 from backhaul.work.ledger import Work
 from backhaul.work.placing import judge, place
 from backhaul.work.request import WorkRequest
+from backhaul.work.row import FINISHED
 
 UPLOAD, DOWNLOAD = "backhaul.upload", "backhaul.download"
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -41,29 +42,35 @@ class Media:
         self._bell = bell
         self._clock = clock
 
-    def put(self, file: str | Path | bytes, *, name: str = "", keep: bool | None = None) -> Upload:
+    def put(self, file: str | Path | bytes, *, name: str = "", keep: bool | None = None, priority: int = 0) -> Upload:
         """Upload a file, or bytes, in the background, when their constraints hold.
 
         keep: whether the file is kept as it is now, in the replica's folder, and may be edited, moved or deleted at
         once; else it is sent from where it is, and must stay there as it is. None: as `[media] keep` says. Bytes are
-        always kept. name: of bytes, for people and for the media type.
+        always kept. name: of bytes, for people and for the media type. priority: higher is sent earlier.
         Raises Misused, StorageFull, WorkUnplaceable.
         """
         now = self._clock.now()
         if isinstance(file, bytes):
-            return self._rung(partial(put.put_bytes, self._database, self._store, file, name=name, now=now))
-        kept = self._bell.media.keep if keep is None else keep
-        return self._rung(partial(put.put, self._database, file, store=self._store if kept else None, now=now))
+            putting = partial(put.put_bytes, self._database, self._store, file, name=name)
+        else:
+            kept = self._bell.media.keep if keep is None else keep
+            putting = partial(put.put, self._database, file, store=self._store if kept else None)
+        return self._rung(partial(putting, now=now, priority=priority))
 
     def retry(self, upload_id: str) -> Upload:
-        """Put the file of a parked upload once more, as it is now, under a new id; where bytes were put, what is kept
-        of them. Raises Unknown, Misused, StorageFull."""
+        """Put the file of a parked upload once more, as it is now, under a new id; what is kept of it where there is no
+        such file any more, or bytes were put. So, too, of one whose work was cancelled or has failed: nothing else
+        sends it. Raises Unknown, Misused, StorageFull."""
         with self._database.reading() as connection:
-            old = uploads.get(connection, upload_id)
-        if old.state != "parked":
+            old, work = uploads.get(connection, upload_id), ledger.get(connection, upload_id)
+        given_up = old.state in uploads.OPEN and (work is None or work.state in FINISHED)
+        if old.state != "parked" and not given_up:
             raise Misused(f"the upload {upload_id} is {old.state}, not parked", hint="backhaul media list")
-        made = self.put(old.path, keep=old.kept) if old.path else self._put_kept(old)
+        gone = not old.path or (old.kept and not old.file.exists())
+        made = self._put_kept(old) if gone else self.put(old.path, keep=old.kept, priority=old.priority)
         with self._database.writing() as connection:
+            uploads.park(connection, upload_id, reason="put once more", now=self._clock.now())
             uploads.forget_parked(connection, upload_id)
         return made
 

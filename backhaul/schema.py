@@ -308,11 +308,11 @@ block = Table(
     PrimaryKeyConstraint("table_name", "first"),
 )
 
-# What is known of the server as an endpoint, once there is something to know: one row.
+# What is known of the server as an endpoint, once there is something to know: 1 for all, 2 for media alone.
 endpoint = Table(
     "backhaul_endpoint",
     replica_metadata,
-    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    Column("id", Integer, CheckConstraint("id IN (1, 2)", name="row"), primary_key=True),
     Column("held_until", BigInteger, nullable=False, server_default="0"),  # it asked to be left alone until then
     Column("held_because", Text),
 )
@@ -395,7 +395,8 @@ work = Table(
     Column(
         "retries", Integer, nullable=False, server_default="0"
     ),  # tries that asked for another; what max_attempts counts
-    Column("losses", Integer, nullable=False, server_default="0"),  # workers lost in a row, while they ran it
+    Column("losses", Integer, nullable=False, server_default="0"),  # runs in a row that were lost
+    Column("crashes", Integer, nullable=False, server_default="0"),  # of these, whose own process died alone
     Column("runs", Integer, nullable=False, server_default="0"),  # periods closed
     Column("parents", Integer, nullable=False, server_default="0"),  # how many it waits, or waited, for
     Column("children", Integer, nullable=False, server_default="0"),  # whether any waits for it
@@ -446,6 +447,8 @@ Index("ix_backhaul_work_expiring", work.c.expires_at, sqlite_where=_expiring, po
 _expedited = text("ordinary_queue IS NOT NULL")  # once, whatever it is now: they are counted
 Index("ix_backhaul_work_expedited", work.c.created_at, sqlite_where=_expedited, postgresql_where=_expedited)
 Index("ix_backhaul_work_state", work.c.state, work.c.created_at)
+# What the function's name, which is one of the tags, is looked up by.
+Index("ix_backhaul_work_task", work.c.task, work.c.function, work.c.finished_at)
 
 # What a work waits for. position: the order in which the parents were named, and in which their outputs are merged.
 work_parent = Table(
@@ -515,9 +518,13 @@ upload = Table(
     Column("reason", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
+    Column("priority", Integer, nullable=False, server_default="0"),  # higher is sent earlier
+    Column("asked_at", BigInteger),  # when the server said, of many at once, that it does not have it
     CheckConstraint("state IN ('pending', 'sending', 'done', 'parked')", name="state"),
 )
 Index("ix_backhaul_upload_sha256", upload.c.sha256)
+_open = text("state IN ('pending', 'sending')")
+Index("ix_backhaul_upload_open", upload.c.priority, upload.c.created_at, sqlite_where=_open, postgresql_where=_open)
 
 # The contents that are kept in the store of this replica, each in a file named by its hash (media/store.py).
 content = Table(

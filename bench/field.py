@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.records import TABLE
 
+Way = Callable[[str], AbstractContextManager[str]]
 COMMAND = (sys.executable, "-m", "workers.cli")
 
 
@@ -60,24 +61,31 @@ class Field:
 
 
 @contextmanager
-def field(*, conditions: str = "") -> Iterator[Field]:
-    """A fresh server, and a replica of it with one table of `records.TABLE`, empty. Nothing of the replica runs yet."""
+def field(*, conditions: str = "", through: Way = nullcontext) -> Iterator[Field]:
+    """A fresh server, and a replica of it with one table of `records.TABLE`, empty. Nothing of the replica runs yet.
+
+    through: a line, made of the server's URL, by whose own the replica knows the server.
+    """
     with tempfile.TemporaryDirectory(prefix="backhaul-bench-") as name:
         folder = Path(name)
         with (folder / "serve.log").open("wb") as log:
             words = (*COMMAND, "serve", "--data", str(folder / "server"), "--port", "0")
             server = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log, env={**os.environ})
             try:
-                yield _join(folder, conditions)
+                with through(_listening(folder)) as url:
+                    yield _join(folder, url, conditions)
             finally:
                 server.terminate()
                 server.wait(30)
 
 
-def _join(folder: Path, conditions: str) -> Field:
+def _listening(folder: Path) -> str:
     log = folder / "serve.log"
     until(lambda: "listening on " in log.read_text(), 30, "the server listens")
-    url = log.read_text().split("listening on ")[1].split()[0]
+    return log.read_text().split("listening on ")[1].split()[0]
+
+
+def _join(folder: Path, url: str, conditions: str) -> Field:
     home = folder / "home"
     home.mkdir()
     app = sqlite3.connect(home / "app.sqlite")

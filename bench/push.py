@@ -21,22 +21,23 @@ def measure() -> list[float]:
     with field() as made:
         made.backhaul("condition", "set", "connected", "off")
         with made.up():
-            return [_round(made, number) for number in range(ROUNDS)]
+            return [one_round(made, number) for number in range(ROUNDS)]
 
 
-def _round(made: Field, number: int) -> float:
+def one_round(made: Field, number: int, *, condition: str = "connected") -> float:
+    """condition: which the queue needs; it does not hold now."""
     app = made.connect()
     rows = [tuple(stored(record[name]) for name in COLUMNS) for record in records(CHANGES, seed=number)]
     rows = [(f"{number}-{row[0]}", *row[1:]) for row in rows]
     with app:
         app.executemany(f"INSERT INTO activity VALUES ({', '.join('?' * len(COLUMNS))})", rows)
     (before,) = app.execute("SELECT coalesce(started_at, 0) FROM backhaul_work WHERE id = 'push'").fetchone()
-    made.backhaul("condition", "set", "connected", "on")
+    made.backhaul("condition", "set", condition, "on")
     until(lambda: _began(app) > before, 30, "the push has begun")
     began = _began(app)
     until(lambda: _open(app) == 0, 120, "everything is acknowledged", pause=0.05)
     (ended,) = app.execute("SELECT last_push_at FROM backhaul_replica").fetchone()
-    made.backhaul("condition", "set", "connected", "off")
+    made.backhaul("condition", "set", condition, "off")
     app.close()
     return CHANGES / (ended - began) * 1000
 

@@ -73,6 +73,9 @@ tags = ["connected", "unmetered", "battery_not_low"]
 [media]
 # requires = ["connected", "unmetered", "charging", "storage_not_low"]
 # chunk = "4MiB"
+# order = "small"                 # small and new files first; "new": the newest; "old": as they were put
+# max_bytes = {{ metered = "5MiB", roaming = "0B" }}   # larger files wait for another link
+# download = "lazy"               # "eager": what others put comes with the record that names it (tables.NAME.media)
 # download_requires = ["connected", "unmetered", "charging", "storage_not_low"]   # the same as `requires`
 # cache = "2GB"                   # of kept files: beyond it the least recently used go, if the server has them
 # floor = "500MB"                 # of the disk that stay free, if that is enough

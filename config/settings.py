@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -18,13 +18,14 @@ from sqlalchemy import make_url
 
 from backhaul.database import sqlite_file
 from backhaul.errors import Misused
+from backhaul.media.turns import Order
 from backhaul.remotes.traffic import NETWORKS, Budget, Limits
 from backhaul.replica.strategies import Rules
 from backhaul.work.conditions import is_label, known_condition
 from backhaul.work.quiet import checked_hours
 from backhaul.work.request import is_word
 from config.section import Section
-from config.sync_sections import Retries, Sync, TableSection, WorkSection
+from config.sync_sections import Download, Retries, Sync, TableSection, WorkSection
 from config.units import Duration, Size
 
 
@@ -150,10 +151,17 @@ class Media(Section):
     """requires: the conditions under which files travel. chunk: bytes of one append. keep: whether a file that is put
     is kept as it is then, and may be edited or deleted at once; else it is sent from where it is. download_requires:
     the conditions under which files come; None: the same as `requires`. cache: bytes of all kept files; beyond it, the
-    least recently used go, if the server has them. floor: bytes of the disk that stay free, if that is enough."""
+    least recently used go, if the server has them. floor: bytes of the disk that stay free, if that is enough. order:
+    which uploads go first, among those of one priority. max_bytes: of a file, by the kind of link that costs something;
+    larger ones wait for another link. What is said of metered links counts for roaming ones, too, unless those have
+    their own. download: whether the files that others have put are fetched when they are opened, or when a record that
+    names one arrives."""
 
     requires: tuple[Tag, ...] = ("connected", "unmetered", "charging", "storage_not_low")
     chunk: Size = 4 * 2**20
+    order: Order = "small"
+    download: Download = "lazy"
+    max_bytes: dict[Literal["metered", "roaming"], Size] = Field(default_factory=dict)
     keep: bool = True
     download_requires: tuple[Tag, ...] | None = None
     cache: Size = 2 * 10**9

@@ -25,6 +25,7 @@ def _strategy(said: str) -> str:
     return said
 
 
+Download = Literal["lazy", "eager"]
 ADAPTED = ("pull", "reconcile")
 Strategy = Annotated[str, AfterValidator(_strategy)]
 
@@ -100,12 +101,20 @@ class Retries(Section):
     upload: RetryOfUpload = RetryOfUpload()
 
 
+class MediaOfTable(Section):
+    """sha256: the column that holds the hash of the file that a row names. download: whether the files that others
+    name there are fetched when their records arrive; None: as `[media] download` says."""
+
+    sha256: str = ""
+    download: Download | None = None
+
+
 class TableSection(Section):
     """How one table's concurrent edits are merged. merge: one strategy for all columns, or column -> strategy, where
     `*` stands for those that are not named. aggregate: the table that this one's records are parts of. keys: how its
     keys come about, where `init` would choose another way. renamed: old column -> new, for columns that had another
     name when they were last synced. formerly: the names that the table had before. triggers: what the app's own do
-    where records of others arrive."""
+    where records of others arrive. media: the files that its rows name."""
 
     merge: dict[str, Strategy] = Field(default_factory=dict)
     deletes: Deletes | None = None
@@ -114,6 +123,7 @@ class TableSection(Section):
     formerly: tuple[str, ...] = ()
     keys: KeyKind | None = None
     triggers: Triggers | None = None
+    media: MediaOfTable | None = None
 
     @field_validator("merge", mode="before")
     @classmethod
@@ -142,7 +152,7 @@ class WorkSection(Section):
     """modules: what is imported for the functions that the host gives to `backhaul.work`. run_limit: how long a run may
     take before it is stopped (TIMEOUT). stop_grace: how long a function may go on after it was asked to stop. keep: how
     long finished work is kept. Milliseconds. expedited_runs: how many works may be expedited in an hour.
-    most_losses: how often in a row a function's process may die before its work has failed.
+    most_losses: how often a function's own process may die before its work has failed.
     """
 
     modules: tuple[str, ...] = ()

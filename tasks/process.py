@@ -78,7 +78,7 @@ def media_remote(settings: Settings) -> TusRemote:
 def _kept(kind: type[AnyRemote], settings: Settings, token: str) -> AnyRemote:
     known = getattr(_of_this_thread, kind.__name__, None)
     if known is None or known[0] != (os.getpid(), token):
-        endpoint = Endpoint(database(settings), SystemClock(), meter(settings))
+        endpoint = Endpoint(database(settings), SystemClock(), meter(settings), media=kind is TusRemote)
         made = kind(settings.replica.remote, token, allow_plain=settings.replica.allow_plain_http, endpoint=endpoint)
         known = ((os.getpid(), token), made)
         setattr(_of_this_thread, kind.__name__, known)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from celery import Task
+from sqlalchemy import Connection
 
+from backhaul import eager
 from backhaul.aimd import MUCH
 from backhaul.clock import SystemClock
 from backhaul.errors import DatabaseBusy, Refused, TableAltered
@@ -16,13 +18,18 @@ from backhaul.replica import pull, push, reconcile
 from backhaul.replica.enrol import renew_if_harmless
 from backhaul.replica.lanes import Lane
 from backhaul.replica.pacing import lanes_in_use
+from backhaul.replica.pull import Brought
 from backhaul.replica.reconcile import Comparison
+from backhaul.wire import Record
 from backhaul.work import ledger
 from backhaul.work.changes import noting
 from backhaul.work.context import Context
 from backhaul.work.run import Settled
 from config import retry
+from config.media import eager_columns
+from config.queues import declared, download_requires
 from config.schedule import lane_number, lane_work, pace_interval
+from config.settings import Settings
 from tasks import process
 from tasks.base import named, ring, ring_what_is_left, run_work, settings_of, told
 
@@ -52,6 +59,7 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
                 lane=lane,
                 batch=settings_of(task).sync.push_most_ops,
                 arriving=noting(context.clock),
+                brought=_fetching(settings_of(task)),
             ),
         )
         acked = sent.acked
@@ -86,6 +94,7 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
                 limit=settings_of(task).sync.pull_most_records,
                 on_reset=settings_of(task).sync.on_reset,
                 arriving=noting(context.clock),
+                brought=_fetching(settings_of(task)),
             ),
         )
         offered = received.offered
@@ -97,6 +106,17 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
     if offered:
         _wake_and_ring(task, "push")
     return told(settled)
+
+
+def _fetching(settings: Settings) -> Brought:
+    """Have the files come that the settings want here with the records that name them."""
+    columns, queues, requires = eager_columns(settings), declared(settings), download_requires(settings)
+
+    def brought(connection: Connection, records: Sequence[Record]) -> None:
+        if columns:
+            eager.want(connection, records, columns, queues=queues, requires=requires, now=_now())
+
+    return brought
 
 
 @named("backhaul.reconcile")

@@ -1,7 +1,8 @@
 """How large the chunks of an upload or a download are: each must be through long before the lease of its work ends.
 
 Where nothing was learned of the link they begin small, and double as long as that goes well (slow start: Jacobson,
-1988); from the first trouble on, what was learned stands, for later uploads, too.
+1988), or grow fourfold where even that would be quick; from the first trouble on, what was learned stands, for later
+uploads, too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class Chunks:
     def went_through(self, connection: Connection, sent: int, *, took_ms: int, now: int) -> None:
         """A chunk of so many bytes is there."""
         if not self._learned and took_ms <= SLOW_MS:
-            larger = max(self.size, 2 * sent) if took_ms < QUICK_MS else after(self.size, sent, took_ms, self._bounds)
+            times = 4 if 4 * took_ms < QUICK_MS else 2
+            larger = (
+                max(self.size, times * sent) if took_ms < QUICK_MS else after(self.size, sent, took_ms, self._bounds)
+            )
             self.size = self._bounds.within(larger)
             return
         pace.went_through(connection, self._exchange(sent), took_ms=took_ms, now=now)

@@ -8,10 +8,10 @@ in between leaves a file without a row, which `tidy` takes away, and never a row
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, func, insert, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backhaul.schema import content as table
@@ -46,15 +46,27 @@ class Kept:
 
 def keep(connection: Connection, sha256: str, *, size: int, now: int) -> None:
     """It is in the store. One that was there already was used."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    of_dialect = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     values = {"sha256": sha256, "size": size, "kept_at": now, "used_at": now, "on_server": False, "pinned": False}
-    made = insert(table).values(values)
+    made = of_dialect(table).values(values)
     connection.execute(made.on_conflict_do_update(index_elements=[table.c.sha256], set_={"used_at": now}))
+
+
+def keep_again(connection: Connection, sizes: Mapping[str, int]) -> None:
+    """They are in the store, and their rows were lost; used at no time that is known. sizes: by SHA-256."""
+    values = {"kept_at": 0, "used_at": 0, "on_server": False, "pinned": False}
+    if sizes:
+        connection.execute(insert(table), [{"sha256": name, "size": size} | values for name, size in sizes.items()])
 
 
 def on_server(connection: Connection, sha256: str) -> bool:
     """The server has it. Whether it is kept here."""
     return bool(connection.execute(update(table).where(table.c.sha256 == sha256).values(on_server=True)).rowcount)
+
+
+def all_on_server(connection: Connection, contents: Collection[str]) -> None:
+    """It has all of these, whichever of them are kept here."""
+    connection.execute(update(table).where(table.c.sha256.in_(contents)).values(on_server=True))
 
 
 def use(connection: Connection, sha256: str, *, now: int) -> bool:

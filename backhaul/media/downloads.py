@@ -7,13 +7,15 @@ Each verb but `ask` returns whether it took place.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, delete, select, text, update
 
 from backhaul.schema import download as table
+from backhaul.statements import insert, members
+from backhaul.wire import encode
 
 State = Literal["wanted", "parked"]
 
@@ -35,12 +37,30 @@ class Download:
 
 def ask(connection: Connection, sha256: str, *, now: int) -> None:
     """Into wanted; also from parked, where it begins anew. One that is wanted stays as it is."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    made = insert(table).values(sha256=sha256, asked_at=now, state="wanted", received=0)
+    made = insert(connection, table).values(sha256=sha256, asked_at=now, state="wanted", received=0)
     anew = {"state": "wanted", "asked_at": now, "size": None, "received": 0, "reason": None}
     connection.execute(
         made.on_conflict_do_update(index_elements=[table.c.sha256], set_=anew, where=table.c.state == "parked")
     )
+
+
+def ask_all(connection: Connection, contents: Sequence[str], *, now: int) -> None:
+    """The same of many that are neither wanted nor parked."""
+    rows = [{"sha256": one, "asked_at": now, "state": "wanted", "received": 0} for one in contents]
+    connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
+
+
+def lacking(connection: Connection, contents: Collection[str]) -> list[str]:
+    """Those that are neither kept here, nor on their way here, nor were put here."""
+    statement = f"""
+        WITH named (wanted) AS ({members(connection, "contents")})
+        SELECT wanted FROM named
+        WHERE NOT EXISTS (SELECT 1 FROM backhaul_content WHERE sha256 = wanted)
+          AND NOT EXISTS (SELECT 1 FROM backhaul_download WHERE sha256 = wanted)
+          AND NOT EXISTS (SELECT 1 FROM backhaul_upload WHERE sha256 = wanted)
+        ORDER BY wanted
+    """  # noqa: S608 - our own text
+    return list(connection.execute(text(statement), {"contents": encode(sorted(contents)).decode()}).scalars())
 
 
 def advance(connection: Connection, sha256: str, *, size: int, received: int) -> bool:

@@ -95,6 +95,10 @@ def _receive(run: Fetch, part: Incoming) -> tuple[int, int]:
         except TimedOut as error:
             chunks.halve(chunks.size, error, now=asked_at)
             raise
+        except Refused as refusal:
+            if refusal.status != OUT_OF_RANGE:
+                raise
+            return at, at - began_at  # a run that died with its last byte has left the whole, if the hash says so
         _check_progress(got, at)
         with run.store.writing():
             write(part.file, memoryview(got.content))
@@ -127,6 +131,7 @@ def _check(run: Fetch, part: Incoming) -> None:
 
 
 def _admit(run: Fetch, part: Incoming, size: int) -> None:
+    run.store.seal(part)
     with run.store.arriving(), run.database.writing() as connection:
         contents.keep(connection, run.content, size=size, now=run.clock.now())
         contents.on_server(connection, run.content)
@@ -144,8 +149,6 @@ def _parking(run: Fetch) -> Iterator[None]:
             with run.database.writing() as connection:
                 downloads.note(connection, run.content, reason=NOT_THERE)
             raise MediaNotHere(f"{run.content}: {NOT_THERE}", why="not-on-server") from refusal
-        if refusal.status == OUT_OF_RANGE:
-            run.store.forget_part(run.content)
         with run.database.writing() as connection:
             downloads.park(connection, run.content, reason=f"{refusal.problem}: {refusal}")
         raise

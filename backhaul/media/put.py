@@ -22,13 +22,22 @@ from backhaul.media.uploads import Upload
 
 ANYTHING = "application/octet-stream"
 UNNAMED = "content"
+LONGEST_NAME = 255
 
 Enqueue = Callable[[Connection, Upload], None]
 
 
-def put(database: Database, path: str | Path, *, enqueue: Enqueue, now: int, store: Store | None = None) -> Upload:
+def put(
+    database: Database,
+    path: str | Path,
+    *,
+    enqueue: Enqueue,
+    now: int,
+    store: Store | None = None,
+    priority: int = 0,
+) -> Upload:
     """Register a file for upload. store: where it is kept as it is now; without one, the file must stay as it is and
-    where it is until the upload is done.
+    where it is until the upload is done. priority: higher is sent earlier.
 
     enqueue: writes the work of this upload, whose id is the upload's, in the transaction it is given.
     Raises Misused for what is no readable file, StorageFull, and whatever `enqueue` raises; nothing is registered then.
@@ -36,30 +45,39 @@ def put(database: Database, path: str | Path, *, enqueue: Enqueue, now: int, sto
     found = Path(path).absolute()
     _check_name(found)
     if store is None:
-        upload = _upload(found, *_examined(found, sha256), now=now)
+        upload = replace(_upload(found, *_examined(found, sha256), now=now), priority=priority)
         with database.writing() as connection:
             uploads.register(connection, upload)
             enqueue(connection, upload)
         return upload
     with store.incoming() as incoming:
         content, looked = _examined(found, lambda file: store.fill(incoming, file))
-        upload = replace(_upload(found, content, looked, now=now), kept=True, modified_ns=KEPT_NS)
+        upload = replace(_upload(found, content, looked, now=now), kept=True, modified_ns=KEPT_NS, priority=priority)
         _keep(database, store, incoming, upload, enqueue)
     return upload
 
 
 def put_bytes(
-    database: Database, store: Store, content: bytes, *, name: str = "", enqueue: Enqueue, now: int
+    database: Database,
+    store: Store,
+    content: bytes,
+    *,
+    name: str = "",
+    enqueue: Enqueue,
+    now: int,
+    priority: int = 0,
 ) -> Upload:
     """Register bytes for upload. name: for people, and for the media type. Raises as `put`."""
-    named = Path(name or UNNAMED).name
+    named = Path(name).name
+    if named in ("", ".."):
+        named = UNNAMED
     _check_name(Path(named))
     with store.incoming() as incoming:
         with store.writing():
             write(incoming.file, memoryview(content))
         looked = Outside(size=len(content), modified_ns=KEPT_NS)
         upload = _upload(Path(named), new_sha256(content).hexdigest(), looked, now=now)
-        upload = replace(upload, kept=True, path="")
+        upload = replace(upload, kept=True, path="", priority=priority)
         _keep(database, store, incoming, upload, enqueue)
     return upload
 
@@ -77,6 +95,7 @@ def put_kept(database: Database, store: Store, old: Upload, *, enqueue: Enqueue,
 
 def _keep(database: Database, store: Store, incoming: Incoming, upload: Upload, enqueue: Enqueue) -> None:
     """Admitted last: whatever is refused before has left no file."""
+    store.seal(incoming)
     with store.arriving(), database.writing() as connection:
         contents.keep(connection, upload.sha256, size=upload.size, now=upload.created_at)
         uploads.register(connection, upload)
@@ -109,7 +128,9 @@ def _upload(path: Path, content: str, looked: Outside, *, now: int) -> Upload:
 
 
 def _again(old: Upload) -> Upload:
-    return replace(old, state="pending", url=None, sent=0, queue=None, worker=None, reason=None, finished_at=None)
+    return replace(
+        old, state="pending", url=None, sent=0, queue=None, worker=None, reason=None, finished_at=None, asked_at=None
+    )
 
 
 @contextmanager
@@ -121,6 +142,11 @@ def _misused() -> Iterator[None]:
 
 
 def _check_name(path: Path) -> None:
+    """What every database and every server can keep as the name of a file. The path is opened by itself."""
+    if "\0" in path.name or len(path.name) > LONGEST_NAME:
+        raise Misused(
+            f"{path.name[:50]!r} is no name of a file", hint=f"give it up to {LONGEST_NAME} characters, and no NUL"
+        )
     try:
         str(path).encode()
     except UnicodeEncodeError as error:

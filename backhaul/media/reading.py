@@ -23,15 +23,24 @@ def opened_here(database: Database, store: Store, content: str, *, now: int) -> 
     except OSError:
         return None
     if not _is_whole(file, content, known.size):
-        file.close()
-        with database.writing() as connection:
-            contents.forget(connection, [content])
+        with file:
+            _forget(database, store, content, file)
         return None
     if now - known.used_at >= USED_MS:
         with database.writing(lasting=False) as connection:
             contents.use(connection, content, now=now)
     file.seek(0)
     return BufferedReader(file)
+
+
+def _forget(database: Database, store: Store, content: str, spoilt: FileIO) -> None:
+    """While nobody arrives, and unless somebody has put it again meanwhile: that one is another file."""
+    with store.alone() as alone:
+        if not alone or not store.is_now(content, spoilt):
+            return
+        with database.writing() as connection:
+            contents.forget(connection, [content])
+        store.remove(content)
 
 
 def _is_whole(file: FileIO, content: str, size: int) -> bool:

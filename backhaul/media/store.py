@@ -79,15 +79,11 @@ class Store:
             path = self.folder / INCOMING / f"{content}{PART}"
             with self.arriving():
                 file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb+")
+                mine = _locked(file) and _is_at(path, file)
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Busy(f"another process fetches {content}") from error
+            if not mine:
+                raise Busy(f"another process fetches {content}")
             yield Incoming(path, file)
-
-    def forget_part(self, content: str) -> None:
-        (self.folder / INCOMING / f"{content}{PART}").unlink(missing_ok=True)
 
     def fill(self, incoming: Incoming, source: FileIO) -> str:
         """All that the source holds; returns the SHA-256 of what is there now. Raises StorageFull, Unreadable."""
@@ -102,13 +98,21 @@ class Store:
                 write(incoming.file, room[:size])
         return digest.hexdigest()
 
+    def seal(self, incoming: Incoming) -> None:
+        """All of it is on the disk. Before any transaction: of a large file this takes as long as the disk is slow.
+        Raises StorageFull."""
+        with self.writing():
+            os.fsync(incoming.file.fileno())
+
     def admit(self, incoming: Incoming, content: str) -> None:
-        """It is this content, and on the disk. Within `arriving`, until its row is committed. Raises StorageFull."""
+        """What was sealed is this content. Within `arriving`, until its row is committed. Raises StorageFull.
+
+        A crash may take back mode and time, and then the content is hashed once more when it is next used.
+        """
         with self.writing():
             self._make(content[:PREFIX])
             os.fchmod(incoming.file.fileno(), 0o400)
             os.utime(incoming.file.fileno(), ns=(KEPT_NS, KEPT_NS))
-            os.fsync(incoming.file.fileno())
             target = self.path(content)
             incoming.path.rename(target)
             _sync_folder(target.parent)
@@ -154,6 +158,10 @@ class Store:
     def remove(self, content: str) -> None:
         self.path(content).unlink(missing_ok=True)
 
+    def is_now(self, content: str, file: FileIO) -> bool:
+        """Whether this open file is the one that is kept of the content."""
+        return _is_at(self.path(content), file)
+
     def leftovers(self) -> list[Path]:
         """What nobody writes any more. Within `alone`: nobody begins, either."""
         folder = self.folder / INCOMING
@@ -188,7 +196,23 @@ def _sync_folder(folder: Path) -> None:
 def _abandoned(path: Path) -> bool:
     try:
         with FileIO(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (FileNotFoundError, BlockingIOError):
+            return _locked(file)
+    except FileNotFoundError:
+        return False
+
+
+def _locked(file: FileIO) -> bool:
+    """Whether it is ours now, and nobody else's."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True
+
+
+def _is_at(path: Path, file: FileIO) -> bool:
+    """Whether the file is still there: between its opening and its lock, another may have admitted it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

@@ -1,7 +1,8 @@
 """What deaths and deletions have left between the store and its ledger: looked at, and taken away.
 
     leftover   a file on its way in, whose writer is gone, and no part of a download that is wanted
-    orphan     a content without a row: its writer died, or its row went first
+    orphan     a content without a row: its writer died, or its row went first. One that an upload still needs is no
+               rubbish, whatever became of its row: it has one again.
     dangling   a row whose file is not there, or has another size: somebody was in the folder. An upload that needs it
                is parked by its next run.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backhaul.database import Database
-from backhaul.media import contents, downloads
+from backhaul.media import contents, downloads, uploads
 from backhaul.media.store import INCOMING, PART, PREFIXES, Store
 
 PARTS = (INCOMING, *PREFIXES)
@@ -83,15 +84,17 @@ def _look_at_incoming(database: Database, store: Store, found: Untidy, *, mend: 
 def _compare(database: Database, store: Store, prefix: str, found: Untidy, *, mend: bool) -> None:
     there = store.contents(prefix)
     with database.reading() as connection:
-        known = contents.beginning(connection, prefix)
+        known, needed = contents.beginning(connection, prefix), uploads.needed(connection, prefix)
     orphans = [name for name in there if name not in known]
     dangling = [name for name, size in known.items() if there.get(name) != size]
     found.orphans += orphans
     found.dangling += dangling
     if not mend:
         return
-    if dangling:
+    if dangling or needed.intersection(orphans):
         with database.writing() as connection:
             contents.forget(connection, dangling)
+            contents.keep_again(connection, {name: there[name] for name in orphans if name in needed})
     for name in (*orphans, *dangling):
-        store.remove(name)
+        if name in dangling or name not in needed:
+            store.remove(name)

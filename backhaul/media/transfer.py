@@ -6,7 +6,7 @@ is taken up by the next one at the byte, and sends one chunk again at the most. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Busy, MediaMissing, Refused, TimedOut, Unreachable
+from backhaul.errors import Busy, LinkLimited, MediaMissing, Refused, TimedOut, Unreachable
 from backhaul.media import contents, uploads
 from backhaul.media.chunks import Chunks
 from backhaul.media.content import Unreadable, opened, outside, read_into, sha256
@@ -40,7 +40,8 @@ class Context(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """One run: with what, for whom, and who runs it."""
+    """One run: with what, for whom, and who runs it. most_bytes: of a file that the link may carry, as it is now; None:
+    any."""
 
     database: Database
     remote: MediaRemote
@@ -50,6 +51,7 @@ class Transfer:
     queue: str | None
     worker: str | None
     store: Store | None
+    most_bytes: Callable[[], int | None] = lambda: None
 
     def file_of(self, this: Upload) -> Path:
         """Where the bytes are. Raises Unreadable."""
@@ -89,20 +91,27 @@ def upload(
         worker=worker,
         store=store,
     )
-    this = _open_upload(run, upload_id)
+    return send(run, upload_id)
+
+
+def send(run: Transfer, upload_id: str) -> dict[str, Any]:
+    """The same, of a run that is there already."""
+    this = take(run, upload_id)
     if this.state == "done":
-        return _outcome(this, sent=0)
+        return outcome(this, sent=0)
     with _parking(run, this), opened(run.file_of(this)) as file:
         _check_unchanged(run, this, file)
-        if remote.has(this.sha256):
+        if run.remote.has(this.sha256):
             return _finished(run, this, sent=0)
+        check_link(run, this)
         address, at = _resume(run, this)
         with _healing(run, this, address, file):
             sent = _send(run, this, address, file, at)
     return _finished(run, this, sent=sent)
 
 
-def _open_upload(run: Transfer, upload_id: str) -> Upload:
+def take(run: Transfer, upload_id: str) -> Upload:
+    """It is this run's from now on. Raises Unknown; Refused when it is parked."""
     with run.database.reading() as connection:
         this = uploads.get(connection, upload_id)
     if this.state == "parked":
@@ -142,6 +151,7 @@ def _send(run: Transfer, this: Upload, address: str, file: FileIO, at: int) -> i
     sent, chunks = 0, Chunks(run.database, most=run.chunk_bytes)
     while at < this.size:
         run.context.check()
+        check_link(run, this)
         with run.database.reading() as connection:
             _check_held(this, uploads.holds(connection, this.id, fence=this.fence))
         chunk, began = _chunk(this, file, at, room[: chunks.size]), run.clock.now()
@@ -151,12 +161,12 @@ def _send(run: Transfer, this: Upload, address: str, file: FileIO, at: int) -> i
             chunks.halve(len(chunk), error, now=began)
             raise
         except Refused as refusal:
-            if not _is_too_large(refusal) or not chunks.halve(len(chunk), refusal, now=began):
+            if not is_too_large(refusal) or not chunks.halve(len(chunk), refusal, now=began):
                 raise
             continue
         now = run.clock.now()
         sent += len(chunk)
-        with run.database.writing() as connection:
+        with run.database.writing(lasting=False) as connection:  # the server knows it better
             held = uploads.advance(
                 connection, this.id, url=address, sent=at, queue=run.queue, worker=run.worker, fence=this.fence
             )
@@ -168,13 +178,23 @@ def _send(run: Transfer, this: Upload, address: str, file: FileIO, at: int) -> i
     return sent
 
 
+def check_link(run: Transfer, this: Upload) -> None:
+    """Raises LinkLimited."""
+    most = run.most_bytes()
+    if most is not None and this.size > most:
+        raise LinkLimited(
+            f"{this.name} has {this.size} bytes, and the link as it is may carry files of {most}",
+            hint="it waits for another link; media.max_bytes says how much each may carry",
+        )
+
+
 def _check_held(this: Upload, held: bool) -> None:
     """A run that was asleep beyond its lease wakes to find that another one sends this file: it leaves it to that."""
     if not held:
         raise Busy(f"another run has taken over the upload of {this.name}")
 
 
-def _is_too_large(refusal: Refused) -> bool:
+def is_too_large(refusal: Refused) -> bool:
     """Whether it is the message that was too large, as a proxy on the way may find, and not the file."""
     return refusal.status == TOO_LARGE and refusal.problem != "upload-too-large"
 
@@ -250,10 +270,10 @@ def _finished(run: Transfer, this: Upload, *, sent: int) -> dict[str, Any]:
     with run.database.writing() as connection:
         uploads.finish(connection, this.id, now=run.clock.now())
         contents.on_server(connection, this.sha256)
-    return _outcome(this, sent=sent)
+    return outcome(this, sent=sent)
 
 
-def _outcome(this: Upload, *, sent: int) -> dict[str, Any]:
+def outcome(this: Upload, *, sent: int) -> dict[str, Any]:
     return {"sha256": this.sha256, "size": this.size, "sent": sent}
 
 

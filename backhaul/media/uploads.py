@@ -1,6 +1,6 @@
 """The ledger of uploads: the only file that writes `backhaul_upload`. The states are told in `schema.py`.
 
-    register -> pending -> begin -> sending -> advance ... -> finish -> done
+    register -> pending -> begin -> sending -> advance ... -> finish -> done     (many at once: take_all, finish_all)
                    ^                   |
                    +----- restart -----+        park, from pending or sending -> parked
 
@@ -10,11 +10,12 @@ another run has taken the upload since: a verb that is given a fence counts only
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, true, tuple_, update
 
 from backhaul.errors import Unknown
 from backhaul.schema import upload as table
@@ -31,7 +32,8 @@ class Upload:
     and not the file at this path. sha256: lower-case hexadecimal. sent: bytes that the server has.
 
     url: of the upload on the server, while there is one. queue, worker: who sent the last byte.
-    reason: why it is parked, or why it was last begun anew.
+    reason: why it is parked, or why it was last begun anew. priority: higher is sent earlier. asked_at: when the server
+    said, of many at once, that it did not have it.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Upload:
     worker: str | None = None
     reason: str | None = None
     finished_at: int | None = None
+    priority: int = 0
+    asked_at: int | None = None
 
     @property
     def file(self) -> Path:
@@ -67,6 +71,13 @@ def take(connection: Connection, upload_id: str) -> bool:
     """Stays as it is: it is the caller's from now on, whose fence is the row's; whoever had it before has lost it."""
     chosen = update(table).where(table.c.id == upload_id, table.c.state.in_(OPEN))
     return _changed(connection, chosen.values(fence=table.c.fence + 1))
+
+
+def take_all(connection: Connection, ids: Collection[str]) -> list[Upload]:
+    """The same of many that were not begun; those that it takes place for, as they are then."""
+    chosen = update(table).where(table.c.id.in_(ids), table.c.state == "pending")
+    taken = connection.execute(chosen.values(fence=table.c.fence + 1).returning(table)).mappings()
+    return [Upload(**row) for row in taken]
 
 
 def holds(connection: Connection, upload_id: str, *, fence: int) -> bool:
@@ -132,6 +143,29 @@ def finish(connection: Connection, upload_id: str, *, now: int) -> bool:
     )
 
 
+def finish_all(
+    connection: Connection, taken: Collection[Upload], *, now: int, queue: str | None = None, worker: str | None = None
+) -> list[str]:
+    """pending or sending -> done, of those that nobody has taken since; the ids of these. queue, worker: who sent them;
+    None: the server had them."""
+    held = tuple_(table.c.id, table.c.fence).in_([(one.id, one.fence) for one in taken])
+    values = {
+        "state": "done",
+        "sent": table.c.size,
+        "reason": None,
+        "finished_at": now,
+        "queue": queue,
+        "worker": worker,
+    }
+    chosen = update(table).where(held, table.c.state.in_(OPEN)).values(values).returning(table.c.id)
+    return list(connection.execute(chosen).scalars())
+
+
+def mark_asked(connection: Connection, ids: Collection[str], *, now: int | None) -> None:
+    """Stays as it is: the server was asked for it. now: None: it is to be asked again."""
+    connection.execute(update(table).where(table.c.id.in_(ids)).values(asked_at=now))
+
+
 def park(connection: Connection, upload_id: str, *, reason: str, now: int, fence: int | None = None) -> bool:
     """pending or sending -> parked: it cannot be sent."""
     return _changed(
@@ -161,6 +195,12 @@ def listed(connection: Connection, *, state: State | None = None, most: int = MO
     if state is not None:
         query = query.where(table.c.state == state)
     return [Upload(**row) for row in connection.execute(query).mappings()]
+
+
+def needed(connection: Connection, prefix: str) -> set[str]:
+    """The kept contents whose SHA-256 begins so, and that are still to be sent, or parked."""
+    query = select(table.c.sha256).where(table.c.sha256 >= prefix, table.c.sha256 < prefix + "g")
+    return set(connection.execute(query.where(table.c.kept, table.c.state != "done")).scalars())
 
 
 def counts(connection: Connection) -> dict[State, int]:

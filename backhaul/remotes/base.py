@@ -79,6 +79,16 @@ class Fetched:
     size: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A small content, with what an upload says of it."""
+
+    sha256: str
+    name: str
+    media_type: str
+    content: bytes
+
+
 class MediaRemote(Protocol):
     """Resumable uploads (tus 1.0). chunk: bytes of one append; an append is kept whole or not at all."""
 
@@ -93,6 +103,10 @@ class MediaRemote(Protocol):
 
     def known(self, hashes: Sequence[str]) -> set[str]:
         """Those of these contents that the server has, as `has` would say of each."""
+
+    def send_whole(self, contents: Sequence[Whole]) -> set[str]:
+        """Send contents whole, in one message; returns those of them that the server has then. It judges each by
+        itself; why it does not take one is said when that is uploaded."""
 
     def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
         """A new upload; returns its address, relative to the server."""

@@ -1,4 +1,5 @@
-"""Resumable uploads to a server: tus 1.0.0 with the extensions creation and checksum, under /v1/media; and downloads.
+"""Resumable uploads to a server: tus 1.0.0 with the extensions creation and checksum, under /v1/media; small files
+by the dozen in one message; and downloads.
 
 The protocol: https://tus.io/protocols/resumable-upload (core, creation, checksum). A chunk carries its SHA-256 and is
 kept whole or not at all; how far an upload has come is the server's to say. Contents come in ranges (RFC 9110, 14).
@@ -11,12 +12,13 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256 as new_sha256
 
-from backhaul.errors import Unreachable
+from backhaul.errors import Refused, Unreachable
 from backhaul.remotes.answers import Answer, accept, message, signed_out, stranger
-from backhaul.remotes.base import Fetched
+from backhaul.remotes.base import Fetched, Whole
 from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
+from backhaul.remotes.elsewhere import MOVED, OUT_OF_RANGE, Elsewhere
 from backhaul.remotes.endpoint import Endpoint
-from backhaul.wire import MOST_HASHES, Hashes, encode
+from backhaul.wire import CONTENTS_TYPE, MOST_HASHES, Entered, Hashes, NewContent, encode, packed
 
 TUS = {"Tus-Resumable": "1.0.0"}
 JSON = {"Content-Type": "application/json"}
@@ -25,7 +27,6 @@ ADDRESS = re.compile(rf"{MEDIA}/[0-9A-Za-z_-]+$")  # wherever the server stands,
 FORGOTTEN = (404, 410)
 REVOKED = 403
 CHECKSUM_MISMATCH = 460
-OUT_OF_RANGE = 416
 WHOLE, PARTIAL = 200, 206
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
@@ -43,6 +44,7 @@ class TusRemote:
         endpoint: Endpoint | None = None,
     ) -> None:
         self._connection = Connection(url, token, allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
+        self._elsewhere = Elsewhere(allow_plain=allow_plain, timeout=timeout, endpoint=endpoint)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.origin!r})"
@@ -63,11 +65,21 @@ class TusRemote:
             found.update(message(answer, Hashes).hashes)
         return found & set(wanted)
 
+    def send_whole(self, contents: Sequence[Whole]) -> set[str]:
+        told = [
+            NewContent(sha256=one.sha256, size=len(one.content), name=one.name, media_type=one.media_type)
+            for one in contents
+        ]
+        body = packed([(head, one.content) for head, one in zip(told, contents, strict=True)])
+        headers = {"Content-Type": CONTENTS_TYPE}
+        answer = self._connection.exchange("POST", f"{MEDIA}/contents", headers=headers, body=body)
+        problems = message(answer, Entered).problems
+        if len(problems) != len(told):
+            raise stranger(answer, "it does not say of each content whether it has it")
+        return {head.sha256 for head, problem in zip(told, problems, strict=True) if problem is None}
+
     def create(self, *, size: int, sha256: str, name: str, media_type: str) -> str:
-        headers = TUS | {
-            "Upload-Length": str(size),
-            "Upload-Metadata": _metadata(sha256=sha256, filename=name, filetype=media_type),
-        }
+        headers = create_headers(size=size, sha256=sha256, name=name, media_type=media_type)
         answer = self._connection.exchange("POST", MEDIA, headers=headers)
         accept(answer)
         return _address(answer)
@@ -77,19 +89,14 @@ class TusRemote:
         if answer.status in FORGOTTEN and answer.from_backhaul:
             return None
         _accept_head(answer)
-        return _offset(answer)
+        return number(answer, "Upload-Offset")
 
     def append(self, address: str, at: int, chunk: Body) -> int:
-        headers = TUS | {
-            "Content-Type": "application/offset+octet-stream",
-            "Upload-Offset": str(at),
-            "Upload-Checksum": f"sha256 {b64encode(new_sha256(chunk).digest()).decode()}",
-        }
-        answer = self._connection.exchange("PATCH", address, headers=headers, body=chunk)
+        answer = self._connection.exchange("PATCH", address, headers=append_headers(at, chunk), body=chunk)
         if answer.status == CHECKSUM_MISMATCH:
             raise Unreachable(f"{answer.origin} received damaged bytes and threw them away")
         accept(answer)
-        return _offset(answer)
+        return number(answer, "Upload-Offset")
 
     def fetch(self, sha256: str, at: int, most: int) -> Fetched:
         headers = {
@@ -101,11 +108,37 @@ class TusRemote:
         answer = self._connection.exchange("GET", f"{MEDIA}/sha256/{sha256}", headers=headers)
         if answer.status == OUT_OF_RANGE and answer.from_backhaul and at == 0:
             return Fetched(b"", 0)  # no range is satisfiable where there is no byte
+        if answer.status == MOVED and answer.from_backhaul:
+            return self._fetch_elsewhere(answer, at, most)
         accept(answer)
         return _range(answer, at)
 
     def close(self) -> None:
         self._connection.close()
+        self._elsewhere.close()
+
+    def _fetch_elsewhere(self, told: Answer, at: int, most: int) -> Fetched:
+        try:
+            return _range(self._elsewhere.fetch(told, at, most), at)
+        except Refused as refusal:
+            if refusal.status == OUT_OF_RANGE and at == 0:
+                return Fetched(b"", 0)
+            raise
+
+
+def create_headers(*, size: int, sha256: str, name: str, media_type: str) -> dict[str, str]:
+    return TUS | {
+        "Upload-Length": str(size),
+        "Upload-Metadata": _metadata(sha256=sha256, filename=name, filetype=media_type),
+    }
+
+
+def append_headers(at: int, chunk: Body) -> dict[str, str]:
+    return TUS | {
+        "Content-Type": "application/offset+octet-stream",
+        "Upload-Offset": str(at),
+        "Upload-Checksum": f"sha256 {b64encode(new_sha256(chunk).digest()).decode()}",
+    }
 
 
 def _metadata(**values: str) -> str:
@@ -133,10 +166,10 @@ def _range(answer: Answer, at: int) -> Fetched:
     return Fetched(answer.body, size)
 
 
-def _offset(answer: Answer) -> int:
-    text = answer.headers.get("Upload-Offset", "")
+def number(answer: Answer, name: str) -> int:
+    text = answer.headers.get(name, "")
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise stranger(answer, "it does not say how far the upload is")
+        raise stranger(answer, f"it does not say how far the upload is: its {name} is no number")
     return int(text)
 
 

@@ -13,7 +13,7 @@ page. What the server may say of the cursor, and what comes of it: see recover.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,8 @@ MOST_HELD = 5  # pages of a round in memory; a round of more is staged, and so i
 MOST_ROUNDS = 5  # until no change is overtaken any more; then it is the next pull's
 MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite: the app waits for about a second
 
+Brought = Callable[[Connection, Sequence[Record]], object]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
@@ -84,11 +86,14 @@ def pull(
     most_held: int = MOST_HELD,
     on_reset: OnReset = "recover",
     arriving: Arriving = untold,
+    brought: Brought = lambda _connection, _records: None,
 ) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
     most_held: pages of a round in memory. on_reset: what becomes of what waits when this replica was away for too long
-    (see recover.py). arriving: is told, in each transaction that applies records, of which tables they are.
+    (see recover.py). arriving: is told, in each transaction that applies records, of which tables they are. brought: is
+    told of the records of each page, in the transaction that takes it, before they are applied; a page that comes again
+    is told again.
     """
     options: dict[str, Any] = {
         "clock": clock,
@@ -97,6 +102,7 @@ def pull(
         "most_held": most_held,
         "on_reset": on_reset,
         "arriving": arriving,
+        "brought": brought,
     }
     try:
         return _pull(database, remote, **options)
@@ -117,6 +123,7 @@ def _pull(
     most_held: int,
     on_reset: OnReset,
     arriving: Arriving,
+    brought: Brought,
 ) -> Received:
     recover.be_oneself(database, remote)
     _check_hold(database, clock.now())
@@ -146,7 +153,7 @@ def _pull(
             page, asked_at, held = paging.joined(page, further), later, held + 1
         refill.make_room(database, remote, [*page.records, *beneath.records], now=clock.now())
         times = {"asked_at": asked_at, "now": clock.now()}
-        records += _take(database, remote, since, page, beneath, arriving=arriving, **times)
+        records += _take(database, remote, since, page, beneath, arriving=arriving, brought=brought, **times)
         context.progress({"done": page.position, "total": page.head})
         arrived |= {record.table for record in page.records} | beneath.overtaken_tables
         if not page.more and not _recovering(database):
@@ -202,6 +209,7 @@ def _take(
     beneath: Under,
     *,
     arriving: Arriving,
+    brought: Brought,
     asked_at: int,
     now: int,
 ) -> int:
@@ -215,6 +223,7 @@ def _take(
         if known.fetched != since:
             return 0
         page.records = list(upgrades.under_present_names([one.table for one in tracked], page.records))
+        brought(connection, [*page.records, *beneath.records])
         clock_guard.measure(connection, server_now=page.now, asked_at=asked_at, answered_at=now)
         if page.more and _fits(connection, known, page, most=MOST_TOGETHER if database.sqlite else None):
             stage.keep(connection, page.records)

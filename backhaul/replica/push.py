@@ -77,18 +77,19 @@ def push(
     on_reset: OnReset = "recover",
     lane: Lane = lanes.ONLY,
     arriving: Arriving = untold,
+    brought: pull.Brought = lambda _connection, _records: None,
 ) -> Sent:
     """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
     alone: this run holds the lane's work, so what an earlier run left leased, when it was killed, goes again at once.
     lane: of several, each of which sends what no other has in hand; the first one does what is to be done once.
-    on_reset, arriving: of the pull, where one has to come first.
+    on_reset, arriving, brought: of the pull, where one has to come first.
     """
     if alone:
         with database.writing() as connection:
             checkpoint.hold(connection)
             outbox.take_over(connection, lane.number)
-    hear = partial(pull.pull, clock=clock, context=context, on_reset=on_reset, arriving=arriving)
+    hear = partial(pull.pull, clock=clock, context=context, on_reset=on_reset, arriving=arriving, brought=brought)
     recover.be_oneself(database, remote)
     acked = parked = heals = 0
     for other in _left_behind(database, lane):
@@ -103,6 +104,7 @@ def push(
             on_reset=on_reset,
             lane=other,
             arriving=arriving,
+            brought=brought,
         )
         acked, parked = acked + sent.acked, parked + sent.parked
     limit, said, batches = batch, False, 0

@@ -31,6 +31,7 @@ from backhaul.errors import Busy, DatabaseBusy, Refused
 from backhaul.merge import Functions
 from backhaul.server import auth, exchange, tus
 from backhaul.server.auth import Replica
+from backhaul.server.batch import Batch
 from backhaul.server.contents import open_store
 from backhaul.server.feed import Part
 from backhaul.server.intake import Intake
@@ -52,7 +53,7 @@ from backhaul.wire import (
 )
 
 PUSHES_AT_ONCE = 1  # what more of them gain by waiting for the database together, they lose over the interpreter's lock
-THREADS = 12  # fewer than the connections that SQLAlchemy's pool holds
+THREADS = 8  # with those of media, and of pushes, as many as the connections that SQLAlchemy's pool holds
 STORE_WAIT_MS = 2_000
 BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
@@ -64,7 +65,9 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Starlette:
     database = ServerDatabase(open_database(settings.url))
     prepare(database, clock.now())
     api = Api(Store(database, Functions(settings.merge_modules), horizon_ms=settings.horizon_ms), clock)
-    media = Media(Intake(open_store(settings), settings, database, clock), settings.most_upload, api.replica)
+    store = open_store(settings)
+    intake, batch = Intake(store, settings, database, clock), Batch(store, settings, database, clock)
+    media = Media(intake, batch, settings.most_upload, api.replica)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

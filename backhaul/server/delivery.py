@@ -6,10 +6,11 @@ Several ranges at once are answered with the whole, as a server may (RFC 9110, 1
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
+import anyio.to_thread
+from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -30,8 +31,10 @@ class Unsatisfiable(Exception):
     """There are no such bytes."""
 
 
-async def deliver(request: Request, store: ContentStore, scope: str, content: Content) -> Response:
-    """Raises Refused `not-found`, Busy."""
+async def deliver(
+    request: Request, store: ContentStore, scope: str, content: Content, threads: CapacityLimiter
+) -> Response:
+    """threads: on which the store is read. Raises Refused `not-found`, Busy."""
     headers = _headers(content)
     if f'"{content.sha256}"' in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers={"ETag": headers["ETag"]})
@@ -53,13 +56,15 @@ async def deliver(request: Request, store: ContentStore, scope: str, content: Co
     status = 206 if partial else 200
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=media_type)
-    found = await run_in_threadpool(store.read, scope, content.sha256, start, stop)
-    return _Delivery(found, status, headers, media_type)
+    found = await anyio.to_thread.run_sync(store.read, scope, content.sha256, start, stop, limiter=threads)
+    return _Delivery(found, status, headers, media_type, threads)
 
 
 class _Delivery(StreamingResponse):
-    def __init__(self, found: Blocks, status: int, headers: Mapping[str, str], media_type: str) -> None:
-        super().__init__(iter(found), status, headers, media_type)
+    def __init__(
+        self, found: Blocks, status: int, headers: Mapping[str, str], media_type: str, threads: CapacityLimiter
+    ) -> None:
+        super().__init__(_read(found, threads), status, headers, media_type)
         self._found = found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,14 +74,20 @@ class _Delivery(StreamingResponse):
             self._found.close()
 
 
+async def _read(found: Blocks, threads: CapacityLimiter) -> AsyncIterator[bytes]:
+    blocks = iter(found)
+    while block := await anyio.to_thread.run_sync(next, blocks, b"", limiter=threads):
+        yield block
+
+
 def _headers(content: Content) -> dict[str, str]:
     name = content.name or content.sha256
-    plain = quote(name) == name
+    plain = quote(name, safe="") == name
     return {
         "Accept-Ranges": "bytes",
         "Content-Disposition": f'attachment; filename="{name}"'
         if plain
-        else f"attachment; filename*=utf-8''{quote(name)}",
+        else f"attachment; filename*=utf-8''{quote(name, safe='')}",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "ETag": f'"{content.sha256}"',
         "X-Content-Type-Options": "nosniff",
@@ -86,7 +97,9 @@ def _headers(content: Content) -> dict[str, str]:
 def _wanted(request: Request, content: Content) -> tuple[int, int]:
     """From the first byte up to the one after the last. Raises Malformed, Unsatisfiable."""
     said, whole = request.headers.get("Range"), (0, content.size)
-    if said is None or request.headers.get("If-Range", f'"{content.sha256}"') != f'"{content.sha256}"':
+    if request.method != "GET" or said is None or not said.startswith("bytes="):
+        return whole  # other methods and other units have no ranges (RFC 9110, 14.2)
+    if request.headers.get("If-Range", f'"{content.sha256}"') != f'"{content.sha256}"':
         return whole
     found = RANGE.fullmatch(said)
     if found is None and SEVERAL.fullmatch(said):

@@ -65,10 +65,10 @@ def speaks_for(request: Request) -> str:
     return request.headers.get(REPLICA_HEADER, "").strip()
 
 
-async def body(request: Request) -> bytes:
+async def body(request: Request, media_type: str = "application/json") -> bytes:
     """The body as it was sent. Raises Refused: `unsupported-media-type`, `body-too-large`, `request-timeout`."""
-    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        raise refusal("unsupported-media-type", "send application/json")
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != media_type:
+        raise refusal("unsupported-media-type", f"send {media_type}")
     pieces, size = [], 0
     try:
         stream = request.stream()

@@ -16,12 +16,13 @@ from sqlalchemy import Connection
 
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Busy, Refused
-from backhaul.server import auth, scopes, tus, uploads
+from backhaul.errors import Busy, DatabaseBusy, Refused
+from backhaul.server import auth, tus, uploads
 from backhaul.server.auth import Replica
 from backhaul.server.contents.base import ContentStore, Tail
 from backhaul.server.media_types import MOST_NEEDED, Policy
 from backhaul.server.problems import refusal
+from backhaul.server.room import Room
 from backhaul.server.settings import Settings
 from backhaul.server.tus import Checksum, Metadata
 from backhaul.server.uploads import Content, Upload
@@ -34,7 +35,7 @@ class Intake:
     def __init__(self, store: ContentStore, settings: Settings, database: Database, clock: Clock) -> None:
         self.store = store
         self._policy = Policy(settings.media_types)
-        self._quota = settings.media_quota
+        self._room = Room(store, settings.media_quota)
         self._lifetime_ms = settings.upload_lifetime_ms
         self._database = database
         self._clock = clock
@@ -56,14 +57,15 @@ class Intake:
             concat=concat,
             expires_at=now + self._lifetime_ms,
         )
-        self._check_room(length)
+        self._room.check_disk(length)
         self.store.begin(name, length)
         try:
             with self._database.writing() as connection:
                 self._check_quota(connection, made, now)
                 uploads.create(connection, made, now)
-        except Refused:
-            self.store.discard(name)
+        except (Refused, DatabaseBusy):
+            with suppress(Busy):
+                self.store.discard(name)
             raise
         return made
 
@@ -153,20 +155,24 @@ class Intake:
         with self._database.reading() as connection:
             return uploads.known(connection, replica.scope, hashes)
 
-    def purge_now_and_then(self, busy: Callable[[str], bool]) -> None:
-        """Once an hour, discard what has expired and is not being written to."""
+    def purge_now_and_then(self, busy: Callable[[str, str], bool]) -> None:
+        """Once an hour, discard what has expired and is not being written to. busy: of a scope and an upload."""
         now = self._clock.now()
         if now - self._purged_at < PURGE_EVERY_MS:
             return
         self._purged_at = now
         with self._database.reading() as connection:
-            names = uploads.expired(connection, now)
-        if len(names) == uploads.AT_ONCE:
+            found = uploads.expired(connection, now)
+        if len(found) == uploads.AT_ONCE:
             self._purged_at = 0  # there are more
-        for name in names:
-            if not busy(name):
+        gone = []
+        for scope, name in found:
+            if not busy(scope, name):
                 with suppress(Busy):
-                    self.discard(name)
+                    self.store.discard(name)
+                    gone.append(name)
+        with self._database.writing() as connection:
+            uploads.forget_expired(connection, gone, now)
 
     def _parts(self, replica: Replica, named: Sequence[str]) -> list[Upload]:
         with self._database.reading() as connection:
@@ -189,20 +195,14 @@ class Intake:
                     made = self.commit(made, tail)
             return self.commit(made, tail)
 
-    def _check_room(self, length: int) -> None:
-        free = self.store.free()
-        if free is not None and length > free:
-            raise refusal("storage-full", "there is no room for a file of this size")
-
     def _check_quota(self, connection: Connection, made: Upload, now: int) -> None:
         """What the scope has already costs it nothing once more."""
-        if self._quota is None:
+        left = self._room.left(connection, made.scope, now)
+        if left is None:
             return
-        scopes.lock(connection, made.scope)
-        if made.sha256 and uploads.known(connection, made.scope, [made.sha256]):
-            return
-        if uploads.taken(connection, made.scope, now) + made.length > self._quota:
-            raise refusal("quota-exceeded", f"the files of a scope may have {self._quota} bytes", limit=self._quota)
+        known = uploads.content(connection, made.scope, made.sha256) if made.sha256 else None
+        if (known is None or known.size != made.length) and made.length > left:
+            raise self._room.exceeded()
 
     def _checked(self, upload: Upload, told: Metadata) -> str | None:
         """The SHA-256 of all of it, which is what was promised; None when its bytes are not where uploads are."""

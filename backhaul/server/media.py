@@ -11,8 +11,11 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
+from typing import ParamSpec, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+import anyio.to_thread
+from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -20,6 +23,7 @@ from starlette.routing import BaseRoute, Route
 from backhaul.errors import Busy, Refused
 from backhaul.server import exchange, tus
 from backhaul.server.auth import Replica
+from backhaul.server.batch import Batch
 from backhaul.server.contents.base import Tail
 from backhaul.server.delivery import deliver
 from backhaul.server.intake import Intake
@@ -27,26 +31,33 @@ from backhaul.server.problems import refusal
 from backhaul.server.receiving import Cut, Turns, blocks
 from backhaul.server.tus import COLLECTION, Checksum
 from backhaul.server.uploads import Upload
-from backhaul.wire import Hashes
+from backhaul.wire import CONTENTS_TYPE, Entered, Hashes, unpacked
 
 COMMIT_EVERY = 16 * 2**20  # bytes of a chunk without a checksum: what a crash can cost
 ALL_METHODS = ["OPTIONS", "HEAD", "PATCH", "DELETE", "POST"]
 
+THREADS = 6  # of media's own, for its store may hang: data never waits for one of them
+
 Authenticate = Callable[[Request], Awaitable[Replica]]
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 
 class Media:
-    def __init__(self, intake: Intake, most: int, authenticate: Authenticate) -> None:
+    def __init__(self, intake: Intake, batch: Batch, most: int, authenticate: Authenticate) -> None:
         self._intake = intake
+        self._batch = batch
         self._most = most
         self._authenticate = authenticate
         self._turns = Turns()
+        self._threads = CapacityLimiter(THREADS)
 
     @property
     def routes(self) -> list[BaseRoute]:
         return [
             Route(COLLECTION, self.collection, methods=["OPTIONS", "POST"]),
             Route(COLLECTION + "/known", self.known, methods=["POST"]),
+            Route(COLLECTION + "/contents", self.contents, methods=["POST"]),
             Route(COLLECTION + "/sha256/{hash}", self.content, methods=["GET"]),
             Route(COLLECTION + "/{upload}", self.upload, methods=ALL_METHODS),
         ]
@@ -67,8 +78,10 @@ class Media:
         tus.check_version(request.headers)
         replica = await self._authenticate(request)
         name = request.path_params["upload"]
-        async with self._turns.take(name) as give_way:
-            found = await run_in_threadpool(self._intake.find, replica, name)
+        if not tus.UPLOAD.fullmatch(name):
+            raise refusal("not-found", "there is no such upload")
+        async with self._turns.take(_turn(replica.scope, name)) as give_way:
+            found = await self._run(self._intake.find, replica, name)
             if method == "HEAD":
                 return await self._head(replica, found)
             if method == "PATCH":
@@ -81,17 +94,34 @@ class Media:
         """Which of many contents are here, before any of them is sent."""
         replica = await self._authenticate(request)
         raw = await exchange.body(request)
-        return await run_in_threadpool(self._known, request, replica, raw)
+        return await self._run(self._known, request, replica, raw)
+
+    async def contents(self, request: Request) -> Response:
+        """Many small ones at once, whole."""
+        replica = await self._authenticate(request)
+        raw = await exchange.body(request, CONTENTS_TYPE)
+        await self._run(self._intake.purge_now_and_then, self._busy)
+        return await self._run(self._contents, request, replica, raw)
 
     async def content(self, request: Request) -> Response:
         """The whole content, or ranges of it (RFC 9110, 14); HEAD asks whether it is here."""
         replica = await self._authenticate(request)
-        found = await run_in_threadpool(self._intake.content, replica, request.path_params["hash"])
-        return await deliver(request, self._intake.store, replica.scope, found)
+        hashed = request.path_params["hash"]
+        if not tus.SHA256.fullmatch(hashed):
+            raise refusal("not-found", "there is no such content")
+        found = await self._run(self._intake.content, replica, hashed)
+        return await deliver(request, self._intake.store, replica.scope, found, self._threads)
 
     def _known(self, request: Request, replica: Replica, raw: bytes) -> Response:
         asked = exchange.message(request, raw, Hashes).hashes
         return exchange.answer(request, Hashes(hashes=self._intake.known(replica, asked)))
+
+    def _contents(self, request: Request, replica: Replica, raw: bytes) -> Response:
+        try:
+            sent = unpacked(raw)
+        except ValueError as error:
+            raise refusal("malformed", str(error)[:500]) from error
+        return exchange.answer(request, Entered(problems=self._batch.take(replica, sent)))
 
     async def _create(self, request: Request, replica: Replica) -> Response:
         parts = tus.parts(request.headers)
@@ -104,9 +134,9 @@ class Media:
         with_bytes = _has_body(request)
         if with_bytes:
             _check_is_chunk(request)
-        await run_in_threadpool(self._intake.purge_now_and_then, self._turns.busy)
+        await self._run(self._intake.purge_now_and_then, self._busy)
         concat = "partial" if tus.is_partial(request.headers) else ""
-        made = await run_in_threadpool(self._intake.make, _fresh_id(), replica, length, metadata, concat)
+        made = await self._run(self._intake.make, _fresh_id(), replica, length, metadata, concat)
         if with_bytes or not length:
             made = await self._receive_first(request, replica, made)
         location = {"Location": f"{COLLECTION}/{made.id}"}
@@ -117,25 +147,25 @@ class Media:
         tus.metadata(metadata)
         if _has_body(request):
             raise refusal("upload-final", "send the bytes to its parts")
-        await run_in_threadpool(self._intake.purge_now_and_then, self._turns.busy)
+        await self._run(self._intake.purge_now_and_then, self._busy)
         name = _fresh_id()
-        async with self._turns.take(name):
-            made = await run_in_threadpool(self._intake.concatenate, name, replica, parts, metadata, self._most)
+        async with self._turns.take(_turn(replica.scope, name)):
+            made = await self._run(self._intake.concatenate, name, replica, parts, metadata, self._most)
         return Response(status_code=201, headers={"Location": f"{COLLECTION}/{made.id}"} | _standing(made))
 
     async def _receive_first(self, request: Request, replica: Replica, made: Upload) -> Upload:
         """The bytes that came with the creation. Whoever loses this answer knows no address: nothing is kept for it."""
-        async with self._turns.take(made.id) as give_way:
+        async with self._turns.take(_turn(made.scope, made.id)) as give_way:
             try:
                 return await self._receive(request, replica, made, give_way)
             except (Refused, Busy):
                 with suppress(Busy):
-                    await run_in_threadpool(self._intake.discard, made.id)
+                    await self._run(self._intake.discard, made.id)
                 raise
 
     async def _head(self, replica: Replica, upload: Upload) -> Response:
         if upload.position == upload.length:  # the server may have died between the last byte and its completion
-            await run_in_threadpool(self._intake.complete, replica, upload)
+            await self._run(self._intake.complete, replica, upload)
         headers = _standing(upload) | {"Upload-Length": str(upload.length)}
         if upload.metadata:
             headers["Upload-Metadata"] = upload.metadata
@@ -152,7 +182,7 @@ class Media:
         return Response(status_code=204, headers=_standing(await self._receive(request, replica, upload, give_way)))
 
     async def _terminate(self, upload: Upload) -> Response:
-        await run_in_threadpool(self._intake.discard, upload.id)
+        await self._run(self._intake.discard, upload.id)
         return Response(status_code=204)
 
     async def _receive(self, request: Request, replica: Replica, upload: Upload, give_way: asyncio.Event) -> Upload:
@@ -160,13 +190,13 @@ class Media:
         checksum = tus.checksum(request.headers)
         _check_room(request, upload)
         if upload.position < upload.length:
-            tail = await run_in_threadpool(self._intake.open, upload, checksum)
+            tail = await self._run(self._intake.open, upload, checksum)
             try:
                 upload = await self._take(request, upload, tail, checksum, give_way)
             finally:
                 tail.close()
         if upload.position == upload.length:
-            await run_in_threadpool(self._intake.complete, replica, upload)
+            await self._run(self._intake.complete, replica, upload)
         return upload
 
     async def _take(
@@ -176,19 +206,26 @@ class Media:
             async for block in blocks(request, give_way):
                 if tail.position + len(block) > upload.length:
                     raise refusal("upload-too-large", f"the upload has {upload.length} bytes")
-                await run_in_threadpool(tail.write, block)
+                await self._run(tail.write, block)
                 if checksum is None and tail.position - upload.position >= COMMIT_EVERY:
-                    upload = await run_in_threadpool(self._intake.commit, upload, tail)
+                    upload = await self._run(self._intake.commit, upload, tail)
             if checksum is not None and tail.checksum() != checksum.value:
                 raise refusal("checksum-mismatch", "the bytes are not those of the checksum; they were thrown away")
         except Cut as cut:
             if checksum is None:
-                await run_in_threadpool(self._intake.commit, upload, tail)
+                await self._run(self._intake.commit, upload, tail)
             raise refusal("request-timeout", "the rest of the bytes did not come") from cut
         except Refused:
             tail.cut_back(upload.position)
             raise
-        return await run_in_threadpool(self._intake.commit, upload, tail)
+        return await self._run(self._intake.commit, upload, tail)
+
+    def _busy(self, scope: str, upload: str) -> bool:
+        return self._turns.busy(_turn(scope, upload))
+
+    async def _run(self, function: Callable[Given, Found], *args: Given.args, **kwargs: Given.kwargs) -> Found:
+        """What blocks, on a thread of media's own."""
+        return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._threads)
 
     def _options(self) -> Response:
         headers = {
@@ -198,6 +235,11 @@ class Media:
             "Tus-Checksum-Algorithm": ",".join(tus.ALGORITHMS),
         }
         return Response(status_code=204, headers=headers)
+
+
+def _turn(scope: str, upload: str) -> str:
+    """Nobody of another scope takes the turn of an upload, whatever he knows of its name."""
+    return f"{upload} {scope}"
 
 
 def _fresh_id() -> str:

@@ -24,6 +24,7 @@ LONGEST_NAME = 255
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")  # RFC 6838, 4.2
 PART = re.compile(r"(?:https?://[^/\s]*)?(?:/[^\s]*)?" + COLLECTION + r"/([0-9A-Za-z_-]{1,100})")
+UPLOAD = re.compile(r"[0-9A-Za-z_-]{1,100}")
 INTEGER = re.compile(r"[0-9]{1,18}")
 
 
@@ -107,8 +108,16 @@ def metadata(text: str) -> Metadata:
         if not name or name in values:
             raise refusal("metadata-invalid", "a key is empty or comes twice")
         values[name] = _decoded(name, coded)
+    return described(_promised(values), values.get("filename", ""), values.get("filetype", ""))
+
+
+def described(sha256: str | None, name: str, media_type: str) -> Metadata:
+    """A type that could be taken for a header of its own becomes plain bytes."""
+    known = MEDIA_TYPE.fullmatch(media_type)
     return Metadata(
-        sha256=_promised(values), name=values.get("filename", "")[:LONGEST_NAME], media_type=_media_type(values)
+        sha256=sha256,
+        name=_name(name),
+        media_type=media_type if known else "application/octet-stream",
     )
 
 
@@ -124,14 +133,13 @@ def _decoded(name: str, coded: str) -> str:
         raise refusal("metadata-invalid", f"the value of {name:.50} is not UTF-8 in base64") from error
 
 
+def _name(said: str) -> str:
+    """What it says of folders is left out: whoever saves the file chooses where."""
+    return said.replace("\0", "").replace("\\", "/").rpartition("/")[2][:LONGEST_NAME]
+
+
 def _promised(values: dict[str, str]) -> str | None:
     promised = values.get("sha256")
     if promised is not None and not SHA256.fullmatch(promised.lower()):
         raise refusal("metadata-invalid", "sha256 is 64 hexadecimal digits")
     return promised.lower() if promised else None
-
-
-def _media_type(values: dict[str, str]) -> str:
-    """What no one should take for a header of its own becomes plain bytes."""
-    said = values.get("filetype", "")
-    return said if MEDIA_TYPE.fullmatch(said) else "application/octet-stream"

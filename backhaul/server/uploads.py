@@ -49,23 +49,32 @@ class Content:
 
 
 def create(connection: Connection, upload: Upload, now: int) -> None:
+    create_all(connection, [upload], now)
+
+
+def create_all(connection: Connection, made: Sequence[Upload], now: int) -> None:
+    if not made:
+        return
     statement = """
         INSERT INTO server_upload
                (id, scope, replica, length, position, sha256, metadata, concat, created_at, expires_at)
         VALUES (:id, :scope, :replica, :length, 0, :sha256, :metadata, :concat, :now, :expires_at)
     """
-    values = {
-        "id": upload.id,
-        "scope": upload.scope,
-        "replica": upload.replica,
-        "length": upload.length,
-        "sha256": upload.sha256,
-        "metadata": upload.metadata,
-        "concat": upload.concat,
-        "expires_at": upload.expires_at,
-        "now": now,
-    }
-    connection.execute(text(statement), values)
+    rows = [
+        {
+            "id": upload.id,
+            "scope": upload.scope,
+            "replica": upload.replica,
+            "length": upload.length,
+            "sha256": upload.sha256,
+            "metadata": upload.metadata,
+            "concat": upload.concat,
+            "expires_at": upload.expires_at,
+            "now": now,
+        }
+        for upload in made
+    ]
+    connection.execute(text(statement), rows)
 
 
 def find(connection: Connection, scope: str, upload: str) -> Upload | None:
@@ -96,23 +105,33 @@ def advance(connection: Connection, upload: str, *, since: int, to: int, expires
 
 def complete(connection: Connection, upload: Upload, content: Content, now: int) -> None:
     """The content is in its place: whoever asks for its hash gets it from now on."""
+    enter_all(connection, upload.scope, upload.replica, [content], now)
+    finish = "UPDATE server_upload SET completed_at = :now WHERE id = :id AND completed_at IS NULL"
+    connection.execute(text(finish), {"id": upload.id, "now": now})
+
+
+def enter_all(connection: Connection, scope: str, replica: str, contents: Sequence[Content], now: int) -> None:
+    """They are in their places. Those that the scope has already stay as they are."""
+    if not contents:
+        return
     enter = """
         INSERT INTO server_media (scope, sha256, size, name, media_type, replica, created_at)
         VALUES (:scope, :sha256, :size, :name, :media_type, :replica, :now)
         ON CONFLICT (scope, sha256) DO NOTHING
     """
-    values = {
-        "scope": upload.scope,
-        "sha256": content.sha256,
-        "size": content.size,
-        "name": content.name,
-        "media_type": content.media_type,
-        "replica": upload.replica,
-        "now": now,
-    }
-    connection.execute(text(enter), values)
-    finish = "UPDATE server_upload SET completed_at = :now WHERE id = :id AND completed_at IS NULL"
-    connection.execute(text(finish), {"id": upload.id, "now": now})
+    rows = [
+        {
+            "scope": scope,
+            "sha256": content.sha256,
+            "size": content.size,
+            "name": content.name,
+            "media_type": content.media_type,
+            "replica": replica,
+            "now": now,
+        }
+        for content in contents
+    ]
+    connection.execute(text(enter), rows)
 
 
 def taken(connection: Connection, scope: str, now: int) -> int:
@@ -125,13 +144,22 @@ def taken(connection: Connection, scope: str, now: int) -> int:
     return int(connection.execute(text(statement), {"scope": scope, "now": now}).scalar_one())
 
 
-def forget(connection: Connection, upload: str) -> None:
-    connection.execute(text("DELETE FROM server_upload WHERE id = :id"), {"id": upload})
+def forget(connection: Connection, *named: str) -> None:
+    statement = f"DELETE FROM server_upload WHERE id IN ({members(connection, 'ids')})"  # noqa: S608 - our own text
+    connection.execute(text(statement), {"ids": encode(list(named)).decode()})
 
 
-def expired(connection: Connection, now: int) -> list[str]:
-    statement = "SELECT id FROM server_upload WHERE expires_at <= :now ORDER BY expires_at LIMIT :most"
-    return list(connection.execute(text(statement), {"now": now, "most": AT_ONCE}).scalars())
+def forget_expired(connection: Connection, named: Sequence[str], now: int) -> None:
+    """Of these, those that still are."""
+    statement = f"DELETE FROM server_upload WHERE expires_at <= :now AND id IN ({members(connection, 'ids')})"  # noqa: S608 - our own text
+    connection.execute(text(statement), {"now": now, "ids": encode(list(named)).decode()})
+
+
+def expired(connection: Connection, now: int) -> list[tuple[str, str]]:
+    """Scope and id of each."""
+    statement = "SELECT scope, id FROM server_upload WHERE expires_at <= :now ORDER BY expires_at LIMIT :most"
+    rows = connection.execute(text(statement), {"now": now, "most": AT_ONCE})
+    return [(row.scope, row.id) for row in rows]
 
 
 def content(connection: Connection, scope: str, sha256: str) -> Content | None:

@@ -1,6 +1,7 @@
 """What travels between a replica and the server: messages, values, and their coding. `docs/protocol.md` is the text."""
 
 from backhaul.wire.compression import SMALLEST_COMPRESSED, compress, inflate
+from backhaul.wire.contents import CONTENTS_TYPE, packed, unpacked
 from backhaul.wire.messages import (
     MOST_BODY,
     MOST_HASHES,
@@ -18,9 +19,12 @@ from backhaul.wire.messages import (
     Blocks,
     BlocksWanted,
     Digest,
+    Entered,
     Hashes,
     Keys,
     Kind,
+    NewContent,
+    NewContents,
     Oneself,
     Op,
     OutgoingOp,
@@ -55,6 +59,7 @@ from backhaul.wire.tables import (
 from backhaul.wire.values import Tagged, Value, canonical_key, encode, from_plain, to_plain
 
 __all__ = [
+    "CONTENTS_TYPE",
     "DELTAS",
     "MOST_BODY",
     "MOST_HASHES",
@@ -76,10 +81,13 @@ __all__ = [
     "Column",
     "Deletes",
     "Digest",
+    "Entered",
     "Hashes",
     "KeyKind",
     "Keys",
     "Kind",
+    "NewContent",
+    "NewContents",
     "Oneself",
     "Op",
     "OutgoingOp",
@@ -108,7 +116,9 @@ __all__ = [
     "from_plain",
     "inflate",
     "newest_names",
+    "packed",
     "problem_name",
     "strategy_name",
     "to_plain",
+    "unpacked",
 ]

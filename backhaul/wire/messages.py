@@ -192,10 +192,34 @@ class Keys(Struct, forbid_unknown_fields=True):
     keys: Annotated[list[tuple[str, list[Value]]], Meta(max_length=MOST_OPS)]
 
 
+Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
 class Hashes(Struct, forbid_unknown_fields=True):
     """POST /v1/media/known: the SHA-256 of contents. The answer is the same, with those that the scope has."""
 
-    hashes: Annotated[list[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]], Meta(max_length=MOST_HASHES)]
+    hashes: Annotated[list[Hash], Meta(max_length=MOST_HASHES)]
+
+
+class NewContent(Struct, forbid_unknown_fields=True):
+    """A content that is sent whole. size: bytes. name, media_type: as `filename` and `filetype` of an upload."""
+
+    sha256: Hash
+    size: Annotated[int, Meta(ge=0, le=MOST_WIRE)]
+    name: str = ""
+    media_type: str = ""
+
+
+class NewContents(Struct, forbid_unknown_fields=True):
+    """POST /v1/media/contents: what follows this head, one after the other."""
+
+    contents: Annotated[list[NewContent], Meta(max_length=MOST_HASHES)]
+
+
+class Entered(Struct):
+    """What came of each, in their order: None when the scope has it now."""
+
+    problems: list[Problem | None]
 
 
 class Wanted(Struct, forbid_unknown_fields=True):

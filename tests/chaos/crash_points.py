@@ -33,6 +33,7 @@ REMOTE = "backhaul.server.memory:StoreRemote"
 TUS = "backhaul.remotes.tus:TusRemote"
 UPLOADS = "backhaul.media.uploads"
 STORE = "backhaul.media.store:Store"
+FETCH = "backhaul.media.fetch"
 PUT = "tests.chaos.journeys"
 
 
@@ -583,6 +584,66 @@ CRASH_POINTS = [
             1,
             "as before it",
             "the server is asked, and no byte is sent",
+        ),
+    ),
+    *_points(
+        "download",
+        ("not begun", "before", f"{TUS}.fetch", 1, "an empty part", "it begins"),
+        (
+            "answer lost",
+            "after",
+            f"{TUS}.fetch",
+            2,
+            "the first range is here",
+            "the second is fetched again",
+        ),
+        (
+            "written, not noted",
+            "before",
+            "backhaul.media.downloads:advance",
+            2,
+            "two ranges are here, one is noted",
+            "what is here counts, and the third is fetched",
+        ),
+        (
+            "all is here",
+            "before",
+            f"{FETCH}:_check",
+            1,
+            "every byte, and nobody has looked at the hash",
+            "its hash is looked at, and no byte is fetched",
+        ),
+        (
+            "sealed",
+            "after",
+            f"{STORE}.seal",
+            1,
+            "every byte, on the disk",
+            "as before it",
+        ),
+        (
+            "finished, in the transaction",
+            "after",
+            "backhaul.media.downloads:finish",
+            1,
+            "as before it",
+            "as before it",
+        ),
+        (
+            "admitted, in the transaction",
+            "after",
+            f"{STORE}.admit",
+            1,
+            "a kept file, and no row",
+            "it is fetched again, and its file takes the place of the first one",
+        ),
+        (
+            "here",
+            "after",
+            f"{FETCH}:_admit",
+            1,
+            "everything",
+            "nothing is fetched",
         ),
     ),
     *_points(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from backhaul.clock import SystemClock
 from backhaul.database import Database, open_database
-from backhaul.media import transfer
+from backhaul.media import fetch, transfer
 from backhaul.media.cache import Limits, evict
 from backhaul.media.put import put
 from backhaul.media.store import Store as MediaStore
@@ -33,7 +33,7 @@ CHUNK_BYTES = 64 * 2**10
 
 def run(journey: str, job: dict[str, Any]) -> Any:
     """job: database (URL); server (URL of its database), replica, and op ids to give up; for an upload url, token and
-    upload; for kept files file and folder."""
+    upload; for a download content and folder; for kept files file and folder."""
     with ExitStack() as stack:
         database = open_database(job["database"])
         stack.callback(database.close)
@@ -81,6 +81,13 @@ def _upload(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     return transfer.upload(database, remote, job["upload"], clock=CLOCK, context=Undisturbed(), chunk_bytes=CHUNK_BYTES)
 
 
+def _download(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    remote = TusRemote(job["url"], job["token"])
+    stack.callback(remote.close)
+    given = {"clock": CLOCK, "context": Undisturbed(), "chunk_bytes": CHUNK_BYTES}
+    return fetch.download(database, remote, job["content"], store=MediaStore(Path(job["folder"])), **given)
+
+
 def _put(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     made = put(database, job["file"], enqueue=_no_work, now=CLOCK.now(), store=MediaStore(Path(job["folder"])))
     _done()
@@ -124,6 +131,7 @@ JOURNEYS: dict[str, Callable[[Database, dict[str, Any], ExitStack], Any]] = {
     "resolve": _resolve,
     "undo": _undo,
     "upload": _upload,
+    "download": _download,
     "put": _put,
     "tidy": _tidy,
     "evict": _evict,

@@ -14,7 +14,7 @@ import pytest
 
 from backhaul.clock import SystemClock
 from backhaul.database import Database, open_database
-from backhaul.media import contents, uploads
+from backhaul.media import contents, downloads, uploads
 from backhaul.media.put import put
 from backhaul.media.store import PREFIXES
 from backhaul.media.store import Store as MediaStore
@@ -34,7 +34,8 @@ Undisturbed = Callable[[str, str], dict[str, Any]]
 Cluster = Callable[[str], PostgreSQL | None]
 UPLOADS = [point for point in CRASH_POINTS if point.journey == "upload"]
 KEEPING = [point for point in CRASH_POINTS if point.journey in ("put", "tidy", "evict")]
-OTHERS = [point for point in CRASH_POINTS if point not in UPLOADS and point not in KEEPING]
+DOWNLOADS = [point for point in CRASH_POINTS if point.journey == "download"]
+OTHERS = [point for point in CRASH_POINTS if point not in (*UPLOADS, *KEEPING, *DOWNLOADS)]
 # PostgreSQL has no text that cannot be sent, and its backups are put back otherwise.
 ON_SQLITE = ("unsendable", "fork", "restored")
 PLACES = [
@@ -119,6 +120,32 @@ def test_an_upload_goes_on_at_the_byte(tmp_path: Path, helper: Reaper, real: Syn
     assert outcome == {"sha256": sha256(content).hexdigest(), "size": len(content), "sent": len(content) - there}
     assert _received(real, content) == len(content)
     assert run("upload", job)["sent"] == 0
+
+
+@pytest.mark.parametrize("point", DOWNLOADS, ids=str)
+def test_a_download_goes_on_at_the_byte_and_leaves_nothing(
+    tmp_path: Path, helper: Reaper, real: SyncServer, point: CrashPoint
+) -> None:
+    content = os.urandom(CHUNKS * CHUNK_BYTES - 1)
+    job = _registered(tmp_path, real, content)
+    name = run("upload", job)["sha256"]
+    store = MediaStore(tmp_path / "media")
+    job |= {"content": name, "folder": str(store.folder)}
+    with closing(open_database(job["database"])) as database:
+        with database.writing() as connection:
+            downloads.ask(connection, name, now=0)
+        assert helper.die(point, job) == DEATH
+        here = sum(path.stat().st_size for path in (store.folder / "incoming").iterdir())
+        whole = store.path(name).exists()
+        with database.reading() as connection:
+            noted = contents.get(connection, name) is not None
+        assert not noted or whole
+        outcome = run("download", job)
+        expected = 0 if noted else len(content) - here
+        assert outcome == {"sha256": name, "size": len(content), "received": expected}
+        assert store.path(name).read_bytes() == content
+        assert look(database, store).number == 0
+        assert run("download", job)["received"] == 0
 
 
 def _registered(folder: Path, real: SyncServer, content: bytes) -> dict[str, Any]:

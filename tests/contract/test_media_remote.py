@@ -11,7 +11,7 @@ from secrets import token_hex
 import pytest
 
 from backhaul.errors import Refused
-from backhaul.remotes.base import MediaRemote
+from backhaul.remotes.base import MediaRemote, Whole
 from backhaul.remotes.http import HttpRemote
 from backhaul.remotes.memory_media import MemoryMediaRemote
 from backhaul.remotes.tus import TusRemote
@@ -128,6 +128,21 @@ def test_of_many_contents_those_that_are_there_are_told_at_once(remote: MediaRem
     assert remote.known([*never, whole, cut, whole]) == {whole}
     assert remote.known([*never, cut]) == set()
     assert remote.known([]) == set()
+
+
+def test_small_contents_go_many_at_once(remote: MediaRemote) -> None:
+    def small(content: bytes, promised: bytes | None = None) -> Whole:
+        hashed = hash_of(content if promised is None else promised)
+        return Whole(sha256=hashed, name="größe, 1.jpg", media_type="image/jpeg", content=content)
+
+    good = [small(b""), small(b"x"), small(CONTENT), *(small(b"%d" % number) for number in range(50))]
+    spoilt = small(b"other bytes", promised=b"than were promised")
+    assert remote.send_whole([*good, spoilt]) == {one.sha256 for one in good}
+    assert remote.known([spoilt.sha256, hash_of(b"other bytes"), *(one.sha256 for one in good)]) == {
+        one.sha256 for one in good
+    }
+    assert remote.fetch(hash_of(CONTENT), 0, len(CONTENT)).content == CONTENT
+    assert remote.send_whole(good[:3]) == {one.sha256 for one in good[:3]}
 
 
 def test_what_was_never_sent_is_not_there(remote: MediaRemote) -> None:

@@ -1,7 +1,7 @@
-"""A disk that is really full, under a database of PostgreSQL: its tables on a small file system of their own.
+"""A disk that is really full: a small file system of its own, for files, or for the tables of a PostgreSQL database.
 
-It is mounted for the test (a tmpfs), which takes root. The cluster's own log of writes stays where there is room: a
-cluster that cannot write that stops, and is started again by whoever looks after it.
+It is mounted for the test (a tmpfs), which takes root. A PostgreSQL cluster's own log of writes stays where there is
+room: a cluster that cannot write that stops, and is started again by whoever looks after it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ NAME = "small"
 @contextmanager
 def full_disk(url: str) -> Iterator[None]:
     """Within it, no table of this database can grow. Skips where nothing can be mounted."""
-    with _mounted(_owner(url)) as folder, psycopg.connect(_libpq(url), autocommit=True) as connection:
+    with small_disk(_owner(url)) as folder, psycopg.connect(_libpq(url), autocommit=True) as connection:
         said: Any = connection
         said.execute(f"CREATE TABLESPACE {NAME} LOCATION '{folder}'")
         try:
             said.execute(f"ALTER TABLE ALL IN TABLESPACE pg_default SET TABLESPACE {NAME}")
             filler = folder / "filler"
-            _fill(filler)
+            fill(filler)
             try:
                 yield
             finally:
@@ -44,7 +44,8 @@ def full_disk(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _mounted(owner: int) -> Iterator[Path]:
+def small_disk(owner: int = 0) -> Iterator[Path]:
+    """A folder that is a file system of SIZE, and `owner`'s. Skips where nothing can be mounted."""
     folder = Path(tempfile.mkdtemp(prefix="bh-"))  # where the user that the cluster runs as can go
     folder.chmod(0o755)
     options = f"size={SIZE},uid={owner},mode=700"
@@ -59,7 +60,7 @@ def _mounted(owner: int) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fill(file: Path) -> None:
+def fill(file: Path) -> None:
     """To the last byte."""
     with file.open("wb", buffering=0) as filler:
         try:

@@ -249,7 +249,7 @@ def test_a_server_that_asks_to_be_left_alone_is_left_alone_by_all_of_this_replic
     with pytest.raises(Busy):
         a.push()
     asked = between.requests
-    media = TusRemote(between.url, "a-token", endpoint=Endpoint(a.database, a.clock))
+    media = TusRemote(between.url, "a-token", endpoint=Endpoint(a.database, a.clock, media=True))
     a.write("INSERT INTO customer (id, name) VALUES (6, 'written meanwhile')")
     for journey in (a.push, a.pull, lambda: media.has("0" * 64)):
         with pytest.raises(Busy) as caught:
@@ -266,6 +266,27 @@ def test_a_server_that_asks_to_be_left_alone_is_left_alone_by_all_of_this_replic
     assert read_status(a.database, a.clock.now()).held_until is None
     a.push()
     assert_arrived_once(a, b, number=6)
+
+
+def test_a_server_that_asks_to_be_left_alone_with_media_still_gets_data(make: Any, between: Proxy) -> None:
+    """The bucket behind it is slow."""
+    a, b = make("a"), make("b")
+    between.rule = first(1, says(503, PROTOCOL, ("Retry-After", "120")), path="/v1/media")
+    media = TusRemote(between.url, "a-token", endpoint=Endpoint(a.database, a.clock, media=True))
+    with pytest.raises(Busy):
+        media.has("0" * 64)
+    asked = between.requests
+    with pytest.raises(Busy, match="left alone until"):
+        media.has("0" * 64)
+    assert between.requests == asked
+    fill(a)
+    a.push()
+    assert_arrived_once(a, b)
+    assert read_status(a.database, a.clock.now()).held_until is None
+    a.clock.ahead += 121_000
+    with pytest.raises(SignInRequired):  # it is asked
+        media.has("0" * 64)
+    media.close()
 
 
 @pytest.mark.parametrize(

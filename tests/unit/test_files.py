@@ -17,6 +17,7 @@ from backhaul.errors import MediaNotHere, Misused
 from backhaul.files import DOWNLOAD, UPLOAD, Media
 from backhaul.media import contents, downloads, uploads
 from backhaul.schema import replica_metadata, work
+from backhaul.work import ledger
 
 NOW = 1_700_000_000_000
 CONTENT = b"a photo"
@@ -132,3 +133,51 @@ def test_without_a_folder_bytes_cannot_be_kept(database: Database, tmp_path: Pat
     assert not media.put(tmp_path / "photo.jpg").kept
     with database.reading() as connection:
         assert contents.kept(connection).contents == 0
+
+
+def test_an_upload_whose_work_was_cancelled_is_put_once_more_and_no_other(database: Database, media: Media) -> None:
+    made = media.put(CONTENT)
+    with pytest.raises(Misused, match="pending"):
+        media.retry(made.id)
+    with database.writing() as connection:
+        ledger.cancel_by_id(connection, made.id, now=NOW, by="a person")
+    again = media.retry(made.id)
+    assert [one.id for one in media.list()] == [again.id]
+    assert sorted(works(database)) == [(UPLOAD, "CANCELLED"), (UPLOAD, "ENQUEUED")]
+    with database.writing() as connection:
+        uploads.finish(connection, again.id, now=NOW)
+    with pytest.raises(Misused, match="done"):
+        media.retry(again.id)
+
+
+def test_a_kept_file_whose_path_leads_nowhere_any_more_is_put_once_more_from_what_is_kept(
+    database: Database, media: Media, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(CONTENT)
+    made = media.put(photo)
+    photo.unlink()
+    with database.writing() as connection:
+        uploads.park(connection, made.id, reason="media-type-forbidden", now=NOW)
+    again = media.retry(made.id)
+    assert (again.state, again.path, again.name, again.sha256) == ("pending", str(photo), "photo.jpg", HASH)
+    assert [one.id for one in media.list()] == [again.id]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 256, "\u4f60" * 4096, "\ud800"])
+def test_bytes_are_not_put_under_what_is_no_name(database: Database, media: Media, tmp_path: Path, name: str) -> None:
+    with pytest.raises(Misused) as caught:
+        media.put(CONTENT, name=name)
+    assert caught.value.hint
+    assert len(str(caught.value)) < 400
+    assert media.list() == []
+    assert works(database) == []
+    assert not list((tmp_path / "media").glob("[0-9a-f]*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("..", "content"), ("/", "content"), ("../../etc/passwd", "passwd"), ("\u202egpj.exe", "\u202egpj.exe")],
+)
+def test_of_a_name_only_what_names_the_file_is_kept(media: Media, name: str, kept: str) -> None:
+    assert media.put(CONTENT, name=name).name == kept

@@ -13,7 +13,20 @@ import pytest
 from backhaul import wire
 from backhaul.digest import fingerprint, row_hash
 from backhaul.server.problems import problem
-from backhaul.wire import Digest, Hashes, Keys, Page, Problem, Push, Pushed, Record, Registered, Registration
+from backhaul.wire import (
+    Digest,
+    Entered,
+    Hashes,
+    Keys,
+    NewContents,
+    Page,
+    Problem,
+    Push,
+    Pushed,
+    Record,
+    Registered,
+    Registration,
+)
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text("utf-8")
@@ -26,6 +39,8 @@ KINDS: dict[str, Any] = {
     "type": Problem,
     "position": Digest,
     "hashes": Hashes,
+    "contents": NewContents,
+    "problems": Entered,
 }
 PROBLEM = re.compile(r'"type":"https://backhaul\.invalid/problems/([a-z-]+)",\s*"title":"([^"]+)","status":(\d+)')
 HASH = re.compile(r"^\| `(\[.+?\])`(?: \((\d+) bytes.*?\)| \(.*?\))? \| `([0-9a-f]{16})` \|$", re.MULTILINE)

@@ -280,7 +280,9 @@ def _backhaul_block() -> None:
 def _backhaul_endpoint() -> None:
     op.create_table(
         "backhaul_endpoint",
-        sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="ck_backhaul_endpoint_one_row"), nullable=False),
+        sa.Column(
+            "id", sa.Integer, sa.CheckConstraint("id IN (1, 2)", name="ck_backhaul_endpoint_row"), nullable=False
+        ),
         sa.Column("held_until", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("held_because", sa.Text),
         sa.PrimaryKeyConstraint("id", name="pk_backhaul_endpoint"),
@@ -359,6 +361,7 @@ def _backhaul_work() -> None:
         sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
         sa.Column("retries", sa.Integer, nullable=False, server_default="0"),
         sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
         sa.Column("runs", sa.Integer, nullable=False, server_default="0"),
         sa.Column("parents", sa.Integer, nullable=False, server_default="0"),
         sa.Column("children", sa.Integer, nullable=False, server_default="0"),
@@ -435,6 +438,7 @@ def _backhaul_work() -> None:
         postgresql_where=sa.text("ordinary_queue IS NOT NULL"),
     )
     op.create_index("ix_backhaul_work_state", "backhaul_work", ["state", "created_at"])
+    op.create_index("ix_backhaul_work_task", "backhaul_work", ["task", "function", "finished_at"])
     op.create_table(
         "backhaul_work_parent",
         sa.Column("work_id", sa.Text, nullable=False),
@@ -491,10 +495,19 @@ def _backhaul_upload() -> None:
         sa.Column("reason", sa.Text),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("finished_at", sa.BigInteger),
+        sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("asked_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("id", name="pk_backhaul_upload"),
         sa.CheckConstraint("state IN ('pending', 'sending', 'done', 'parked')", name="ck_backhaul_upload_state"),
     )
     op.create_index("ix_backhaul_upload_sha256", "backhaul_upload", ["sha256"])
+    op.create_index(
+        "ix_backhaul_upload_open",
+        "backhaul_upload",
+        ["priority", "created_at"],
+        sqlite_where=sa.text("state IN ('pending', 'sending')"),
+        postgresql_where=sa.text("state IN ('pending', 'sending')"),
+    )
 
 
 def _backhaul_content() -> None:

@@ -10,11 +10,13 @@ across the network that wants to be left alone or does not answer: the same call
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from hashlib import new as new_hash
 from typing import Protocol
 
 BLOCK = 2**20  # bytes that are read at once
+AT_ONCE = 16  # small contents on their way to a disk or a bucket, whose waits then add up to one
 
 
 class Tail(Protocol):
@@ -47,6 +49,14 @@ class Blocks(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A small content. upload: the name that its bytes may have until it is in its place."""
+
+    upload: str
+    content: bytes | memoryview
+
+
 class ContentStore(Protocol):
     """length: bytes of the whole upload, the same at every call."""
 
@@ -61,6 +71,10 @@ class ContentStore(Protocol):
 
     def publish(self, upload: str, length: int, scope: str, sha256: str) -> None:
         """The upload, whose `whole` was read and has this hash, becomes content. What is there already stays."""
+
+    def put_all(self, scope: str, small: Mapping[str, Whole]) -> None:
+        """Small contents at once, each by its SHA-256; when this returns, they outlive a crash. What is there already
+        stays. When it fails some of them may be there."""
 
     def discard(self, upload: str) -> None:
         """Whatever there is of the upload. What was published stays."""

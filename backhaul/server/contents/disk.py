@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 
-from backhaul.server.contents.base import BLOCK, Checksum
+from backhaul.server.contents.base import AT_ONCE, BLOCK, Checksum, Whole
 from backhaul.server.problems import refusal
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -26,7 +28,7 @@ class DiskStore:
         self._uploads = folder / "uploads"
         self._content = folder / "content"
         for each in (self._uploads, self._content):
-            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make(each)
 
     def begin(self, upload: str, length: int) -> None:  # noqa: ARG002 - the seam's
         with full_disk_refused():
@@ -49,9 +51,25 @@ class DiskStore:
         """Renaming over the same content changes nothing."""
         place = self._place(scope, sha256)
         with full_disk_refused():
-            place.parent.mkdir(exist_ok=True, mode=0o700)
+            _make(place.parent)
             (self._uploads / upload).replace(place)
             sync_folder(place.parent)
+
+    def put_all(self, scope: str, small: Mapping[str, Whole]) -> None:
+        def put(named: tuple[str, Whole]) -> None:
+            sha256, whole = named
+            with full_disk_refused(), (self._uploads / whole.upload).open("xb", buffering=0) as file:
+                os.fchmod(file.fileno(), 0o600)
+                _write(file, whole.content)
+                os.fsync(file.fileno())
+            (self._uploads / whole.upload).replace(self._place(scope, sha256))
+
+        folder = self._place(scope, "")
+        with full_disk_refused():
+            folder.mkdir(exist_ok=True, mode=0o700)
+            with ThreadPoolExecutor(AT_ONCE) as writing:
+                list(writing.map(put, small.items()))
+            sync_folder(folder)
 
     def discard(self, upload: str) -> None:
         (self._uploads / upload).unlink(missing_ok=True)
@@ -89,10 +107,8 @@ class DiskTail:
 
     def write(self, block: bytes) -> None:
         self._checksum.update(block)
-        rest = memoryview(block)
         with full_disk_refused():
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            _write(self._file, block)
         self.position += len(block)
 
     def checksum(self) -> str:
@@ -131,6 +147,12 @@ class FileBlocks:
         self._file.close()
 
 
+def _write(file: FileIO, content: bytes | memoryview) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 @contextmanager
 def full_disk_refused() -> Iterator[None]:
     try:
@@ -139,6 +161,14 @@ def full_disk_refused() -> Iterator[None]:
         if error.errno in FULL:
             raise refusal("storage-full", "there is no room for these bytes") from error
         raise
+
+
+def _make(folder: Path) -> None:
+    """With every folder above it; their entries outlive a crash as what will lie in them."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ name of its own, read back and hashed, and only then copied to its place.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from backhaul.errors import ConfigurationInvalid
-from backhaul.server.contents.base import BLOCK, Blocks
+from backhaul.server.contents.base import AT_ONCE, BLOCK, Blocks, Whole
 from backhaul.server.contents.s3_answers import answers_read, is_missing
 from backhaul.server.contents.segments import Segments, SegmentTail
 from backhaul.server.problems import refusal
@@ -85,6 +86,18 @@ class S3Store:
         )
         with answers_read():
             self._client.copy(source, self._bucket, place, Config=in_parts)
+
+    def put_all(self, scope: str, small: Mapping[str, Whole]) -> None:
+        def put(named: tuple[str, Whole]) -> None:
+            sha256, content = named[0], bytes(named[1].content)
+            checked = b64encode(md5(content, usedforsecurity=False).digest()).decode()
+            with answers_read():
+                self._client.put_object(
+                    Bucket=self._bucket, Key=self._place(scope, sha256), Body=content, ContentMD5=checked
+                )
+
+        with ThreadPoolExecutor(AT_ONCE) as sending:
+            list(sending.map(put, small.items()))
 
     def discard(self, upload: str) -> None:
         """What lies in the bucket before what lies here: as long as that is here, it can be done again."""

@@ -29,8 +29,10 @@ The times follow WorkManager, with `enqueued_at` as the anchor of delays:
     timing        when work is due                     pruning       what is forgotten
     triggering    work that waits for a change of data ringing       what is due, and the bell for it
     positions     how far the outbox was looked at     holding       who comes first; marks: moments kept by name
+    accompanying  what a run takes along of its kind
 """
 
+from backhaul.work.ledger.accompanying import claim_beside, give_back, succeed_beside
 from backhaul.work.ledger.asking import by_name, children_of, counts, get, inputs_of, latest, parents_of, query
 from backhaul.work.ledger.claiming import claim, claim_and_see
 from backhaul.work.ledger.enqueueing import Circumstances, Entry, Limits, enqueue, enqueue_all
@@ -47,7 +49,7 @@ from backhaul.work.ledger.interfering import (
     mend_clock,
     request_stop,
 )
-from backhaul.work.ledger.losing import LONGEST_LEASE_MS, MOST_LOSSES, WITH_ITS_WORKER, has_lost, recover
+from backhaul.work.ledger.losing import LONGEST_LEASE_MS, MOST_LOSSES, WITH_ITS_WORKER, has_lost, outlived, recover
 from backhaul.work.ledger.marks import CANCEL_ALL, mark, marked
 from backhaul.work.ledger.positions import Move, Position, moves, number
 from backhaul.work.ledger.pruning import prune
@@ -105,6 +107,7 @@ __all__ = [
     "children_of",
     "claim",
     "claim_and_see",
+    "claim_beside",
     "counts",
     "due",
     "enqueue",
@@ -117,6 +120,7 @@ __all__ = [
     "fire",
     "free_of",
     "get",
+    "give_back",
     "has_begun_ahead",
     "has_expired",
     "has_lost",
@@ -135,6 +139,7 @@ __all__ = [
     "moves",
     "next_due_at",
     "number",
+    "outlived",
     "override_next_run",
     "parents_of",
     "postpone",
@@ -147,6 +152,7 @@ __all__ = [
     "set_interval",
     "stop",
     "succeed",
+    "succeed_beside",
     "touch_files",
     "touch_tables",
     "update_work",

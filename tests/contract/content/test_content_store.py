@@ -13,7 +13,7 @@ import pytest
 
 from backhaul.errors import Refused
 from backhaul.server.contents import ContentStore
-from backhaul.server.contents.base import BLOCK
+from backhaul.server.contents.base import BLOCK, Whole
 
 SMALL = os.urandom(300_000)
 PART = 5 * 2**20  # of a store that keeps parts
@@ -70,6 +70,17 @@ def test_what_was_added_is_published_whole(store: ContentStore, size: int) -> No
     publish(store, "up", data)
     assert store.has(SCOPE, hash_of(data))
     assert read(store, data, 0, size) == data
+
+
+def test_small_contents_are_put_at_once(store: ContentStore, again: Callable[[], ContentStore]) -> None:
+    contents = [b"", b"x", SMALL, *(b"%d" % number for number in range(40))]
+    brought(store, b"x")
+    store.put_all(SCOPE, {hash_of(data): Whole(f"up{n}", memoryview(data)) for n, data in enumerate(contents)})
+    for data in contents:
+        assert read(again(), data, 0, len(data)) == data
+    for number in range(len(contents)):
+        store.discard(f"up{number}")
+    assert store.has(SCOPE, hash_of(SMALL))
 
 
 def test_bytes_are_added_in_pieces_of_any_size_by_one_process_after_the_other(

@@ -4,6 +4,7 @@ app had committed before."""
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 

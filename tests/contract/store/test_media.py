@@ -44,3 +44,14 @@ def test_of_many_hashes_those_of_the_scope_are_known(database: ServerDatabase) -
         assert uploads.known(connection, "shop", asked) == ["a" * 64]
         assert uploads.known(connection, "other", asked) == ["b" * 64]
         assert uploads.known(connection, "shop", []) == []
+
+
+def test_of_what_has_expired_only_what_still_has_is_forgotten(database: ServerDatabase) -> None:
+    with database.writing() as connection:
+        for name in ("a", "b", "c"):
+            entered(connection, name)
+        assert uploads.advance(connection, "b", since=0, to=5, expires_at=NOW + 9_000)
+        uploads.forget_expired(connection, ["a", "b"], NOW + 1_000)
+        assert uploads.find_all(connection, "shop", ["a", "b", "c"]).keys() == {"b", "c"}
+        uploads.forget_expired(connection, [], NOW + 99_000)
+        assert [name for _, name in sorted(uploads.expired(connection, NOW + 99_000))] == ["b", "c"]

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from backhaul.errors import AlreadyInitialised, ConfigurationInvalid, NotInitialised
+from backhaul.work.conditions import effective
 from config.fresh import write_fresh
 from config.loading import load
+from config.media import most_bytes
+from config.settings import Settings
 
 REPLICA = '[replica]\ndatabase = "sqlite:///shop.db"\nremote = "https://sync.example"\n'
 
@@ -48,7 +51,17 @@ def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) 
     file = tmp_path / "backhaul.toml"
     bare = [line.removeprefix("# ") for line in file.read_text().splitlines()]
     examples = ("node", "url", "concurrency", "unmetered", "device_idle", "hours", "modules")
-    examples += ("[tables.article]", "merge", "deletes", "kinds", "download_requires", "day", "month", "pull_most")
+    examples += (
+        "[tables.article]",
+        "merge",
+        "deletes",
+        "kinds",
+        "download_requires",
+        "max_bytes",
+        "day",
+        "month",
+        "pull_most",
+    )
     meant = [line for line in bare if re.match(r"\w+ = |\[[\w.]+\]", line) and not line.startswith(examples)]
     file.write_text("\n".join(meant))
     assert load(tmp_path) == plain
@@ -154,3 +167,22 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_our_folder_is_private(tmp_path: Path) -> None:
     assert load(tmp_path, initialised=False).state.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("unmetered", "not_roaming", "limits", "expected"),
+    [
+        (True, True, {"metered": "5 MiB"}, None),
+        (False, True, {"metered": "5 MiB", "roaming": "0B"}, 5 * 2**20),
+        (False, False, {"metered": "5 MiB", "roaming": "0B"}, 0),
+        (False, False, {"metered": "5 MiB"}, 5 * 2**20),
+        (False, True, {"roaming": "0B"}, None),
+        (False, True, {}, None),
+    ],
+)
+def test_how_large_a_file_may_be_is_said_by_the_kind_of_link(
+    tmp_path: Path, unmetered: bool, not_roaming: bool, limits: dict[str, str], expected: int | None
+) -> None:
+    settings = Settings(home=tmp_path, media={"max_bytes": limits})
+    held = {"unmetered": unmetered, "not_roaming": not_roaming}
+    assert most_bytes(settings, effective(held, {}, {})) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import boto3
 import pytest
 import requests
 
-from backhaul.errors import Busy, ConfigurationInvalid
+from backhaul.errors import Busy, ConfigurationInvalid, Refused, Unreachable
+from backhaul.remotes.base import Fetched
 from backhaul.remotes.tus import TusRemote
 from backhaul.server.contents import open_store, s3
 from backhaul.server.settings import Settings
@@ -211,6 +213,41 @@ def test_where_it_is_configured_contents_are_fetched_from_the_bucket_itself(tmp_
         assert (got.status_code, got.content) == (206, PHOTO[1:4])
         assert got.headers["Content-Disposition"] == 'attachment; filename="photo.jpg"'
         assert till.call("HEAD", where).headers["Content-Length"] == str(len(PHOTO))
+        with closing(TusRemote(server.url, till.registered["token"])) as ours:
+            assert ours.fetch(sha256(PHOTO), 0, 100) == Fetched(PHOTO[:100], len(PHOTO))
+            assert ours.fetch(sha256(PHOTO), len(PHOTO) - 1, 100) == Fetched(PHOTO[-1:], len(PHOTO))
+            with pytest.raises(Refused) as caught:
+                ours.fetch(sha256(PHOTO), len(PHOTO), 100)
+            assert caught.value.status == 416
+            assert create(till, b"").status_code == 201
+            assert ours.fetch(sha256(b""), 0, 100) == Fetched(b"", 0)
+        till.session.close()
+
+
+def test_our_own_client_takes_nothing_of_itself_to_the_bucket_and_waits_where_that_does_not_give(
+    tmp_path, buckets, credentials, between
+):
+    asked: list[Request] = []
+    media = f"s3://photos/elsewhere?endpoint={between.url}&redirect=60"
+    with services.sync_server(tmp_path / "server", media=media) as server:
+        till = Caller(server)
+        assert patch(till, create(till).headers["Location"], 0, PHOTO).status_code == 204
+        with closing(TusRemote(server.url, till.registered["token"])) as ours:
+
+            def rule(request: Request, pass_on: PassOn) -> Answer | None:
+                asked.append(request)
+                return pass_on()
+
+            between.rule = rule
+            assert ours.fetch(sha256(PHOTO), 0, 10).content == PHOTO[:10]
+            (seen,) = asked
+            assert not {name.lower() for name in seen.headers} & {"authorization", "backhaul-replica", "cookie"}
+            between.rule = lambda request, pass_on: Answer(status=403, body=b"<Code>AccessDenied</Code>")
+            with pytest.raises(Unreachable, match="does not give it"):
+                ours.fetch(sha256(PHOTO), 0, 10)
+            between.rule = lambda request, pass_on: SLOW_DOWN
+            with pytest.raises(Busy):
+                ours.fetch(sha256(PHOTO), 0, 10)
         till.session.close()
 
 
@@ -241,3 +278,74 @@ def test_a_bucket_that_there_is_not_is_said_at_the_start_and_one_that_is_silent_
         open_store(Settings(data=tmp_path, media=f"s3://nothing-here?endpoint={buckets}"))
     between.rule = lambda request, pass_on: SLOW_DOWN
     open_store(Settings(data=tmp_path, media=f"s3://photos?endpoint={between.url}"))
+
+
+class Killed(BaseException):
+    """The process is gone: nothing in it may catch this."""
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("create_multipart_upload", 1),
+        ("upload_part", 1),
+        ("upload_part", 2),
+        ("complete_multipart_upload", 1),
+        ("copy", 1),
+        ("abort_multipart_upload", 1),
+        ("delete_object", 1),
+    ],
+)
+def test_a_server_that_dies_at_any_step_of_the_bucket_goes_on_and_nothing_partial_is_seen(
+    tmp_path, buckets, credentials, call, number
+):
+    """The order is the intake's: bytes, sync, the offset that promises them, and then they may move."""
+    settings = Settings(data=tmp_path, media=f"s3://photos/{tmp_path.name}?endpoint={buckets}")
+    content, promised = sha256(FILM), [0]
+
+    def go_on(dies: bool) -> None:
+        store = open_store(settings)
+        if dies:
+            die_after(store._client, call, number)
+        while promised[0] < len(FILM):
+            with closing(store.append("one", len(FILM), promised[0], None)) as tail:
+                tail.write(FILM[promised[0] : promised[0] + CHUNK])
+                tail.sync()
+                promised[0] = tail.position
+                tail.settle()
+        if (whole := store.whole("one", len(FILM))) is not None:
+            with closing(whole):
+                assert b"".join(whole) == FILM
+            store.publish("one", len(FILM), "shop", content)
+        assert store.has("shop", content)
+        store.discard("one")
+
+    open_store(settings).begin("one", len(FILM))
+    with pytest.raises(Killed):
+        go_on(dies=True)
+    store = open_store(settings)
+    if store.has("shop", content):
+        with closing(store.read("shop", content, 0, len(FILM))) as read:
+            assert b"".join(read) == FILM
+    go_on(dies=False)
+    go_on(dies=False)
+    with closing(store.read("shop", content, 0, len(FILM))) as read:
+        assert b"".join(read) == FILM
+    assert list((tmp_path / "media" / "parts").iterdir()) == []
+    listed = bucket(buckets).list_objects_v2(Bucket="photos", Prefix=f"{tmp_path.name}/")["Contents"]
+    assert [one["Key"].rpartition("/")[2] for one in listed] == [content]
+
+
+def die_after(client: Any, call: str, number: int) -> None:
+    original, calls = getattr(client, call), 0
+
+    def deadly(*given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        try:
+            return original(*given, **named)
+        finally:
+            if calls == number:
+                raise Killed
+
+    setattr(client, call, deadly)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import threading
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +18,12 @@ import requests
 from sqlalchemy import text
 
 from backhaul.database import open_database
+from backhaul.errors import DatabaseBusy
 from backhaul.remotes.tus import TusRemote
-from backhaul.server import receiving
+from backhaul.server import receiving, uploads
+from backhaul.server.contents import disk
 from backhaul.server.contents.disk import DiskStore
+from backhaul.server.media import THREADS
 from tests.unit.server.conftest import Caller, problem
 from tests.waiting import eventually
 
@@ -134,6 +140,16 @@ def test_a_range_may_be_open_on_either_side_or_end_beyond(till, address, said, s
     got = till.call("GET", f"/v1/media/sha256/{sha256(PHOTO)}", headers={"Range": said})
     assert got.content == PHOTO[start:stop]
     assert got.status_code == (200 if len(got.content) == len(PHOTO) else 206)
+
+
+def test_what_has_no_ranges_is_answered_with_the_whole(till, address):
+    """RFC 9110, 14.2: only GET has them, and an unknown unit is ignored."""
+    patch(till, address, 0, PHOTO)
+    where = f"/v1/media/sha256/{sha256(PHOTO)}"
+    asked = till.call("HEAD", where, headers={"Range": "bytes=0-9"})
+    assert (asked.status_code, asked.headers["Content-Length"]) == (200, str(len(PHOTO)))
+    got = till.call("GET", where, headers={"Range": "lines=0-9"})
+    assert (got.status_code, got.content) == (200, PHOTO)
 
 
 def test_several_ranges_are_answered_with_the_whole(till, address):
@@ -365,6 +381,23 @@ def test_a_name_is_never_a_path_and_never_a_header(till, server, name):
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("../../etc/passwd", 'filename="passwd"'),
+        ("C:\\Windows\\x.exe", 'filename="x.exe"'),
+        ("photos/", 'filename="{hash}"'),
+        ("\u202egpj.exe", "filename*=utf-8''%E2%80%AEgpj.exe"),
+    ],
+)
+def test_whoever_saves_a_file_is_told_no_folder(till, name, told):
+    data = name.encode()
+    made = create(till, data, **{"Upload-Metadata": coded(filename=name)})
+    assert patch(till, made.headers["Location"], 0, data).status_code == 204
+    got = till.call("GET", f"/v1/media/sha256/{sha256(data)}")
+    assert got.headers["Content-Disposition"] == f"attachment; {told.format(hash=sha256(data))}"
+
+
+@pytest.mark.parametrize(
     "path", ["/v1/media/sha256/..%2f..%2fserver.sqlite", "/v1/media/%2e%2e", "/v1/media/sha256/nothing"]
 )
 def test_a_path_that_is_none_of_ours_is_not_found(till, path):
@@ -454,3 +487,76 @@ def test_bytes_on_the_disk_that_were_never_promised_are_cut_off(till, address, s
         tail.write(b"of a crash")
     assert patch(till, address, 10, PHOTO[10:]).status_code == 204
     assert till.call("GET", f"/v1/media/sha256/{sha256(PHOTO)}").content == PHOTO
+
+
+def test_nobody_of_another_scope_takes_the_turn_of_an_upload(till, server):
+    stranger, film = Caller(server, scope="a scope of strangers"), os.urandom(2**20 + 9)
+    address = create(till, film).headers["Location"]
+    sending = HalfSent(till, address, film[:-1], len(film))
+    file = server.settings.data / "media" / "uploads" / address.rpartition("/")[2]
+    eventually(lambda: file.stat().st_size, what="the request has its turn")
+    assert stranger.call("HEAD", address, headers=TUS).status_code == 404
+    stranger.session.close()
+    sending.socket.sendall(film[-1:])
+    assert sending.status() == 204
+
+
+def test_data_does_not_wait_for_media_whose_store_hangs(till, server, monkeypatch):
+    released, hanging = threading.Event(), []
+    publish = DiskStore.publish
+
+    def hang(*given: Any) -> None:
+        hanging.append(given)
+        released.wait(20)
+        publish(*given)
+
+    monkeypatch.setattr(DiskStore, "publish", hang)
+    files = [b"%d" % number for number in range(2 * THREADS + 12)]
+    addresses = [create(till, data).headers["Location"] for data in files]
+    with ThreadPoolExecutor(len(files)) as pool:
+        try:
+            sent = [pool.submit(patch_alone, till, where, data) for where, data in zip(addresses, files, strict=True)]
+            eventually(lambda: len(hanging) >= THREADS, what="media hangs")
+            answer = till.session.post(
+                server.url + "/v1/push",
+                json={"ops": [till.op("insert", "customer", [1], fields={"id": 1, "name": "Ada"})]},
+                timeout=5,
+            )
+            assert answer.status_code == 200, answer.text
+            assert not any(one.done() for one in sent)
+        finally:
+            released.set()
+        assert {one.result() for one in sent} == {204}
+
+
+def patch_alone(till: Caller, address: str, data: bytes) -> int:
+    """On a connection of its own."""
+    headers = CHUNK | {"Upload-Offset": "0", "Authorization": str(till.session.headers["Authorization"])}
+    return requests.patch(till.server.url + address, data=data, headers=headers, timeout=30).status_code
+
+
+def test_the_folders_of_contents_outlive_a_crash_as_their_files_do(tmp_path, monkeypatch):
+    synced: list[Path] = []
+    sync = disk.sync_folder
+
+    def watched(folder: Path) -> None:
+        synced.append(folder.relative_to(tmp_path))
+        sync(folder)
+
+    monkeypatch.setattr(disk, "sync_folder", watched)
+    store = DiskStore(tmp_path / "data" / "media")
+    store.begin("first", 0)
+    store.publish("first", 0, "shop", "a" * 64)
+    place = next((tmp_path / "data" / "media" / "content").iterdir()).relative_to(tmp_path)
+    assert {Path(), Path("data"), Path("data/media"), Path("data/media/content"), place} <= set(synced)
+
+
+def test_an_upload_whose_row_cannot_be_written_now_leaves_no_file(till, server, monkeypatch):
+    def busy(*_given: Any) -> None:
+        raise DatabaseBusy("somebody else writes", hint="try again")
+
+    folder = server.settings.data / "media" / "uploads"
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr(uploads, "create", busy)
+    assert problem(create(till)) == (503, "busy")
+    assert sorted(folder.iterdir()) == before

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
+from sqlalchemy import Engine, event
 
 from backhaul.database import open_database
 from backhaul.errors import ConfigurationInvalid
@@ -55,11 +59,48 @@ def test_a_scope_has_no_more_room_than_its_quota(till, server, clock):
     brought(till, PNG, "image/png")
 
 
+def test_of_many_that_are_announced_at_once_no_more_are_let_in_than_there_is_room_for(till):
+    headers = {"Authorization": str(till.session.headers["Authorization"]), "Upload-Length": str(QUOTA // 3)}
+    headers |= TUS | {"Upload-Metadata": coded(filetype="image/jpeg")}
+
+    def announce(_number: int) -> int:
+        return requests.post(till.server.url + "/v1/media", headers=headers, timeout=20).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(announce, range(8))) == [201] * 3 + [507] * 5
+
+
 def test_what_the_scope_has_already_costs_it_nothing(till):
     brought(till, JPEG)
     assert made(till, b"x" * (QUOTA - len(JPEG))).status_code == 201
     assert made(till, b"y").status_code == 507
     brought(till, JPEG)
+
+
+def test_whoever_names_what_the_scope_has_announces_no_more_than_that(till):
+    """A length that lies would be room for anything, until the hash is found to be another."""
+    brought(till, JPEG)
+    assert problem(made(till, b"x" * (QUOTA + 1), promised=JPEG)) == (507, "quota-exceeded")
+
+
+def test_expired_uploads_are_forgotten_in_one_statement(till, server, clock, monkeypatch):
+    clock.ahead += 30 * DAY_MS
+    made(till, PHOTO[:1])
+    for _ in range(5):
+        made(till, b"x")
+    clock.ahead += 30 * DAY_MS
+    seen: list[str] = []
+
+    def watch(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "DELETE FROM server_upload" in statement:
+            seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", watch)
+    try:
+        made(till, b"y")
+    finally:
+        event.remove(Engine, "before_cursor_execute", watch)
+    assert len(seen) == 1
 
 
 def test_what_was_refused_leaves_nothing_on_the_disk(till, server):
