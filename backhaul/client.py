@@ -37,6 +37,7 @@ from backhaul.replica.remap import Remapped
 from backhaul.replica.why import why_record
 from backhaul.session import Run, Session
 from backhaul.work import ledger
+from backhaul.work.changes import noting
 from backhaul.work.metering import meter_of
 from backhaul.work.node_conditions import NodeConditions
 from backhaul.work.works import Works
@@ -107,7 +108,15 @@ class Backhaul:
         """
         meter = meter_of(self._database, self._clock, self._bell.node)
         signed_in = partial(self._bell.remote, Endpoint(self._database, self._clock, meter))
-        return Session(self._database, self._clock, signed_in, wake_push=self._wake_push, run=run, renew=self._renew)
+        return Session(
+            self._database,
+            self._clock,
+            signed_in,
+            wake_push=self._wake_push,
+            run=run,
+            renew=self._renew,
+            arriving=noting(self._clock),
+        )
 
     def close(self) -> None:
         """Let go of the engine (it captures on), and of the bell."""

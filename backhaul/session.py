@@ -22,6 +22,7 @@ from backhaul.database import Database
 from backhaul.errors import Misused, TableAltered, TryLater
 from backhaul.remotes.base import Remote
 from backhaul.replica import outbox
+from backhaul.replica.arriving import Arriving, untold
 from backhaul.replica.pull import Received, pull
 from backhaul.replica.push import Sent, push
 
@@ -56,6 +57,7 @@ class Session:
         wake_push: Callable[[], None] = lambda: None,
         run: Run | None = None,
         renew: Callable[[Remote], bool] = lambda _: False,
+        arriving: Arriving = untold,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -63,6 +65,7 @@ class Session:
         self._wake_push = wake_push
         self._run = run
         self._renew = renew
+        self._arriving = arriving
         self._remote: Remote | None = None
 
     def __enter__(self) -> Session:
@@ -102,12 +105,13 @@ class Session:
 
     def _renewing(self, journey: Callable[..., Done], remote: Remote, deadline: _Deadline) -> Done:
         """And once more, as workers do it, after tables have grown that need no person to be synced as they are now."""
+        options = {"clock": self._clock, "context": deadline, "arriving": self._arriving}
         try:
-            return journey(self._database, remote, clock=self._clock, context=deadline)
+            return journey(self._database, remote, **options)
         except TableAltered:
             if not self._renew(remote):
                 raise
-            return journey(self._database, remote, clock=self._clock, context=deadline)
+            return journey(self._database, remote, **options)
 
     @contextmanager
     def _opened(self) -> Iterator[Remote]:

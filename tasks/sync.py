@@ -22,7 +22,7 @@ from backhaul.replica.pull import Brought
 from backhaul.replica.reconcile import Comparison
 from backhaul.wire import Record
 from backhaul.work import ledger
-from backhaul.work.changes import note_tables
+from backhaul.work.changes import noting
 from backhaul.work.context import Context
 from backhaul.work.run import Settled
 from config import retry
@@ -58,6 +58,8 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
                 on_reset=settings_of(task).sync.on_reset,
                 lane=lane,
                 batch=settings_of(task).sync.push_most_ops,
+                arriving=noting(context.clock),
+                brought=_fetching(settings_of(task)),
             ),
         )
         acked = sent.acked
@@ -91,7 +93,7 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
                 context=context,
                 limit=settings_of(task).sync.pull_most_records,
                 on_reset=settings_of(task).sync.on_reset,
-                arriving=lambda connection, tables: note_tables(connection, _now(), arriving=tables),
+                arriving=noting(context.clock),
                 brought=_fetching(settings_of(task)),
             ),
         )
@@ -121,7 +123,11 @@ def _fetching(settings: Settings) -> Brought:
 def reconcile_tables(task: Task, work_id: str, generation: int) -> str:
     def body(context: Context) -> dict[str, Any]:
         comparison = reconcile.reconcile(
-            context.database, process.remote(settings_of(task)), clock=context.clock, context=context
+            context.database,
+            process.remote(settings_of(task)),
+            clock=context.clock,
+            context=context,
+            arriving=noting(context.clock),
         )
         if comparison.moving is None:
             differing = any(not one.equal for one in comparison.tables)

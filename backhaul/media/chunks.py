@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from backhaul.aimd import QUICK_MS, SLOW_MS, Bounds, after
 from backhaul.database import Database
 from backhaul.remotes import pace
-from backhaul.remotes.pace import Direction
+from backhaul.remotes.pace import Direction, Exchange
 
 FIRST_CHUNK_BYTES = 64 * 2**10
 STEPS = 16
@@ -39,18 +39,18 @@ class Chunks:
             )
             self.size = self._bounds.within(larger)
             return
-        pace.went_through(
-            connection, self._direction, {"bytes": sent}, {"bytes": self._bounds}, took_ms=took_ms, now=now
-        )
+        pace.went_through(connection, self._exchange(sent), took_ms=took_ms, now=now)
         self._look(connection)
 
     def halve(self, sent: int, because: Exception, *, now: int) -> bool:
         """A chunk of so many bytes was too large, or its time ran out. Whether there is a smaller one to try."""
         with self._database.writing() as connection:
-            reason = str(because)
-            pace.trouble(connection, self._direction, {"bytes": sent}, {"bytes": self._bounds}, reason=reason, now=now)
+            pace.trouble(connection, self._exchange(sent), reason=str(because), now=now)
             self._look(connection)
         return self.size < sent
+
+    def _exchange(self, sent: int) -> Exchange:
+        return Exchange(direction=self._direction, used={"bytes": sent}, bounds={"bytes": self._bounds})
 
     def _look(self, connection: Connection) -> None:
         known = pace.learned(connection, self._direction)

@@ -1,7 +1,6 @@
-"""The HTTP connection under both remotes: where we may connect, how a request is sent, how much of an answer is read.
+"""The HTTP connection under both remotes: how a request is sent, how much of an answer is read. (Where to: address.py.)
 
 - One session, kept alive; redirects and cookies are ignored, credentials of the machine (.netrc) are never added.
-- Plain http is spoken to this machine alone, and then past every proxy, unless it is asked for in so many words.
 - The body goes out in pieces, each with its own timeout: a slow link is no dead link.
 - The answer is read as it arrives, undecoded, up to a size and a time. Only `answers.py` inflates it, bounded.
 - The token travels in its header and is nowhere else: not in an error, not in a repr.
@@ -14,16 +13,14 @@ import time
 from collections.abc import Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import version
-from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
-from requests.exceptions import ConnectTimeout, InvalidURL, RequestException, SSLError, Timeout
-from requests.utils import get_environ_proxies, select_proxy
-from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError, ReadTimeoutError
-from urllib3.util import Url, parse_url
+from requests.exceptions import ConnectTimeout, RequestException, SSLError, Timeout
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
-from backhaul.errors import ConfigurationInvalid, Misused, RemoteInsecure, TimedOut, Unreachable
+from backhaul.errors import Misused, TimedOut, Unreachable
+from backhaul.remotes import address
 from backhaul.remotes.answers import BUSY, MOST_ANSWER, Answer, AnswerTooLarge, retry_after_ms
 from backhaul.remotes.endpoint import Endpoint
 from backhaul.wire import PROTOCOL, PROTOCOL_HEADER, REPLICA_HEADER
@@ -33,7 +30,6 @@ LONGEST_EXCHANGE = 60.0  # seconds to send a request and to read its answer; lea
 PIECE = 16 * 2**10  # bytes given to the socket at once; each must leave within the connect timeout
 READ = 64 * 2**10
 HEAD_BYTES = 160  # of a request's first line, host, token and length, about
-PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 SLOW = "the link is very slow; try again on a better one"
 
 Body = bytes | memoryview
@@ -51,7 +47,7 @@ class Connection:
         timeout: tuple[float, float] = CONNECT_AND_READ,
         endpoint: Endpoint | None = None,
     ) -> None:
-        parsed = _parsed(url)
+        parsed = address.read(url)
         self._endpoint = endpoint
         self.origin = parsed.url
         self._timeout = timeout
@@ -59,7 +55,7 @@ class Connection:
         self._replica: str | None = None
         if token is not None:
             self.sign_in(token)
-        self._session = _session(trusting_environment=_permitted(parsed, allow_plain))
+        self._session = _session(trusting_environment=address.permitted(parsed, allow_plain))
         self._session.auth = self._authorize
 
     def __repr__(self) -> str:
@@ -160,26 +156,6 @@ class Connection:
         )
 
 
-class FirstHop(NamedTuple):
-    """Where a connection goes first: the server, or the proxy before it. loopback: the server is on this machine."""
-
-    host: str
-    port: int
-    loopback: bool
-
-
-def first_hop(url: str, *, allow_plain: bool = False) -> FirstHop:
-    """Raises ConfigurationInvalid (not a URL of a server), RemoteInsecure."""
-    parsed = _parsed(url)
-    loopback = _loopback(str(parsed.host))
-    if _permitted(parsed, allow_plain):
-        proxy = select_proxy(parsed.url, get_environ_proxies(parsed.url, no_proxy=None))
-        if proxy:
-            parsed = parse_url(proxy if "://" in proxy else f"http://{proxy}")
-    port = parsed.port or PORTS.get(str(parsed.scheme), 443)
-    return FirstHop(str(parsed.host).strip("[]"), port, loopback)
-
-
 class _Pieces:
     """A body of known length that is sent piece by piece, until the deadline."""
 
@@ -244,43 +220,6 @@ def _session(*, trusting_environment: bool) -> requests.Session:
         }
     )
     return session
-
-
-def _parsed(url: str) -> Url:
-    """Read as the one who connects will read it; another parser could see another host."""
-    hint = "a remote looks like https://sync.example.org"
-    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]+", url):
-        raise ConfigurationInvalid("the remote's URL holds spaces or characters that no URL has", hint=hint)
-    try:
-        parsed = parse_url(url)
-        requests.Request("GET", url).prepare()
-    except (LocationParseError, InvalidURL, RequestException) as error:
-        raise ConfigurationInvalid("the remote's URL cannot be read", hint=hint) from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigurationInvalid("the remote's URL is neither http nor https", hint=hint)
-    if parsed.auth or parsed.query or parsed.fragment:
-        raise ConfigurationInvalid("the remote's URL holds more than a host and a path", hint=hint)
-    return parsed._replace(path=(parsed.path or "").rstrip("/") or None)
-
-
-def _permitted(url: Url, allow_plain: bool) -> bool:
-    """Whether the machine's proxies and certificates apply. Raises RemoteInsecure for plain http to another machine."""
-    if url.scheme == "https":
-        return True
-    loopback = _loopback(str(url.host))
-    if not loopback and not allow_plain:
-        raise RemoteInsecure(
-            f"{url.url} is plain http to another machine: anyone on the way could read the token and the data",
-            hint=f"use https://{url.netloc}, or put a server with TLS before it; plain http is for this machine only",
-        )
-    return not loopback
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _stuck(error: Exception) -> bool:

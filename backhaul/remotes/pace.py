@@ -58,39 +58,34 @@ def within(known: Learned, dial: Dial, most: int) -> int:
     return min(most, known[dial].value) if dial in known else most
 
 
-def went_through(
-    connection: Connection,
-    direction: Direction,
-    used: Mapping[Dial, int],
-    bounds: Mapping[Dial, Bounds],
-    *,
-    took_ms: int,
-    now: int,
-) -> None:
-    """An exchange of so much had its answer. What was learned grows, unless the exchange was slow."""
-    known, slow = learned(connection, direction), took_ms > SLOW_MS
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One that was made. used: how much it was of, by dial. bounds: what these dials stay within."""
+
+    direction: Direction
+    used: Mapping[Dial, int]
+    bounds: Mapping[Dial, Bounds]
+
+
+def went_through(connection: Connection, exchange: Exchange, *, took_ms: int, now: int) -> None:
+    """It had its answer. What was learned grows, unless the exchange was slow."""
+    known, slow = learned(connection, exchange.direction), took_ms > SLOW_MS
     values = {}
-    for dial, amount in used.items():
+    for dial, amount in exchange.used.items():
         if slow or dial in known:
-            values[dial] = after(_value(known, dial, bounds), amount, took_ms, bounds[dial])
+            bounds = exchange.bounds[dial]
+            values[dial] = after(within(known, dial, bounds.most), amount, took_ms, bounds)
     reason = f"an exchange took {took_ms / 1000:.1f} s" if slow else WENT_WELL
-    _decide(connection, direction, known, values, bounds, reason=reason, now=now)
+    _decide(connection, exchange, known, values, reason=reason, now=now)
 
 
-def trouble(
-    connection: Connection,
-    direction: Direction,
-    used: Mapping[Dial, int],
-    bounds: Mapping[Dial, Bounds],
-    *,
-    reason: str,
-    now: int,
-) -> None:
-    """An exchange of so much was too much: the next ones may be half of that. Two who were too much together halve it
-    once."""
-    known = learned(connection, direction)
-    values = {dial: min(_value(known, dial, bounds), halved(amount, bounds[dial])) for dial, amount in used.items()}
-    _decide(connection, direction, known, values, bounds, reason=reason, now=now)
+def trouble(connection: Connection, exchange: Exchange, *, reason: str, now: int) -> None:
+    """It was too much: the next ones may be half of that. Two who were too much together halve it once."""
+    known, values = learned(connection, exchange.direction), {}
+    for dial, amount in exchange.used.items():
+        bounds = exchange.bounds[dial]
+        values[dial] = min(within(known, dial, bounds.most), halved(amount, bounds))
+    _decide(connection, exchange, known, values, reason=reason, now=now)
 
 
 def interval(known: Learned, usual: int, bounds: Bounds) -> int:
@@ -119,27 +114,18 @@ def looked(
     return value
 
 
-def _value(known: Learned, dial: Dial, bounds: Mapping[Dial, Bounds]) -> int:
-    return within(known, dial, bounds[dial].most)
-
-
 def _decide(
-    connection: Connection,
-    direction: Direction,
-    known: Learned,
-    values: Mapping[Dial, int],
-    bounds: Mapping[Dial, Bounds],
-    *,
-    reason: str,
-    now: int,
+    connection: Connection, exchange: Exchange, known: Learned, values: Mapping[Dial, int], *, reason: str, now: int
 ) -> None:
-    changed = {
-        dial: (value, _value(known, dial, bounds), bounds[dial].most)
-        for dial, value in values.items()
-        if value != _value(known, dial, bounds)
-    }
+    changed = {}
+    for dial, value in values.items():
+        most = exchange.bounds[dial].most
+        before = within(known, dial, most)
+        if value != before:
+            changed[dial] = (value, before, most)
     if not changed:
         return
+    direction = exchange.direction
     _write(connection, direction, changed, reason=reason, now=now)
     said = ", ".join(f"{dial} {before} -> {value}" for dial, (value, before, _) in changed.items())
     if reason == WENT_WELL:

@@ -3,7 +3,7 @@ change of ours touches. Half of it would be theirs, half of it ours, and nothing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -50,20 +50,30 @@ class Ours:
         our changes touch, of the wanted ones and of these. One statement for each table of aggregates."""
         found: dict[Place, set[Place]] = {}
         busy: set[Place] = set()
+        for _, place, root in self._of(places, wanted):
+            if place in places:
+                found.setdefault(place, set()).add(root)
+                busy.add(root)
+            elif root in wanted:
+                busy.add(root)
+        return found, busy
+
+    def waiting(self, wanted: Collection[Place]) -> dict[int, Place]:
+        """Our changes of these aggregates, by outbox id."""
+        return {number: root for number, _, root in self._of((), wanted) if root in wanted}
+
+    def _of(self, places: Collection[Place], wanted: Collection[Place]) -> Iterator[tuple[int, Place, Place]]:
+        """Our changes of these records, of these aggregates, and some others: id, record and aggregate."""
         for table in sorted(self.roots.tables):
             of, named = self.roots.named_by(table)
             parts = [decode_key(key) for name, key in wanted if name == of]
             said = {one: sorted({text for key in parts for text in _texts(key[at])}) for at, one in enumerate(named)}
             keys = [key for name, key in places if name == table]
             for changes in outbox.unsettled_saying(self._connection, table, keys, said):
-                ours = [(table, key, {name: value_of(it) for name, it in fields.items()}) for key, fields in changes]
-                for (_, key, _), root in zip(ours, self.roots.of(ours), strict=True):
-                    if root is not None and (table, key) in places:
-                        found.setdefault((table, key), set()).add(root)
-                        busy.add(root)
-                    elif root is not None and root in wanted:
-                        busy.add(root)
-        return found, busy
+                ours = [(table, key, {name: value_of(it) for name, it in fields.items()}) for _, key, fields in changes]
+                for (number, key, _), root in zip(changes, self.roots.of(ours), strict=True):
+                    if root is not None:
+                        yield number, (table, key), root
 
 
 def _texts(part: Value) -> list[str]:

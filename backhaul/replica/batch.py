@@ -23,6 +23,11 @@ from backhaul.wire import OutgoingOp
 LEASE_MS = 120_000  # well over the longest a remote may take to answer
 
 
+class Unheard(Exception):
+    """The server has lost something, and it is not known yet what of the aggregates goes with what waits: the pull
+    finds that out."""
+
+
 def free_for(connection: Connection, lane: Lane, tracked: Sequence[Tracked]) -> Free | None:
     """What the lane may take; None where there is no other."""
     if not on_postgresql(connection):
@@ -34,10 +39,13 @@ def free_for(connection: Connection, lane: Lane, tracked: Sequence[Tracked]) -> 
 
 
 def claim(database: Database, lane: Lane, pacer: Pacer, *, now: int, limit: int) -> list[Change]:
+    """Raises Unheard."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         tracked = tables.checked(connection)
         endpoint.check(connection, now)
+        if any(one.table.aggregate for one in tracked) and checkpoint.read(connection).compares:
+            raise Unheard
         checkpoint.clear_stale_mark(connection)
         limit, most_bytes = pacer.room(connection, limit)
         merged = deltas.tables_with_deltas(one.table for one in tracked)

@@ -142,9 +142,9 @@ def lacking(
         reached = max(at, incoming) if numbering.follows_rows(connection) else at
         served = above is not None and any(one.state == "open" and one.serves(reached) for one in mine)
         if not served and _spare(mine, reached) is None:
-            wanted[table.name] = Wanted(
-                count=_size(mine), above=max(reached, incoming, numbering.highest(connection, table))
-            )
+            held_up_to = max((one.last for one in mine), default=0)  # a server that was put back may not know of it
+            above_all = max(reached, incoming, held_up_to, numbering.highest(connection, table))
+            wanted[table.name] = Wanted(count=_size(mine), above=above_all)
     return wanted
 
 

@@ -14,13 +14,16 @@ from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
 from backhaul.replica import aside, blocks, checkpoint, paging, refill, tables, upgrades
 from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.arriving import Arriving
 from backhaul.replica.context import Context
 from backhaul.replica.tables import Behind
 from backhaul.telemetry import emit
 from backhaul.wire import Page, canonical_key
 
 
-def catch_up(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int) -> int:
+def catch_up(
+    database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int, arriving: Arriving
+) -> int:
     """Fetch and apply all that is new; returns how many records were touched. Raises what a pull raises."""
     touched = 0
     while True:
@@ -37,7 +40,7 @@ def catch_up(database: Database, remote: Remote, *, clock: Clock, context: Conte
             continue
         if not behind.columns:
             refill.make_room(database, remote, page.records, now=clock.now())
-        touched += _apply(database, behind, page, since=since, now=clock.now())
+        touched += _apply(database, behind, page, since=since, now=clock.now(), arriving=arriving)
 
 
 def _page(database: Database, remote: Remote, behind: Behind, limit: int, *, now: int) -> Page | None:
@@ -55,14 +58,16 @@ def _page(database: Database, remote: Remote, behind: Behind, limit: int, *, now
         return None
 
 
-def _apply(database: Database, behind: Behind, page: Page, *, since: str, now: int) -> int:
+def _apply(database: Database, behind: Behind, page: Page, *, since: str, now: int, arriving: Arriving) -> int:
     with database.writing() as connection:
         checkpoint.hold(connection)
         shapes = [one.table for one in tables.checked(connection)]
         known = checkpoint.read(connection)
         if known.cursor != since or tables.behind(connection) != behind:
             return 0
-        records = upgrades.under_present_names(shapes, page.records)
+        records = list(upgrades.under_present_names(shapes, page.records))
+        if records:
+            arriving(connection, frozenset(record.table for record in records))
         touched, refused = apply_what_fits(connection, shapes, records, known.position)
         for record, reason in refused:
             aside.keep(connection, record.table, canonical_key(record.key), reason=reason, now=now)

@@ -45,6 +45,11 @@ class Checkpoint:
         """The cursor of the next page."""
         return self.staged_cursor or self.cursor
 
+    @property
+    def compares(self) -> bool:
+        """Whether it is being found out what a server has lost that was put back (see restored.py)."""
+        return self.recovering in ("restored", "offer")
+
 
 READ = text("""
     SELECT replica, scope, remote, home, created_at, seen_hlc, position, cursor, last_pull_at,

@@ -1,5 +1,5 @@
 """What differs from a server that was put back, in groups: what is of one aggregate is offered as one, so that nobody
-who pulls between two pushes sees half of it. (But for what we did to it ourselves, and waits: that goes before.)
+who pulls between two pushes sees half of it. (What waits of it already is joined to that: joining.py.)
 
 Only what differs is held, of some of the aggregates at a time: where it is too much for one look, the tables are gone
 through once for each part of them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 from sqlalchemy import Connection
@@ -28,8 +28,14 @@ AT_ONCE = 500  # what is settled in one transaction, unless one group alone is l
 MOST_HELD = 50_000  # differences of aggregates that are held at once
 FINER = 8  # times as many parts, where one was too large
 
-Group = list[Offer | Record]
 Each = TypeVar("Each")
+
+
+class Group(NamedTuple):
+    """roots: of the aggregates that it is of."""
+
+    roots: frozenset[Place]
+    said: list[Offer | Record]
 
 
 def groups(
@@ -54,7 +60,7 @@ def groups(
     for table in fetched:
         if table.name not in roots.tables:
             for some in some_of(table, whole=False):
-                yield [[each.said] for each in some]
+                yield [Group(frozenset(), [each.said]) for each in some]
     part, parts = 0, 1
     while part < parts:
         found = _one_part(roots, of_aggregates(), part, parts)
@@ -68,19 +74,20 @@ def groups(
 def _one_part(roots: Roots, found: Iterator[list[Difference]], part: int, parts: int) -> list[Group] | None:
     """What differs of a part of the aggregates, those together that are tied by a record that was moved; None when it
     is too much. (Of that the first part tells, for all.)"""
-    knots, held = Knots(), list[tuple[Node, Offer | Record]]()
+    knots, held = Knots(), list[tuple[list[Place], Offer | Record]]()
     for some in found:
         for each, of_each in zip(some, _roots_of(roots, some), strict=True):
             if crc32(repr(of_each[0]).encode()) % parts == part:
-                first, *others = (("root", root) for root in of_each)
-                knots.tie(first, *others)
-                held.append((first, each.said))
+                knots.tie(*(("root", root) for root in of_each))
+                held.append((of_each, each.said))
         if part == 0 and len(held) > MOST_HELD:
             return None
-    by_knot: dict[Node, Group] = {}
-    for root, said in held:
-        by_knot.setdefault(knots.of(root), []).append(said)
-    return list(by_knot.values())
+    by_knot: dict[Node, tuple[set[Place], list[Offer | Record]]] = {}
+    for of_each, said in held:
+        places, together = by_knot.setdefault(knots.of(("root", of_each[0])), (set(), []))
+        places.update(of_each)
+        together.append(said)
+    return [Group(frozenset(places), together) for places, together in by_knot.values()]
 
 
 def _roots_of(roots: Roots, some: Sequence[Difference]) -> list[list[Place]]:
@@ -96,11 +103,11 @@ def _roots_of(roots: Roots, some: Sequence[Difference]) -> list[list[Place]]:
 def _together(found: Sequence[Group]) -> Iterator[list[Group]]:
     some, count = list[Group](), 0
     for group in found:
-        if some and count + len(group) > AT_ONCE:
+        if some and count + len(group.said) > AT_ONCE:
             yield some
             some, count = [], 0
         some.append(group)
-        count += len(group)
+        count += len(group.said)
     if some:
         yield some
 

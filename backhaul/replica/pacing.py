@@ -13,7 +13,7 @@ from backhaul.database import Database
 from backhaul.errors import Busy, Refused, TimedOut, TryLater
 from backhaul.remotes import endpoint, pace
 from backhaul.remotes.answers import AnswerTooLarge
-from backhaul.remotes.pace import Dial, Learned
+from backhaul.remotes.pace import Dial, Exchange, Learned
 from backhaul.replica.lanes import Lane
 from backhaul.replica.outbox import Change, size_of
 from backhaul.wire import Page
@@ -43,7 +43,7 @@ class Pacer:
         took_ms = took_ms if used["bytes"] >= SMALL_BYTES else min(took_ms, SLOW_MS)
         if not self.lane.number:  # one of them counts, or they would come back as fast as they are many
             used |= self._lanes(connection)
-        pace.went_through(connection, "push", used, self._bounds, took_ms=took_ms, now=now)
+        pace.went_through(connection, self._exchange(used), took_ms=took_ms, now=now)
 
     def failed(self, connection: Connection, changes: Sequence[Change], error: TryLater, *, now: int) -> None:
         """No answer to this message, or the server is busy: fewer lanes; and less at once, if time ran out."""
@@ -53,22 +53,22 @@ class Pacer:
         if used and used["bytes"] < SMALL_BYTES:
             used = {}  # sent again and again it shrinks all the same, down to one group: outbox.claim
         used |= self._lanes(connection)
-        pace.trouble(connection, "push", used, self._bounds, reason=str(error), now=now)
+        pace.trouble(connection, self._exchange(used), reason=str(error), now=now)
 
     def too_large(self, connection: Connection, changes: Sequence[Change], refusal: Refused, *, now: int) -> None:
         """This message was refused for its size."""
-        pace.trouble(connection, "push", _used(changes), self._bounds, reason=str(refusal), now=now)
+        pace.trouble(connection, self._exchange(_used(changes)), reason=str(refusal), now=now)
 
     def _lanes(self, connection: Connection) -> dict[Dial, int]:
         return {"lanes": lanes_in_use(connection, self.lane.of)} if self.lane.of > 1 else {}
 
-    @property
-    def _bounds(self) -> Mapping[Dial, Bounds]:
-        return {
+    def _exchange(self, used: Mapping[Dial, int]) -> Exchange:
+        bounds: dict[Dial, Bounds] = {
             "ops": Bounds(most=self.most_ops),
             "bytes": Bounds(most=endpoint.MOST_BYTES),
             "lanes": Bounds(most=self.lane.of),
         }
+        return Exchange(direction="push", used=used, bounds=bounds)
 
 
 def lanes_in_use(connection: Connection, of: int) -> int:
@@ -100,16 +100,20 @@ def page_of(database: Database, known: Learned, most: int, ask: Ask, *, now: int
 
 def _ask_for_less(database: Database, asked: int, most: int, *, reason: Exception, now: int) -> None:
     with database.writing() as connection:
-        bounds: dict[Dial, Bounds] = {"records": Bounds(most=most, steps=STEPS_OF_PAGES)}
-        pace.trouble(connection, "pull", {"records": asked}, bounds, reason=str(reason), now=now)
+        pace.trouble(connection, _of_records(asked, most), reason=str(reason), now=now)
 
 
 def _page_came(database: Database, asked: int, came: int, most: int, *, took_ms: int, now: int) -> None:
     """A round of small pages that nothing is learned from costs no transaction."""
-    bounds = Bounds(most=most, steps=STEPS_OF_PAGES)
-    if after(asked, came, took_ms, bounds) != asked:
+    exchange = _of_records(came, most)
+    if after(asked, came, took_ms, exchange.bounds["records"]) != asked:
         with database.writing() as connection:
-            pace.went_through(connection, "pull", {"records": came}, {"records": bounds}, took_ms=took_ms, now=now)
+            pace.went_through(connection, exchange, took_ms=took_ms, now=now)
+
+
+def _of_records(number: int, most: int) -> Exchange:
+    bounds = Bounds(most=most, steps=STEPS_OF_PAGES)
+    return Exchange(direction="pull", used={"records": number}, bounds={"records": bounds})
 
 
 def _used(changes: Sequence[Change]) -> dict[Dial, int]:

@@ -23,6 +23,8 @@ from backhaul.wire import Table, Tagged, Value
 DEPENDS = ("depends-on-parked", "depends-on-refused")
 OP_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
 
 def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
     """Send these parked changes (or, with none named, all) again, as new ops, and with them what came after them on
@@ -49,10 +51,20 @@ def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
             return 0
         park_dependents(connection, now=max(row["settled_at"] for row in rows))  # when their fate was sealed
     ids = [row["id"] for row in rows]
-    places = [(row["table_name"], row["key"]) for row in rows if row["key"] != uncaptured.NO_KEY]
+    written: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["key"] != uncaptured.NO_KEY:
+            written.setdefault((row["table_name"], row["key"]), set()).update(_written(row["fields"]))
     return refetch.lay_under(
-        database, remote, places, lambda connection: _give_up(connection, ids, places), absent="delete"
+        database, remote, written, lambda connection: _give_up(connection, ids, written), absent="delete"
     )
+
+
+def _written(fields: str | None) -> Collection[str]:
+    try:
+        return _fields(fields) if fields else ()
+    except msgspec.MsgspecError:  # what an app's trigger wrote may be no JSON
+        return ()
 
 
 def _hold(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -49,6 +49,7 @@ from backhaul.replica import (
 )
 from backhaul.replica.apart import Ours, apart
 from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.arriving import Arriving, untold
 from backhaul.replica.catchup import catch_up
 from backhaul.replica.context import Context
 from backhaul.replica.recover import OnReset
@@ -62,7 +63,6 @@ MOST_HELD = 5  # pages of a round in memory; a round of more is staged, and so i
 MOST_ROUNDS = 5  # until no change is overtaken any more; then it is the next pull's
 MOST_TOGETHER = 50_000  # records that are applied in one transaction on SQLite: the app waits for about a second
 
-Arriving = Callable[[Connection, frozenset[str]], object]
 Brought = Callable[[Connection, Sequence[Record]], object]
 
 
@@ -85,15 +85,15 @@ def pull(
     limit: int = PAGE,
     most_held: int = MOST_HELD,
     on_reset: OnReset = "recover",
-    arriving: Arriving = lambda _connection, _tables: None,
+    arriving: Arriving = untold,
     brought: Brought = lambda _connection, _records: None,
 ) -> Received:
     """Fetch and apply everything up to the head. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
     most_held: pages of a round in memory. on_reset: what becomes of what waits when this replica was away for too long
-    (see recover.py). arriving: is told, in each transaction that applies records, of which tables they are; what the
-    feed has passed of our own changes is forgotten after that. brought: is told of the records of each page, in the
-    transaction that takes it, before they are applied; a page that comes again is told again.
+    (see recover.py). arriving: is told, in each transaction that applies records, of which tables they are. brought: is
+    told of the records of each page, in the transaction that takes it, before they are applied; a page that comes again
+    is told again.
     """
     options: dict[str, Any] = {
         "clock": clock,
@@ -135,7 +135,7 @@ def _pull(
     beneath, records, rounds = Under(), 0, 0
     while True:
         context.check()
-        swept, found = _recover(database, remote, clock=clock, context=context, limit=limit)
+        swept, found = _recover(database, remote, clock=clock, context=context, limit=limit, arriving=arriving)
         records, offered = records + swept, offered + found
         beneath = under.fetched(database, remote, beneath)
         since = _cursor(database)
@@ -160,21 +160,23 @@ def _pull(
             rounds += 1
             if rounds < MOST_ROUNDS and _overtaken(database):
                 continue
-            records += tried_again.after_a_page(database, remote, arrived, now=clock.now())
+            records += tried_again.after_a_page(database, remote, arrived, now=clock.now(), arriving=arriving)
             refill.refill(database, remote, now=clock.now())
             suspicion.settle(database, remote, clock=clock, context=context)
-            records += catch_up(database, remote, clock=clock, context=context, limit=limit)
+            records += catch_up(database, remote, clock=clock, context=context, limit=limit, arriving=arriving)
             return Received(records=records, position=page.position, offered=offered)
 
 
-def _recover(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int) -> tuple[int, int]:
+def _recover(
+    database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int, arriving: Arriving
+) -> tuple[int, int]:
     """What a recovery has to do before the next page. Returns how many records were deleted, and how many changes are
     offered anew."""
     step = _recovering(database)
     if step == "sweep":
-        return sweep.sweep(database, now=clock.now()), 0
+        return sweep.sweep(database, now=clock.now(), arriving=arriving), 0
     if step in restored.STEPS:
-        return 0, restored.go_on(database, remote, clock=clock, context=context, limit=limit)
+        return 0, restored.go_on(database, remote, clock=clock, context=context, limit=limit, arriving=arriving)
     return 0, 0
 
 

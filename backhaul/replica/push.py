@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from sqlalchemy import Connection
@@ -39,7 +40,8 @@ from backhaul.replica import (
     refill,
     tables,
 )
-from backhaul.replica.batch import claim, free_for, outgoing
+from backhaul.replica.arriving import Arriving, untold
+from backhaul.replica.batch import Unheard, claim, free_for, outgoing
 from backhaul.replica.context import Context
 from backhaul.replica.lanes import Lane
 from backhaul.replica.outbox import Change
@@ -74,16 +76,20 @@ def push(
     alone: bool = False,
     on_reset: OnReset = "recover",
     lane: Lane = lanes.ONLY,
+    arriving: Arriving = untold,
+    brought: pull.Brought = lambda _connection, _records: None,
 ) -> Sent:
     """Send everything that waits. Raises TableAltered, TryLater, SignInRequired, Refused, Stopped.
 
     alone: this run holds the lane's work, so what an earlier run left leased, when it was killed, goes again at once.
     lane: of several, each of which sends what no other has in hand; the first one does what is to be done once.
+    on_reset, arriving, brought: of the pull, where one has to come first.
     """
     if alone:
         with database.writing() as connection:
             checkpoint.hold(connection)
             outbox.take_over(connection, lane.number)
+    hear = partial(pull.pull, clock=clock, context=context, on_reset=on_reset, arriving=arriving, brought=brought)
     recover.be_oneself(database, remote)
     acked = parked = heals = 0
     for other in _left_behind(database, lane):
@@ -97,13 +103,21 @@ def push(
             alone=alone,
             on_reset=on_reset,
             lane=other,
+            arriving=arriving,
+            brought=brought,
         )
         acked, parked = acked + sent.acked, parked + sent.parked
     limit, said, batches = batch, False, 0
     pacer = Pacer(lane=lane, most_ops=batch)
     while True:
         context.check()
-        changes = claim(database, lane, pacer, now=clock.now(), limit=limit)
+        try:
+            changes = claim(database, lane, pacer, now=clock.now(), limit=limit)
+        except Unheard:
+            if lane.number:
+                return Sent(acked=acked, parked=parked)
+            hear(database, remote)
+            continue
         if not changes and lane.number:
             return Sent(acked=acked, parked=parked)
         if not changes:
@@ -118,7 +132,7 @@ def push(
         try:
             reply = _exchange(database, remote, changes, pacer, clock=clock, retry=retry)
         except Refused as refusal:
-            if heals < HEALS and _heal(database, remote, refusal, clock=clock, context=context, on_reset=on_reset):
+            if heals < HEALS and recover.heal_push(database, remote, refusal, hear):
                 heals += 1
                 continue
             if refusal.status not in TOO_MUCH_OR_WRONG:
@@ -133,16 +147,6 @@ def push(
         acked, parked = acked + accepted, parked + refused
         limit = min(batch, limit * 2)
         _report(database, context, acked, parked)
-
-
-def _heal(
-    database: Database, remote: Remote, refusal: Refused, *, clock: Clock, context: Context, on_reset: OnReset
-) -> bool:
-    """Whether the push may go on: what was refused was about us, not about what is sent, and is put right."""
-    if refusal.problem == "cursor-expired":  # first hear what is gone
-        pull.pull(database, remote, clock=clock, context=context, on_reset=on_reset)
-        return True
-    return recover.heal_push(database, remote, refusal)
 
 
 def _left_behind(database: Database, lane: Lane) -> list[Lane]:

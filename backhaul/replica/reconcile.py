@@ -22,6 +22,7 @@ from backhaul.database import Database
 from backhaul.digest import fingerprint, row_hash
 from backhaul.remotes.base import Remote
 from backhaul.replica import checkpoint, outbox, tables
+from backhaul.replica.arriving import Arriving, untold
 from backhaul.replica.capture import row_expressions
 from backhaul.replica.context import Context
 from backhaul.replica.names import field_names
@@ -75,11 +76,14 @@ class Comparison:
         return self.moving is None and all(one.equal for one in self.tables)
 
 
-def reconcile(database: Database, remote: Remote, *, clock: Clock, context: Context) -> Comparison:
+def reconcile(
+    database: Database, remote: Remote, *, clock: Clock, context: Context, arriving: Arriving = untold
+) -> Comparison:
+    """arriving: as of the pull."""
     for _ in range(ROUNDS):
-        pull(database, remote, clock=clock, context=context)
-        push(database, remote, clock=clock, context=context)
-        pull(database, remote, clock=clock, context=context)
+        pull(database, remote, clock=clock, context=context, arriving=arriving)
+        push(database, remote, clock=clock, context=context, arriving=arriving)
+        pull(database, remote, clock=clock, context=context, arriving=arriving)
         comparison = compare(database, remote, context=context)
         if comparison.moving is None:
             break

@@ -4,7 +4,7 @@
                       becomes another replica, the successor of the one it was, and pulls from the beginning.
     sequence-gap      the server has lost outcomes that it had given: it was put back. What is still here goes again,
                       from the number that is due.
-    server-restored   the same, seen by the cursor: see restored.py.
+    server-restored   the same, seen by the cursor, or by what the app has seen: see restored.py.
     cursor-expired    we come so late that deletions are forgotten: everything is pulled anew, and what the server does
                       not have any more is deleted here, unless a change of it waits (see sweep.py).
 
@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -59,11 +60,18 @@ def check_is_oneself(known: checkpoint.Checkpoint, remote: Remote) -> None:
         raise _overtaken()
 
 
-def heal_push(database: Database, remote: Remote, refusal: Refused) -> bool:
-    """Whether the push may go on: what was refused was about who we are, or which numbers are due, and is put right.
+def heal_push(database: Database, remote: Remote, refusal: Refused, hear: Callable[[Database, Remote], object]) -> bool:
+    """Whether the push may go on: what was refused was about us, not about what is sent, and is put right. hear: what
+    there is to pull.
 
-    Raises TryLater while another lane is sending.
+    Raises TryLater while another lane is sending, and what pulling raises.
     """
+    if refusal.problem in ("cursor-expired", "server-restored"):  # first hear what is gone
+        hear(database, remote)
+        with database.writing() as connection:
+            checkpoint.hold(connection)
+            renumbering.forget_another_past(connection)
+        return True
     if refusal.problem == "replica-unrelated":
         be_oneself(database, remote)
         return True
@@ -80,8 +88,15 @@ def heal_push(database: Database, remote: Remote, refusal: Refused) -> bool:
             lanes.wait_until_all_rest(connection)
             renumbering.go_on_from(connection, refusal.due)
         emit("replica.renumbered", due=refusal.due)
+        if _any_aggregate(database):
+            hear(database, remote)  # what it has lost, too: what waits goes with that
         return True
     return False
+
+
+def _any_aggregate(database: Database) -> bool:
+    with database.reading() as connection:
+        return any(one.table.aggregate for one in tables.checked(connection))
 
 
 def heal_pull(database: Database, remote: Remote, known: checkpoint.Checkpoint) -> None:
@@ -133,6 +148,8 @@ def begin_restored(
         else:
             renumbering.take_back(connection, due=refusal.due or 1)
             renumbering.into_one_lane(connection)
+            if settled is not None and refusal.due is not None:
+                renumbering.never_taken(connection, refusal.due, now=now)
         blocks.abandon(connection)
         conflicts.forget_there(connection)
         stage.clear(connection)

@@ -10,7 +10,7 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -99,7 +99,7 @@ def contested(database: Database, remote: Remote) -> int:
 def lay_under(
     database: Database,
     remote: Remote,
-    places: Iterable[tuple[str, str]],
+    places: Mapping[tuple[str, str], Collection[str]],
     settle: Callable[[Connection], Settled],
     *,
     absent: Literal["delete", "leave"],
@@ -107,12 +107,12 @@ def lay_under(
 ) -> Settled:
     """Settle, and in the same transaction make the records what the server has, under what else of ours waits.
 
-    places: table and key, as JSON. absent: what becomes of a record that the server does not have.
+    places: table and key, as JSON, with the fields that are NULL where the server has the record, and no value of them.
+    absent: what becomes of a record that it does not have.
     after: what is still to be done then, with the settling's answer and with the records. What this database refuses is
     set aside; or, where something is still to be done with it, raised. Raises TryLater, SignInRequired, Refused:
     nothing was done then.
     """
-    places = dict.fromkeys(places)
     for _ in range(TRIES):
         with database.reading() as connection:
             since = checkpoint.read(connection).cursor
@@ -126,7 +126,7 @@ def lay_under(
             known = checkpoint.read(connection)
             if known.cursor == since:
                 settled, now = settle(connection), known.last_pull_at or 0
-                there = list(upgrades.under_present_names(tracked, there))
+                there = [_filled(one, places) for one in upgrades.under_present_names(tracked, there)]
                 misfits = apply.lay_under(connection, tracked, there, known.position)
                 misfits = [*misfits, *_let_go(connection, known_tables, known.position, now=now)]
                 if after is not None:
@@ -136,6 +136,13 @@ def lay_under(
                 blocks.turn(connection, tracked, now=now)
                 return settled
     raise TryLater("changes of the server keep coming in between", hint="try again")
+
+
+def _filled(record: Record, places: Mapping[tuple[str, str], Collection[str]]) -> Record:
+    names = places.get((record.table, canonical_key(record.key)), ())
+    if record.deleted or not names:
+        return record
+    return msgspec.structs.replace(record, fields=dict.fromkeys(names) | record.fields)
 
 
 def _there(remote: Remote, places: Collection[tuple[str, str]]) -> list[Record]:

@@ -121,7 +121,7 @@ def _remap(database: Database, remote: Remote, fresh: dict[str, dict[str, int]],
             moves = refetch.lay_under(
                 database,
                 remote,
-                asked,
+                dict.fromkeys(asked, ()),
                 partial(_rewrite, fresh=fresh, asked=asked, now=now),
                 absent="leave",
                 after=rekeying.settle_in,

@@ -6,7 +6,7 @@ number. (The outbox's states are explained in schema.py.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from backhaul.lanes import before_first, lane_of
-from backhaul.replica import checkpoint, lanes, unseen
+from backhaul.replica import checkpoint, lanes, outbox, unseen
 from backhaul.statements import members, on_postgresql
 from backhaul.wire import MOST_BODY, MOST_OPS, Registered, encode
 
@@ -63,6 +63,14 @@ def into_one_lane(connection: Connection) -> None:
         checkpoint.renumbered(connection, former_id=_last_id(connection))
 
 
+def never_taken(connection: Connection, due: int, *, now: int) -> None:
+    """What was sent under this number and later ones the server has not got, under any: it may be given another."""
+    statement = """
+        UPDATE backhaul_outbox SET attempts = 0 WHERE state = 'sent' AND send_seq >= :due AND lease_until <= :now
+    """
+    connection.execute(text(statement), {"due": due, "now": now})
+
+
 def take_back(connection: Connection, *, due: int = 1) -> None:
     """What the server had taken, and no pull has passed, it may have lost: it is sent once more. Not so what has a
     number before the one that is due in that number's lane: the server has its outcome, and may have forgotten it by
@@ -80,25 +88,48 @@ def take_back(connection: Connection, *, due: int = 1) -> None:
     checkpoint.forget_position(connection)
 
 
-def offer(connection: Connection, groups: Sequence[Sequence[Offer]], *, hlc: int, now: int) -> int:
+def forget_another_past(connection: Connection) -> None:
+    """What an app is said to have seen after all that there is to pull, it saw before the server was put back."""
+    beyond = "UPDATE backhaul_outbox SET base = 0 WHERE base > (SELECT position FROM backhaul_replica)"
+    connection.execute(text(beyond))
+
+
+def offer(connection: Connection, groups: Sequence[tuple[Sequence[Offer], str | None]], *, hlc: int, now: int) -> int:
     """Put these changes into the outbox, each group as one, with this stamp, but for what waits of their records
-    already: an app's own change goes before. A group that no server takes is cut. Returns how many changes."""
-    waiting = _waiting(connection, [one for group in groups for one in group])
+    already: an app's own change goes before. groups: each with its name, where it has one already. One that no server
+    takes is cut. Returns how many changes."""
+    waiting = _waiting(connection, [one for group, _ in groups for one in group])
     statement = """
         INSERT INTO backhaul_outbox (group_id, table_name, key, kind, fields, captured_at, seen_hlc, base, hlc)
         VALUES (:group, :table, :key, :kind, :fields, :now, 0, :base, :hlc)
     """
     rows = []
-    for group in groups:
+    for group, known_as in groups:
         told = [one for offered in group if (one := _beside(offered, waiting.get((offered.table, offered.key))))]
         for some in _that_travel([(one, None if one.fields is None else encode(one.fields).decode()) for one in told]):
-            name = token_hex(16) if len(some) > 1 else None
+            name = known_as or (token_hex(16) if len(some) > 1 else None)
             for one, said in some:
                 row = {"group": name, "table": one.table, "key": one.key, "kind": one.kind, "fields": said}
                 rows.append(row | {"base": one.base, "now": now, "hlc": hlc})
     if rows:
         connection.execute(text(statement), rows)
     return len(rows)
+
+
+def size_of(one: Offer) -> int:
+    """Bytes of it as it travels, a little more rather than less."""
+    return MEMBERS + len(one.key.encode()) + (0 if one.fields is None else len(encode(one.fields)))
+
+
+def gather(connection: Connection, groups: Mapping[int, str]) -> None:
+    """Changes of ours, some of which may have a number that none was sent under yet, go to the end, with the groups
+    that they are of from now on. groups: by outbox id."""
+    if not groups:
+        return
+    first = outbox.first_number(connection, groups)
+    outbox.gather(connection, groups)
+    if first is not None:
+        _renumber(connection, after=first - 1, beyond=first - 1)
 
 
 def _beside(one: Offer, waiting: tuple[set[str], set[str]] | None) -> Offer | None:
@@ -123,10 +154,11 @@ def _that_travel(told: Sequence[tuple[Offer, str | None]]) -> Iterator[list[tupl
         yield some
 
 
-def _renumber(connection: Connection, *, after: int) -> None:
-    """Number what was sent and has no outcome, in its order, in the lane of this number. A run that has sent it
-    meanwhile settles nothing of it: its fence is old. Nothing has to fill old numbers any more."""
-    connection.execute(text("DELETE FROM backhaul_outbox WHERE kind = 'void' AND state = 'sent'"))
+def _renumber(connection: Connection, *, after: int, beyond: int = 0) -> None:
+    """Number what was sent beyond a number and has no outcome, in its order, in the lane of the number `after`. A run
+    that has sent it meanwhile settles nothing of it: its fence is old. Nothing has to fill old numbers any more."""
+    filled = "DELETE FROM backhaul_outbox WHERE kind = 'void' AND state = 'sent' AND send_seq > :beyond"
+    connection.execute(text(filled), {"beyond": beyond})
     place = "send_seq"
     if on_postgresql(connection):  # as in window.py, by which they were numbered first, in whichever lane
         place = "max(id) OVER (PARTITION BY group_id IS NULL, coalesce(group_id, CAST(id AS text)))"
@@ -134,10 +166,11 @@ def _renumber(connection: Connection, *, after: int) -> None:
         UPDATE backhaul_outbox
         SET send_seq = again.number, lease_until = 0, next_at = 0, attempts = 0, fence = fence + 1
         FROM (SELECT row_id, :after + row_number() OVER (ORDER BY place, row_id) AS number
-              FROM (SELECT id AS row_id, {place} AS place FROM backhaul_outbox WHERE state = 'sent') AS placed) AS again
+              FROM (SELECT id AS row_id, {place} AS place FROM backhaul_outbox
+                    WHERE state = 'sent' AND send_seq > :beyond) AS placed) AS again
         WHERE backhaul_outbox.id = again.row_id
     """  # noqa: S608 - one of two constants
-    count = connection.execute(text(statement), {"after": after}).rowcount
+    count = connection.execute(text(statement), {"after": after, "beyond": beyond}).rowcount
     lanes.numbered(connection, lane_of(after + 1), after + count)
 
 

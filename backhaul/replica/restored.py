@@ -11,7 +11,8 @@ from what was fetched: the pull tells of what was written alone. Of a record tha
 nothing is offered but what the server does not have at all: its row is not what this replica knew of it.
 
 Rows are looked at without a lock, and offered in small transactions; whatever waits of a record already goes before.
-What is of one aggregate is offered as one (grouping.py), and what a person decides about apart (differences.py).
+What is of one aggregate is offered as one (grouping.py), together with what waits of it (joining.py), and what a person
+decides about apart (differences.py).
 Counters, sets, texts and the like are left as the server has them, and become that here, under what waits: two replicas
 that both offered what they add would add it twice.
 """
@@ -24,14 +25,14 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
-from backhaul.replica import aside, checkpoint, grouping, paging, renumbering, stage, tables
+from backhaul.replica import aside, checkpoint, grouping, joining, paging, renumbering, stage, tables
 from backhaul.replica import rows as app_rows
 from backhaul.replica.apart import Ours, apart
 from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.arriving import Arriving
 from backhaul.replica.context import Context
 from backhaul.replica.differences import key_of
 from backhaul.replica.grouping import Group
-from backhaul.replica.renumbering import Offer
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
 from backhaul.wire import Record
@@ -39,12 +40,12 @@ from backhaul.wire import Record
 STEPS = ("restored", "offer")
 
 
-def go_on(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int) -> int:
+def go_on(database: Database, remote: Remote, *, clock: Clock, context: Context, limit: int, arriving: Arriving) -> int:
     """These steps of a recovery. Returns how many changes are offered."""
     while _step(database) == "restored":
         context.check()
         _fetch(database, remote, limit, now=clock.now())
-    return _offer_all(database, clock=clock, context=context) if _step(database) == "offer" else 0
+    return _offer_all(database, clock=clock, context=context, arriving=arriving) if _step(database) == "offer" else 0
 
 
 def _step(database: Database) -> str:
@@ -75,13 +76,13 @@ def _fetch(database: Database, remote: Remote, limit: int, *, now: int) -> None:
                 checkpoint.recover(connection, "offer")
 
 
-def _offer_all(database: Database, *, clock: Clock, context: Context) -> int:
+def _offer_all(database: Database, *, clock: Clock, context: Context, arriving: Arriving) -> int:
     offered = 0
     with database.reading() as connection:
         known = checkpoint.read(connection)
         tracked = tables.checked(connection)
         for groups in grouping.groups(connection, tracked, known, context):
-            offered += _settle(database, tracked, groups, known, now=clock.now())
+            offered += _settle(database, tracked, groups, known, now=clock.now(), arriving=arriving)
     with database.writing() as connection:
         checkpoint.hold(connection)
         if checkpoint.read(connection).recovering == "offer":
@@ -98,20 +99,24 @@ def _settle(
     known: checkpoint.Checkpoint,
     *,
     now: int,
+    arriving: Arriving,
 ) -> int:
     """Offer what the server has lost; take what it has otherwise, and nobody offers. Returns how many are offered."""
-    offers = [[said for said in group if isinstance(said, Offer)] for group in groups]
-    theirs = [said for group in groups for said in group if isinstance(said, Record)]
+    theirs = [said for group in groups for said in group.said if isinstance(said, Record)]
     shapes = [one.table for one in tracked]
     with database.writing() as connection:
         checkpoint.hold(connection)
         here = checkpoint.read(connection)
         if here.recovering != "offer":
             return 0
-        places = [(said.table, key_of(said)) for group in groups for said in group]
+        places = [(said.table, key_of(said)) for group in groups for said in group.said]
         app_rows.hold_all(connection, shapes, places)
-        offered = renumbering.offer(connection, offers, hlc=known.common_hlc, now=now)
-        if theirs:  # after that: what is of an aggregate that is offered otherwise is withheld
+        joined = joining.join(connection, tracked, groups, now=now)
+        offered = renumbering.offer(connection, joined.offered, hlc=known.common_hlc, now=now)
+        renumbering.gather(connection, joined.ours)
+        if theirs:
+            arriving(connection, frozenset(record.table for record in theirs))
+            # After that: what is of an aggregate that is offered otherwise is withheld
             fit = apart(connection, Ours(connection, tracked), theirs, now=now)
             _, refused = apply_what_fits(connection, shapes, [*fit.released, *fit.records], here.position)
             aside.keep_all(connection, refused, now=now)

@@ -20,6 +20,7 @@ from backhaul.replica import aside, checkpoint, stage, tables
 from backhaul.replica import rows as app_rows
 from backhaul.replica.apart import Ours, apart
 from backhaul.replica.apply import apply_what_fits
+from backhaul.replica.arriving import Arriving
 from backhaul.replica.backfill import key_places
 from backhaul.replica.capture import row_expressions
 from backhaul.statements import quoted, run
@@ -29,7 +30,7 @@ from backhaul.wire import Record, Table, Value, canonical_key
 Place = tuple[str, str]
 
 
-def sweep(database: Database, *, now: int) -> int:
+def sweep(database: Database, *, now: int, arriving: Arriving) -> int:
     """Returns how many records were deleted."""
     while True:
         with database.reading() as connection:
@@ -41,6 +42,8 @@ def sweep(database: Database, *, now: int) -> int:
             if known.recovering != "sweep":
                 return 0
             if (known.cursor, _names(connection)) == (since, names):  # else a page came, or `init` renamed a table
+                if gone:
+                    arriving(connection, frozenset(table for table, _ in gone))
                 deleted = _delete(connection, gone, known.position, now=now)
                 for table, key in held:
                     aside.keep(connection, table, key, reason=aside.HELD, now=now)

@@ -19,6 +19,7 @@ from backhaul.database import Database
 from backhaul.remotes.base import Remote
 from backhaul.replica import apply, aside, blocks, checkpoint, outbox, refetch, refill, rows, tables, upgrades
 from backhaul.replica.apart import Ours, apart
+from backhaul.replica.arriving import Arriving
 from backhaul.replica.tables import Tracked
 from backhaul.wire import Record, canonical_key
 
@@ -75,7 +76,7 @@ def lay(
     return len(found.places) - len(still)
 
 
-def after_a_page(database: Database, remote: Remote, arrived: Collection[str], *, now: int) -> int:
+def after_a_page(database: Database, remote: Remote, arrived: Collection[str], *, now: int, arriving: Arriving) -> int:
     """Those that may fit now that records of these tables have come: of the same tables, and of tables that refer to
     them. Of many, only the first: all have their turn before a page. Returns how many fit now."""
     with database.reading() as connection:
@@ -90,15 +91,20 @@ def after_a_page(database: Database, remote: Remote, arrived: Collection[str], *
             places = aside.of_tables(connection, names, after=after, limit=refetch.AT_ONCE)
         if not places:
             break
-        fitted, after = fitted + _try(database, remote, _ask(remote, places, since), now=now), places[-1]
+        fitted, after = (
+            fitted + _try(database, remote, _ask(remote, places, since), now=now, arriving=arriving),
+            places[-1],
+        )
     return fitted
 
 
-def _try(database: Database, remote: Remote, found: TriedAgain, *, now: int) -> int:
+def _try(database: Database, remote: Remote, found: TriedAgain, *, now: int, arriving: Arriving) -> int:
     refill.make_room(database, remote, found.records, now=now)
     with database.writing() as connection:
         checkpoint.hold(connection)
         known, tracked = checkpoint.read(connection), tables.checked(connection)
+        if found.records:
+            arriving(connection, frozenset(record.table for record in found.records))
         fitted = lay(connection, tracked, found, known, upto=known.position, now=now)
         blocks.turn(connection, [one.table for one in tracked], now=now)
         return fitted

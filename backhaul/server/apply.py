@@ -17,7 +17,7 @@ from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
 from backhaul.server.gone import refuse_gone
 from backhaul.server.horizon import Standing
-from backhaul.server.problems import is_conflict
+from backhaul.server.problems import is_conflict, refusal
 from backhaul.server.records import Place
 from backhaul.server.tables import Shape
 from backhaul.wire import Op, Result, Status, canonical_key
@@ -33,10 +33,17 @@ def apply(
     standing: Standing,
     now: int,
 ) -> tuple[list[Result], int]:
-    """The result of each op, and the position after them. refused: the ops of this push that were refused before."""
+    """The result of each op, and the position after them. refused: the ops of this push that were refused before.
+
+    Raises Refused `server-restored`: an op is of an aggregate of which its app has seen what this server has lost. What
+    is lost of it is offered beside the op, or it would be judged half.
+    """
     shapes = tables.shapes(connection, replica.scope, functions)
     newest = tables.newest_names_of(shapes)
+    whole = Aggregates(shapes)
     ops = names.read(ops, newest)
+    if any(op.base > position and op.table in whole.tables for op in ops):
+        raise refusal("server-restored", f"the server was put back to a backup: it is at position {position}")
     refused = list(zip(names.read([op for op, _ in refused], newest), [one for _, one in refused], strict=True))
     items = [read(_modest(op, position), shapes, replica.id, standing.lineage) for op in ops]
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
@@ -44,7 +51,6 @@ def apply(
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
     former.refuse_forgotten(items, states, standing.collected, now)
     refuse_gone(items, states, standing.collected)
-    whole = Aggregates(shapes)
     while True:
         refuse(before + items, states, shapes)
         conflicts.find_roots(before + items, states, whole)

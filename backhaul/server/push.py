@@ -29,7 +29,8 @@ STAMPED = ("insert", "update", "delete")  # the kinds whose stamp counts
 def take(connection: Connection, replica: Replica, ops: Sequence[Op], now: int, functions: Functions) -> list[Result]:
     """One result for each op, in the order of the ops.
 
-    Raises Refused for the push as a whole: `replica-forked`, `sequence-gap`, `replica-revoked`, `cursor-expired`.
+    Raises Refused for the push as a whole: `replica-forked`, `sequence-gap`, `replica-revoked`, `cursor-expired`,
+    `server-restored`.
     """
     position = scopes.lock(connection, replica.scope)
     mark = outcomes.high_water(connection, replica.id, lane_of(ops[0].seq) if ops else 0)

@@ -98,7 +98,8 @@ class Store:
     def push(self, replica: Replica, ops: Sequence[Op], now: int) -> Pushed:
         """One result for each op, in the order of the ops.
 
-        Raises Refused for the push as a whole: `replica-forked`, `sequence-gap`, `replica-revoked`, `cursor-expired`.
+        Raises Refused for the push as a whole: `replica-forked`, `sequence-gap`, `replica-revoked`, `cursor-expired`,
+        `server-restored`.
         """
         with self.database.writing() as connection:
             results = push.take(connection, replica, ops, now, self.functions)

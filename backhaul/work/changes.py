@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sqlalchemy import Connection
 
+from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.work import ledger, looking
 from backhaul.work.constraints import FileTrigger
@@ -28,6 +29,11 @@ def look_at_tables(database: Database, now: int) -> int:
     with database.writing() as connection:
         number = ledger.touch_tables(connection, moves, now, before=ledger.number(connection)) if moves else 0
         return number or (ledger.fire(connection) if watched.unfired else 0)
+
+
+def noting(clock: Clock) -> Callable[[Connection, Collection[str]], object]:
+    """What the journeys of sync tell of the tables that they write."""
+    return lambda connection, tables: note_tables(connection, clock.now(), arriving=tables)
 
 
 def note_tables(connection: Connection, now: int, *, arriving: Collection[str] = ()) -> int:

@@ -2,8 +2,8 @@
 
 `world_watched` is the simulation's own table in the replica's database: each change that ever came into the outbox, by
 whomever it was put there, and whether a person has given it up (gone), or it has become another row: what the product
-itself puts back into the queue (`outbox.resume`) is one change. asked: why a person was asked about it. It is put back
-with the database.
+itself puts back into the queue (`outbox.resume`), or moves within it (`outbox.gather`), is one change. asked: why a
+person was asked about it. It is put back with the database.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ WATCH = """
         SELECT 1 FROM backhaul_outbox
         WHERE again = 1 AND id > OLD.id AND captured_at = OLD.captured_at AND table_name = OLD.table_name
           AND key = OLD.key AND kind = OLD.kind AND fields IS OLD.fields) BEGIN
+        UPDATE world_watched SET gone = 1 WHERE id = OLD.id;
+    END;
+    CREATE TRIGGER world_joined AFTER DELETE ON backhaul_outbox WHEN OLD.state = 'pending' AND EXISTS (
+        SELECT 1 FROM backhaul_outbox
+        WHERE id > OLD.id AND group_id = OLD.group_id AND table_name = OLD.table_name AND key = OLD.key
+          AND kind = OLD.kind AND fields IS OLD.fields AND captured_at = OLD.captured_at) BEGIN
         UPDATE world_watched SET gone = 1 WHERE id = OLD.id;
     END;
     CREATE TRIGGER world_asked AFTER UPDATE OF state ON backhaul_outbox WHEN NEW.state = 'parked' BEGIN

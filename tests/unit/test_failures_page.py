@@ -26,6 +26,11 @@ def test_every_section_is_a_table_of_the_same_four_columns() -> None:
     ] == [1] * 9
 
 
+def test_no_row_stands_outside_of_its_table() -> None:
+    lines = [line for line in PAGE.splitlines() if line.startswith("|")]
+    assert len(lines) == len(rows()) + 2 * 9  # each table's head and rule
+
+
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0][:60])
 def test_every_row_is_whole_and_names_tests_that_exist(row: list[str]) -> None:
     assert len(row) == len(COLUMNS)

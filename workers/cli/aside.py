@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from backhaul.replica import aside, tables, tried_again
+from backhaul.work.changes import noting
 from workers.cli.here import opened
 from workers.cli.options import AsJson, Home
 from workers.cli.output import ago, make_table, say_json, say_table
@@ -42,7 +43,7 @@ def retry(*, home: Home = None, as_json: AsJson = False) -> None:
     with opened(home) as here:
         with here.database.reading() as connection:
             names = [one.table.name for one in tables.checked(connection)]
-        fitted = tried_again.after_a_page(here.database, here.remote, names, now=here.now)
+        fitted = tried_again.after_a_page(here.database, here.remote, names, now=here.now, arriving=noting(here.clock))
         with here.database.reading() as connection:
             left = aside.count(connection)
     if as_json:

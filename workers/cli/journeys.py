@@ -9,6 +9,7 @@ from backhaul.errors import Refused
 from backhaul.replica.pull import pull
 from backhaul.replica.push import push
 from backhaul.replica.reconcile import reconcile
+from backhaul.work.changes import noting
 from backhaul.work.context import Context
 from backhaul.work.ledger import Work
 from backhaul.work.run import Settled, run
@@ -51,15 +52,16 @@ class _Watched:
 
 
 def _push(here: Here, context: _Watched) -> None:
-    push(here.database, here.remote, clock=here.clock, context=context, retry=policy(here.settings, "push"))
+    retry = policy(here.settings, "push")
+    push(here.database, here.remote, clock=here.clock, context=context, retry=retry, arriving=noting(here.clock))
 
 
 def _pull(here: Here, context: _Watched) -> None:
-    pull(here.database, here.remote, clock=here.clock, context=context)
+    pull(here.database, here.remote, clock=here.clock, context=context, arriving=noting(here.clock))
 
 
 def _reconcile(here: Here, context: _Watched) -> None:
-    compared = reconcile(here.database, here.remote, clock=here.clock, context=context)
+    compared = reconcile(here.database, here.remote, clock=here.clock, context=context, arriving=noting(here.clock))
     differing = [one.table for one in compared.tables if not one.equal]
     if compared.moving is None and differing:
         raise Refused(f"the server and this replica differ in {', '.join(differing)}", problem="tables-differ")

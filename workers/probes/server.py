@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from backhaul.clock import Clock
 from backhaul.errors import BackhaulError
-from backhaul.remotes.connection import FirstHop, first_hop
+from backhaul.remotes.address import FirstHop, first_hop
 from backhaul.work.reading import STALE_MS, Answer
 from workers.probes.aside import Aside
 from workers.probes.probe import Said

@@ -3,6 +3,7 @@
     asking       what waits, what is parked         settling      sent -> settled -> gone
     amending     pending, before any claim          parking       -> parked -> ...
     claiming     pending -> sent                    contesting    -> conflict -> ...
+    gathering    what waits, in another group
 
 Each transition is a verb of its own, and says in its WHERE from which state it leads.
 """
@@ -51,6 +52,7 @@ from backhaul.replica.outbox.contesting import (
     unsettled_of,
     unsettled_saying,
 )
+from backhaul.replica.outbox.gathering import Waiting, first_number, gather, in_groups
 from backhaul.replica.outbox.parking import (
     discard,
     park_dependents,
@@ -84,6 +86,7 @@ __all__ = [
     "Counts",
     "Found",
     "GroupTooLarge",
+    "Waiting",
     "any_conflict",
     "any_fresh",
     "any_parked",
@@ -95,16 +98,19 @@ __all__ = [
     "counts",
     "discard",
     "due_again",
+    "first_number",
     "forget_overtaken",
     "forget_passed",
     "found",
     "freeze_fields",
+    "gather",
     "give_in",
     "give_up",
     "hasten",
     "hold",
     "hold_sent",
     "identify",
+    "in_groups",
     "insist",
     "join_conflicts",
     "lower_base",

@@ -103,10 +103,10 @@ def any_unsettled_of(connection: Connection, tables: Sequence[str]) -> bool:
 
 def unsettled_saying(
     connection: Connection, table: str, keys: Sequence[str], said: Mapping[int | str, Sequence[str]]
-) -> Iterator[list[tuple[str, dict[str, bytes]]]]:
+) -> Iterator[list[tuple[int, str, dict[str, bytes]]]]:
     """Of the changes of a table that the server has not taken, but for the backfill: those with one of these keys, and
-    those that do not say anything else than this. A chunk at a time, each change as its key and what it says of the
-    named fields (JSON).
+    those that do not say anything else than this. A chunk at a time, each change as its id, its key and what it says of
+    the named fields (JSON).
 
     said: what a part of the key (by its number) or a field may be, as text. Who does not name it is not left out.
     """
@@ -120,7 +120,7 @@ def unsettled_saying(
     fields = [name for name in said if isinstance(name, str)]
     told = "".join(f", {member_as_json(connection, 'fields', name)}" for name in fields)
     statement = f"""
-        SELECT key{told} FROM backhaul_outbox
+        SELECT id, key{told} FROM backhaul_outbox
         WHERE table_name = :table AND kind NOT IN ('backfill', 'void') AND state IN ({members(connection, "states")})
           AND (key IN ({members(connection, "keys")}) OR {same})
     """  # noqa: S608 - the catalogue's own names, quoted
@@ -128,7 +128,10 @@ def unsettled_saying(
     values |= {name: json.dumps(list(texts)) for (_, name), texts in zip(parts, said.values(), strict=True)}
     rows = connection.execute(text(statement).execution_options(stream_results=True), values)
     for chunk in rows.partitions(CHUNK):
-        yield [(key, {name: bytes(it) for name, it in zip(fields, its, strict=True) if it}) for key, *its in chunk]
+        yield [
+            (number, key, {name: bytes(it) for name, it in zip(fields, its, strict=True) if it})
+            for number, key, *its in chunk
+        ]
 
 
 # ------------------------------------------------------------------------------------------------ -> conflict

@@ -4,11 +4,13 @@ app had committed before."""
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
 from backhaul.errors import Misused
 from backhaul.replica import checkpoint, enrol, parked, restored, stage
+from backhaul.replica.arriving import untold
 from backhaul.server.memory import MemoryServer
 from backhaul.statements import run
 from backhaul.wire import Record
@@ -64,7 +66,8 @@ def test_what_the_app_is_about_to_write_goes_before_what_a_restored_server_is_of
         checkpoint.recover(connection, "offer")
 
     def offer() -> int:
-        return restored.go_on(here.database, here.remote, clock=here.clock, context=here.context, limit=10)
+        options: Any = {"clock": here.clock, "context": here.context, "arriving": untold}
+        return restored.go_on(here.database, here.remote, limit=10, **options)
 
     assert in_the_middle(here, "UPDATE tag SET label = 'ours'", offer) == 0
     assert captured(here) == [("tag", "update", ["old"], {"label": "ours"})]
@@ -74,7 +77,7 @@ def test_what_a_restored_server_is_offered_of_an_aggregate_is_one_group(pair: tu
     a, _ = pair
     with a.database.writing() as connection:
         checkpoint.recover(connection, "offer")  # and nothing was fetched: it has lost everything
-    restored.go_on(a.database, a.remote, clock=a.clock, context=a.context, limit=10)
+    restored.go_on(a.database, a.remote, clock=a.clock, context=a.context, limit=10, arriving=untold)
     with a.database.reading() as connection:
         rows = run(connection, "SELECT table_name, group_id FROM backhaul_outbox ORDER BY id").all()
     groups = {group for table, group in rows if table in ("invoice", "line")}

@@ -245,6 +245,15 @@ def test_who_has_seen_the_other_edit_may_go_on_and_ones_own_never_conflicts(ann,
     assert statuses(ann.push(edit(ann, "line", 1, 4, 9, amount=9))) == ["applied"]
 
 
+def test_who_has_seen_more_of_an_aggregate_than_there_is_is_told_so_before_anything_of_it_is_taken(ann, bob):
+    an_invoice(ann, 3)
+    with pytest.raises(Refused) as refused:
+        ann.push(note(ann, 8), edit(ann, "invoice", 9, base=2, total=4))
+    assert (refused.value.problem, refused.value.status) == ("server-restored", 410)
+    assert [(record.table, record.key) for record in bob.pull().records] == [("invoice", [9]), ("line", [1])]
+    assert statuses(bob.push(edit(bob, "note", 8, base=9, text="of one that is no part"))) == ["applied"]
+
+
 def test_a_part_that_was_deleted_still_knows_its_aggregate(ann, bob):
     an_invoice(ann, 3, 4)
     ann.push(ann.op("delete", "line", [1], 3, base=1))

@@ -8,10 +8,14 @@ from sqlalchemy import event, text
 from backhaul.aimd import Bounds
 from backhaul.database import Database
 from backhaul.remotes import pace
-from backhaul.remotes.pace import Dial, Pace
+from backhaul.remotes.pace import Dial, Exchange, Pace
 
 BOUNDS: dict[Dial, Bounds] = {"ops": Bounds(most=1_000), "bytes": Bounds(most=4_000_000), "lanes": Bounds(most=4)}
 USED: dict[Dial, int] = {"ops": 1_000, "bytes": 300_000, "lanes": 4}
+
+
+def of_a_push(used: dict[Dial, int]) -> Exchange:
+    return Exchange(direction="push", used=used, bounds=BOUNDS)
 
 
 def told(database: Database) -> dict[tuple[str, str], Pace]:
@@ -21,12 +25,12 @@ def told(database: Database) -> dict[tuple[str, str], Pace]:
 
 def fail(database: Database, used: dict[Dial, int] = USED, now: int = 5) -> None:
     with database.writing() as connection:
-        pace.trouble(connection, "push", used, BOUNDS, reason="it did not answer", now=now)
+        pace.trouble(connection, of_a_push(used), reason="it did not answer", now=now)
 
 
 def go(database: Database, used: dict[Dial, int], *, took_ms: int = 10, now: int = 9) -> None:
     with database.writing() as connection:
-        pace.went_through(connection, "push", used, BOUNDS, took_ms=took_ms, now=now)
+        pace.went_through(connection, of_a_push(used), took_ms=took_ms, now=now)
 
 
 def test_trouble_halves_what_was_sent_in_one_statement_and_what_goes_well_grows_up_to_the_usual(

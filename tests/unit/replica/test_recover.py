@@ -456,6 +456,27 @@ def test_a_device_that_comes_too_late_hears_what_is_gone_and_offers_what_waits(
     assert b.app.execute("SELECT count(*) FROM backhaul_stage").fetchone() == (0,)
 
 
+def test_who_waits_for_a_table_is_told_of_what_is_deleted_on_a_late_device(
+    server: MemoryServer, make: MakeReplica
+) -> None:
+    a, b, clock = under_a_moved_clock(server, make)
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'lives')")
+    a.write("INSERT INTO invoice (id, customer_id) VALUES (7, 1)")
+    settle(a, b)
+    a.write("DELETE FROM invoice")
+    a.sync()
+    clock.moment += DAY
+    a.write("INSERT INTO customer (id, name) VALUES (4, 'new')")
+    a.sync()
+    clock.moment += 100 * DAY
+    settle(a)
+    server.store.purge(clock.moment)
+    told: list[frozenset[str]] = []
+    b.pull(arriving=lambda _, tables: told.append(tables))
+    assert b.rows("invoice") == []
+    assert frozenset({"invoice"}) in told
+
+
 def test_an_aggregate_that_a_conflict_is_about_is_not_half_deleted_on_a_late_device(
     server: MemoryServer, make: MakeReplica
 ) -> None:

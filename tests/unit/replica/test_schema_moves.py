@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backhaul.errors import Refused, TableAltered, TableUnfit
-from backhaul.replica import enrol, suspicion
+from backhaul.replica import backfill, enrol, outbox, parked, suspicion
 from backhaul.replica.reconcile import compare
 from backhaul.replica.strategies import Rules
 from backhaul.server.memory import MemoryRemote, MemoryServer
@@ -101,6 +101,22 @@ def test_of_a_new_table_the_pull_fetches_that_table_and_nothing_else(make: MakeR
     assert remote.records_of_pulls == [0]
     assert len(b.rows("note")) == 9
     assert_equal(a, b)
+
+
+def test_a_value_that_is_given_up_and_that_the_server_never_had_is_gone_here(make: MakeReplica) -> None:
+    a = make("a", schema="CREATE TABLE tag (name TEXT PRIMARY KEY, hue TEXT);")
+    a.write("INSERT INTO tag VALUES ('t', 'red')")
+    a.sync()
+    a.write("ALTER TABLE tag ADD COLUMN size TEXT")
+    renew(a)
+    a.write("UPDATE tag SET size = 'large'")
+    while backfill.advance(a.database, now=a.clock.now()):
+        pass
+    with a.database.writing() as connection:
+        outbox.park_pending(connection, {row["id"]: "" for row in a.outbox()}, reason="malformed", now=0)
+    parked.discard(a.database, a.remote, [row["op_id"] for row in a.parked()])
+    assert a.rows("tag") == [("t", "red", None)]
+    assert compare(a.database, a.remote, context=a.context).equal
 
 
 def test_catching_up_goes_on_where_it_was_cut(make: MakeReplica, server: MemoryServer) -> None:
