@@ -3,6 +3,7 @@
     asking       what waits, what is parked         settling      sent -> settled -> gone
     amending     pending, before any claim          parking       -> parked -> ...
     claiming     pending -> sent                    contesting    -> conflict -> ...
+    awaiting     pending -> held -> pending
 
 Each transition is a verb of its own, and says in its WHERE from which state it leads.
 """
@@ -33,6 +34,7 @@ from backhaul.replica.outbox.asking import (
     waiting,
     written,
 )
+from backhaul.replica.outbox.awaiting import AWAITS, DEPENDS, any_held, awaiting, free, held, hold_back
 from backhaul.replica.outbox.claiming import Change, GroupTooLarge, claim, freeze_fields, next_pending, size_of
 from backhaul.replica.outbox.contesting import (
     Conflicting,
@@ -79,6 +81,8 @@ from backhaul.replica.outbox.settling import (
 )
 
 __all__ = [
+    "AWAITS",
+    "DEPENDS",
     "Change",
     "Conflicting",
     "Counts",
@@ -86,9 +90,11 @@ __all__ = [
     "GroupTooLarge",
     "any_conflict",
     "any_fresh",
+    "any_held",
     "any_parked",
     "any_sent",
     "any_unsettled_of",
+    "awaiting",
     "claim",
     "conflicting",
     "conflicting_near",
@@ -98,11 +104,14 @@ __all__ = [
     "forget_overtaken",
     "forget_passed",
     "found",
+    "free",
     "freeze_fields",
     "give_in",
     "give_up",
     "hasten",
+    "held",
     "hold",
+    "hold_back",
     "hold_sent",
     "identify",
     "insist",

@@ -57,6 +57,7 @@ def waiting(connection: Connection) -> int:
     statement = f"""
         SELECT (SELECT count(*) FROM backhaul_outbox WHERE {PENDING})
              + (SELECT count(*) FROM backhaul_outbox WHERE state = 'sent')
+             + (SELECT count(*) FROM backhaul_outbox WHERE state = 'held')
     """  # noqa: S608 - the same
     return int(connection.execute(text(statement)).scalar_one())
 
@@ -91,6 +92,8 @@ def counts(connection: Connection) -> Counts:
                    UNION ALL
                    SELECT captured_at FROM (
                        SELECT captured_at FROM backhaul_outbox WHERE state = 'sent' ORDER BY send_seq LIMIT 1) AS sent
+                   UNION ALL
+                   SELECT min(captured_at) FROM backhaul_outbox WHERE state = 'held'
                ) AS first) AS oldest_pending_at
     """  # noqa: S608 - the same
     return Counts(pending=waiting(connection), **connection.execute(text(statement)).one()._mapping)
