@@ -65,6 +65,9 @@ CATALOGUE = {
         "{contents} kept files have gone for others; {excess} bytes too many are left",
         "backhaul_media_evicted_total",
     ),
+    "media.unread": Event(
+        WARNING, "a file that a row of {table} names cannot be read, {tries} tries so far", "backhaul_media_unread_total"
+    ),
     "media.untidy": Event(WARNING, "{folder} cannot be tidied: {error}", "backhaul_media_untidy_total"),
     "pace.halved": Event(
         INFO, "{direction}: less at once from now on ({dials}): {reason}", "backhaul_pace_halved_total"

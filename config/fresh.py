@@ -34,7 +34,7 @@ tags = ["connected"]
 [queues.media]
 tags = ["connected", "unmetered", "charging", "storage_not_low"]
 # concurrency = 2                 # processes of its worker
-# kinds = ["backhaul.upload", "backhaul.download"]   # what runs on this queue and on no other
+# kinds = ["backhaul.attach", "backhaul.upload", "backhaul.download"]   # what runs on this queue and on no other
 
 [queues.maintenance]
 tags = ["device_idle"]
@@ -81,6 +81,12 @@ tags = ["connected", "unmetered", "battery_not_low"]
 # [tables.article]                # how edits made on two replicas at once are merged; say it before `init`
 # merge = {{ stock = "counter", tags = "set", notes = "text" }}   # others: lww, the default; or one for all: "max"
 # deletes = "edit_wins"           # default: delete_wins
+
+# [tables.photo.media]            # its rows name files, which are sent in the background: docs/media.md
+# column = "path"                 # relative to `folder`
+# folder = "photos"               # nothing outside of it is sent; default: the replica's folder
+# sha256 = "photo_sha256"         # columns that others are told in what the file holds; also size, type, name,
+# visible = "with-media"          # orientation; default: at-once
 
 [work]
 # modules = ["shop.background"]   # imported by the workers, for your own functions

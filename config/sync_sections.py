@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from backhaul.aimd import Bounds
 from backhaul.bell import EXPEDITED_RUNS
 from backhaul.lanes import MOST_LANES
+from backhaul.replica.media_columns import MediaColumn, Visible
 from backhaul.replica.pull import PAGE
 from backhaul.replica.push import BATCH
 from backhaul.replica.strategies import CHOICE, EVERY, Rules, Triggers
@@ -100,12 +101,31 @@ class Retries(Section):
     upload: RetryOfUpload = RetryOfUpload()
 
 
+class MediaOfTable(Section):
+    """The files that a table's rows name in a column. folder: where they are; a relative one is the replica's own, and
+    nothing outside of it is sent. sha256, size, type, name, orientation: the columns that the others are told in what
+    the file holds. visible: whether they see a record before its file is on the server."""
+
+    column: str = Field(min_length=1)
+    folder: str = "."
+    sha256: str = ""
+    size: str = ""
+    type: str = ""
+    name: str = ""
+    orientation: str = ""
+    visible: Visible = "at-once"
+
+    @property
+    def rule(self) -> MediaColumn:
+        return MediaColumn(**self.model_dump())
+
+
 class TableSection(Section):
     """How one table's concurrent edits are merged. merge: one strategy for all columns, or column -> strategy, where
     `*` stands for those that are not named. aggregate: the table that this one's records are parts of. keys: how its
     keys come about, where `init` would choose another way. renamed: old column -> new, for columns that had another
     name when they were last synced. formerly: the names that the table had before. triggers: what the app's own do
-    where records of others arrive."""
+    where records of others arrive. media: the files that its rows name."""
 
     merge: dict[str, Strategy] = Field(default_factory=dict)
     deletes: Deletes | None = None
@@ -114,6 +134,7 @@ class TableSection(Section):
     formerly: tuple[str, ...] = ()
     keys: KeyKind | None = None
     triggers: Triggers | None = None
+    media: MediaOfTable | None = None
 
     @field_validator("merge", mode="before")
     @classmethod
@@ -135,6 +156,7 @@ class TableSection(Section):
             renamed=self.renamed,
             formerly=self.formerly,
             triggers=self.triggers,
+            media=self.media.rule if self.media else None,
         )
 
 

@@ -1,16 +1,24 @@
-"""backhaul.upload and backhaul.download: one file, by the worker of its queue alone."""
+"""backhaul.upload and backhaul.download: one file, by the worker of its queue alone. backhaul.attach: the files that
+rows name."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from celery import Task
+from sqlalchemy import Connection
 
+from backhaul import attach
+from backhaul.bell import Ring
+from backhaul.files import enqueue_upload
 from backhaul.media import fetch, transfer
+from backhaul.media.uploads import Upload
 from backhaul.work.context import Context
 from config.media import store_of
+from config.queues import declared, upload_requires
 from tasks import process
-from tasks.base import named, queue_of, ring_what_is_left, run_work, settings_of, told, worker_of
+from tasks.base import named, queue_of, ring, ring_what_is_left, run_work, settings_of, told, worker_of
 
 
 @named("backhaul.upload")
@@ -30,6 +38,34 @@ def upload_file(task: Task, work_id: str, generation: int) -> str:
         )
 
     settled = run_work(task, work_id, generation, body)
+    ring_what_is_left(task, settled)
+    return told(settled)
+
+
+@named("backhaul.attach")
+def attach_files(task: Task, work_id: str, generation: int) -> str:
+    rings: list[Ring] = []
+
+    def body(context: Context) -> dict[str, Any]:
+        settings = settings_of(task)
+        queues, requires = declared(settings), upload_requires(settings)
+
+        def enqueue(connection: Connection, upload: Upload) -> None:
+            now = context.clock.now()
+            rings.append(enqueue_upload(connection, upload, queues, requires=requires, now=now).ring)
+
+        done = attach.attach(
+            context.database,
+            home=settings.home,
+            store=store_of(settings) if settings.media.keep else None,
+            enqueue=enqueue,
+            clock=context.clock,
+            context=context,
+        )
+        return asdict(done)
+
+    settled = run_work(task, work_id, generation, body)
+    ring(task.app, *rings)
     ring_what_is_left(task, settled)
     return told(settled)
 

@@ -77,6 +77,7 @@ def put_kept(database: Database, store: Store, old: Upload, *, enqueue: Enqueue,
 
 def _keep(database: Database, store: Store, incoming: Incoming, upload: Upload, enqueue: Enqueue) -> None:
     """Admitted last: whatever is refused before has left no file."""
+    store.flush(incoming)
     with store.arriving(), database.writing() as connection:
         contents.keep(connection, upload.sha256, size=upload.size, now=upload.created_at)
         uploads.register(connection, upload)

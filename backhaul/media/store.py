@@ -102,6 +102,11 @@ class Store:
                 write(incoming.file, room[:size])
         return digest.hexdigest()
 
+    def flush(self, incoming: Incoming) -> None:
+        """It is on the disk: before the transaction, which the app would wait for. Raises StorageFull."""
+        with self.writing():
+            os.fsync(incoming.file.fileno())
+
     def admit(self, incoming: Incoming, content: str) -> None:
         """It is this content, and on the disk. Within `arriving`, until its row is committed. Raises StorageFull."""
         with self.writing():

@@ -201,8 +201,8 @@ def _unsettled(connection: Connection, table: Table, records: Sequence[Record], 
     values = {"table": table.name, "keys": msgspec.json.encode(list(reached)).decode()}
     names = newest_names(table.renamed)  # what was sent under an old name is about the column that has the new one
     by_base = table.deletes == "edit_wins" or not BY_BASE.isdisjoint(table.deltas().values())
-    states = ("sent", "parked")  # what is pending, or will be, is judged first, itself
-    states += ("pending", "held") if by_base else ()
+    states = {"sent", "parked"}  # what is pending, or will be, is judged first, itself
+    states |= {"pending", "held"} if by_base else set()
     found, judged = dict[str, list[Row]](), set[str]()
     for key, kind, fields, taken, state in connection.execute(text(statement), values):
         if taken is not None and taken <= reached[key]:

@@ -110,9 +110,9 @@ def _found(connection: Connection, where: str, **values: int | str) -> list[Atta
 
 
 def _attachment(row: Row[tuple[object, ...]]) -> Attachment:
-    """An app can store text in SQLite that is no UTF-8; such a path is told as Python tells file names."""
+    """An app can store text in SQLite that is no UTF-8; no file is found by that, and it is told with marks."""
     known = dict(row._mapping)
-    path = bytes(known.pop("path")).decode(errors="surrogateescape")
+    path = bytes(known.pop("path")).decode(errors="replace")
     return Attachment(table=known.pop("table_name"), path=path, together=bool(known.pop("together")), **known)
 
 
