@@ -66,7 +66,9 @@ CATALOGUE = {
         "backhaul_media_evicted_total",
     ),
     "media.unread": Event(
-        WARNING, "a file that a row of {table} names cannot be read, {tries} tries so far", "backhaul_media_unread_total"
+        WARNING,
+        "a file named by a row of {table} cannot be read, {tries} tries so far",
+        "backhaul_media_unread_total",
     ),
     "media.untidy": Event(WARNING, "{folder} cannot be tidied: {error}", "backhaul_media_untidy_total"),
     "pace.halved": Event(

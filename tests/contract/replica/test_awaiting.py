@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from backhaul.database import Database
 from backhaul.media import uploads
 from backhaul.media.put import put
-from backhaul.replica import attachments
+from backhaul.replica import attachments, enrol, following, tables
 from backhaul.replica.media_columns import MediaColumn
 from backhaul.replica.strategies import Rules
 from backhaul.replica.why import why_record
+from backhaul.work import ledger
+from config.loading import load
+from config.schedule import ensure_standing
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import Replica
+from workers.waking import see_to_files
 
 SCHEMA = """
     CREATE TABLE photo ({serial}, path TEXT, caption TEXT);
@@ -187,3 +192,77 @@ def test_only_what_this_replica_has_named_is_written_down(pair: tuple[Replica, R
     other.write("DELETE FROM photo WHERE id = 1")
     ours.write("DELETE FROM photo WHERE id = 7")
     assert named(ours.database) == [("[1]", "b.jpg")]
+
+
+def test_what_is_said_of_files_anew_holds_from_the_next_init_on(make: MakeReplica) -> None:
+    before = "INSERT INTO photo VALUES (1, '1.jpg', 'told of already'), (2, '2.jpg', NULL);"
+    ours = make(schema=SCHEMA, before=before)
+    ours.push()
+
+    def renew(media: MediaColumn | None) -> bool:
+        rules = {"photo": Rules(media=media)}
+        return bool(enrol.renew(ours.database, ours.remote, rules=rules).tables)
+
+    assert renew(MediaColumn(column="path", sha256="caption"))
+    assert named(ours.database) == [("[2]", "2.jpg")]
+    assert not renew(MediaColumn(column="path", sha256="caption"))
+    ours.write("INSERT INTO photo VALUES (3, '3.jpg', 'at once')")
+    assert ours.push().acked == 1
+    assert renew(MediaColumn(column="path", sha256="caption", visible="with-media"))
+    ours.write("UPDATE photo SET caption = 'waits' WHERE id = 3")
+    ours.write("INSERT INTO photo VALUES (4, '4.jpg', 'waits')")
+    ours.push()
+    assert ours.states()["held"] == 2
+    assert renew(None)
+    assert named(ours.database) == []
+    ours.push()
+    assert "held" not in ours.states()
+    ours.write("INSERT INTO photo VALUES (5, '5.jpg', 'no file to us')")
+    assert named(ours.database) == []
+
+
+def test_the_ordinary_way_of_a_table_that_is_followed_keeps_its_files(make: MakeReplica) -> None:
+    ours = make(schema=SCHEMA, rules=RULES)
+    with ours.database.reading() as connection:
+        before = tables.all_tracked(connection)
+    make(schema=SCHEMA, rules={"photo": Rules(merge={"caption": "text"})})
+    following.follow(ours.database, ours.remote)
+    with ours.database.reading() as connection:
+        after = tables.checked(connection)
+    assert [one.media for one in after] == [one.media for one in before]
+    ours.write("INSERT INTO photo VALUES (5, '5.jpg', 'a file')")
+    assert named(ours.database) == [("[5]", "5.jpg")]
+
+
+def test_beat_lets_go_what_waited_and_wakes_for_what_is_named(make_on: MakeReplica, tmp_path: Path) -> None:
+    ours = make_on("sqlite", schema=SCHEMA, rules=RULES)
+    now = ours.clock.now()
+    (tmp_path / "backhaul.toml").write_text(
+        "[replica]\ndatabase = 'sqlite:///x'\nremote = 'https://a.example'\n[tables.photo.media]\ncolumn = 'path'\n"
+    )
+    with ours.database.writing() as connection:
+        ensure_standing(connection, load(tmp_path), now)
+        connection.execute(text("UPDATE backhaul_work SET due_at = :then"), {"then": now + 900_000})
+    see_to_files(ours.database, now)
+    assert due_at(ours) > now
+    ours.write("INSERT INTO photo VALUES (1, '1.jpg', 'waits')")
+    see_to_files(ours.database, now + 60_000)
+    assert due_at(ours) <= now + 60_000
+    ours.push()
+    upload = put(ours.database, __file__, enqueue=lambda *_: None, now=0)
+    with ours.database.writing() as connection:
+        (one,) = attachments.listed(connection)
+        attachments.put(connection, one.id, upload_id=upload.id, sha256=upload.sha256)
+    see_to_files(ours.database, now)
+    assert ours.states() == {"held": 1}
+    with ours.database.writing() as connection:
+        uploads.finish(connection, upload.id, now=1)
+    see_to_files(ours.database, now)
+    assert ours.states() == {"pending": 1}
+
+
+def due_at(replica: Replica) -> int:
+    with replica.database.reading() as connection:
+        work = ledger.get(connection, "attach")
+    assert work is not None
+    return work.due_at

@@ -29,9 +29,15 @@ def kinds(made: Settings) -> dict[str, list[str]]:
     ("written", "whose"),
     [
         ("", {"media": [ATTACH, DOWNLOAD, UPLOAD]}),
-        ('[queues.media]\ntags = ["connected"]\n[media]\nrequires = ["connected"]\n', {"media": [ATTACH, DOWNLOAD, UPLOAD]}),
+        (
+            '[queues.media]\ntags = ["connected"]\n[media]\nrequires = ["connected"]\n',
+            {"media": [ATTACH, DOWNLOAD, UPLOAD]},
+        ),
         ('[queues.films]\nkinds = ["shop.film"]\n', {"media": [ATTACH, DOWNLOAD, UPLOAD], "films": ["shop.film"]}),
-        (f'[queues.films]\nkinds = ["{UPLOAD}", "shop.film"]\n', {"media": [ATTACH, DOWNLOAD], "films": [UPLOAD, "shop.film"]}),
+        (
+            f'[queues.films]\nkinds = ["{UPLOAD}", "shop.film"]\n',
+            {"media": [ATTACH, DOWNLOAD], "films": [UPLOAD, "shop.film"]},
+        ),
         ('[media]\ndownload_requires = ["connected", "device_idle"]\n', {"media": [ATTACH, UPLOAD]}),
         (f'[queues.disk]\nkinds = ["{ATTACH}"]\n', {"media": [DOWNLOAD, UPLOAD], "disk": [ATTACH]}),
         ("[queues.media]\nkinds = []\n", {}),
