@@ -10,9 +10,9 @@ all is. A file that cannot be read holds up nothing else: it is looked at again,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -23,7 +23,7 @@ from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import Misused
 from backhaul.media import images, uploads
-from backhaul.media.content import Unreadable
+from backhaul.media.content import Unreadable, opened
 from backhaul.media.put import put
 from backhaul.media.store import Store
 from backhaul.media.uploads import Upload
@@ -34,8 +34,11 @@ from backhaul.replica.misfit import Misfit
 from backhaul.replica.tables import Tracked
 from backhaul.replica.telling import tell
 from backhaul.telemetry import emit
+from backhaul.transforms import TransformFailed, transform
 
 AT_ONCE = 100
+MOST_TRIES = 3  # of a transform, before the file goes as it is
+CUT = "its transform was cut off"
 AGAIN = Backoff(initial_ms=10_000, most_ms=15 * 60_000)
 OURS = ".backhaul"  # beside the app's files, and nobody's to send
 
@@ -59,6 +62,12 @@ class Attached:
     forgotten: int = 0
 
 
+class Enqueue(Protocol):
+    """later: it is not what others wait for."""
+
+    def __call__(self, connection: Connection, upload: Upload, /, *, later: bool = False) -> None: ...
+
+
 class _NamedNoMore(Exception):
     """The row has gone on while its file was read."""
 
@@ -67,29 +76,34 @@ def attach(
     database: Database,
     *,
     home: Path,
-    store: Store | None,
-    enqueue: Callable[[Connection, Upload], None],
+    store: Store,
+    keep: bool = True,
+    enqueue: Enqueue,
     clock: Clock,
     context: Context,
+    transforming: bool = False,
 ) -> Attached:
-    """Put every file that waits for it. home: the replica's folder. store: of kept contents; None: files are sent from
-    where they are. enqueue: writes the work of an upload, in the transaction it is given.
+    """Put every file that waits for it. home: the replica's folder. store: of kept contents. keep: False: files are
+    sent from where they are. enqueue: writes the work of an upload, in the transaction it is given. transforming: those
+    of which something is made first; else those of which nothing is.
 
     Raises Stopped, StorageFull, DatabaseBusy, WorkUnplaceable: what was put stays so, and the same call goes on.
     """
-    done = Attached()
+    run, done = Run(database, home, store, keep, enqueue, clock), Attached()
     with database.writing() as connection:
         spoilt = attachments.again(connection, clock.now())
         uploads.forget_parked(connection, *spoilt)
     while True:
         with database.reading() as connection:
-            due = attachments.due(connection, clock.now(), most=AT_ONCE)
             tracked = {one.table.name: one for one in tables.all_tracked(connection)}
+            made = [name for name, one in tracked.items() if one.media is not None and one.media.transform]
+            which: dict[str, Any] = {"of": made} if transforming else {"but": made}
+            due = attachments.due(connection, clock.now(), most=AT_ONCE, **which)
         if not due:
             return done
         for one in due:
             context.check()
-            _look_at(Run(database, home, store, enqueue, clock), tracked.get(one.table), one, done)
+            _look_at(run, tracked.get(one.table), one, done)
             context.progress({"put": done.put, "postponed": done.postponed})
 
 
@@ -97,8 +111,9 @@ def attach(
 class Run:
     database: Database
     home: Path
-    store: Store | None
-    enqueue: Callable[[Connection, Upload], None]
+    store: Store
+    keep: bool
+    enqueue: Enqueue
     clock: Clock
 
 
@@ -116,6 +131,7 @@ def _look_at(run: Run, of: Tracked | None, one: Attachment, done: Attached) -> N
         if reason is None:
             raise
         _postpone(run, one, reason)
+        emit("media.unread", table=one.table, tries=one.tries + 1)
         done.postponed += 1
     else:
         done.put += 1
@@ -123,16 +139,54 @@ def _look_at(run: Run, of: Tracked | None, one: Attachment, done: Attached) -> N
 
 def _put(run: Run, of: Tracked, media: MediaColumn, one: Attachment) -> None:
     path = file_of(run.home, media, one.path)
-    told: dict[str, str | int | None] = {"orientation": images.orientation(path)} if media.orientation else {}
+    if not media.transform:
+        return _put_this(run, of, one, path)
+    if one.tries >= MOST_TRIES and media.on_failure == "original":
+        return _put_this(run, of, one, path, reason=one.reason)
+    with opened(path):
+        pass  # it is there, and can be read: what goes wrong from here on is the transform's
+    _postpone(run, one, CUT)  # should this process die of the file, the next run goes on with others
+    with TemporaryDirectory(prefix="backhaul-") as folder:
+        target = Path(folder) / "made"
+        try:
+            called = transform(media, path, target)
+        except TransformFailed as failure:
+            emit("media.not_transformed", table=one.table, then=media.on_failure)
+            if media.on_failure == "wait":
+                raise Misused(str(failure), hint="put right what is wrong; it is tried again") from failure
+            return _put_this(run, of, one, path, reason=str(failure))
+        if media.original == "later":
+            _put_original(run, of, one, path)
+        return _put_this(run, of, one, target, called=called)
+
+
+def _put_this(
+    run: Run, of: Tracked, one: Attachment, path: Path, *, called: str = "", reason: str | None = None
+) -> None:
+    """called: of what was made of the file."""
+    assert of.media is not None
+    told: dict[str, str | int | None] = {"orientation": images.orientation(path)} if of.media.orientation else {}
 
     def settle(connection: Connection, upload: Upload) -> None:
         if not tell(connection, of, one, _known(upload) | told):
             raise _NamedNoMore
-        if not attachments.put(connection, one.id, upload_id=upload.id, sha256=upload.sha256):
+        if not attachments.put(connection, one.id, upload_id=upload.id, sha256=upload.sha256, reason=reason):
             raise _NamedNoMore
         run.enqueue(connection, upload)
 
-    put(run.database, path, store=run.store, enqueue=settle, now=run.clock.now())
+    store = run.store if run.keep or called else None
+    put(run.database, path, store=store, enqueue=settle, now=run.clock.now(), called=called)
+
+
+def _put_original(run: Run, of: Tracked, one: Attachment, path: Path) -> None:
+    """Before what was made of it: after a death in between both are put, once more."""
+
+    def settle(connection: Connection, upload: Upload) -> None:
+        if not tell(connection, of, one, {"original_sha256": upload.sha256}):
+            raise _NamedNoMore
+        run.enqueue(connection, upload, later=True)
+
+    put(run.database, path, store=run.store if run.keep else None, enqueue=settle, now=run.clock.now())
 
 
 def _known(upload: Upload) -> dict[str, str | int | None]:
@@ -157,4 +211,3 @@ def _postpone(run: Run, one: Attachment, reason: str) -> None:
     now = run.clock.now()
     with run.database.writing() as connection:
         attachments.postpone(connection, one.id, reason=reason, next_at=now + AGAIN.delay_ms(one.tries + 1))
-    emit("media.unread", table=one.table, tries=one.tries + 1)

@@ -175,10 +175,16 @@ class Media:
 
 
 def enqueue_upload(
-    connection: Connection, upload: Upload, queues: Sequence[Queue], *, requires: frozenset[str], now: int
+    connection: Connection,
+    upload: Upload,
+    queues: Sequence[Queue],
+    *,
+    requires: frozenset[str],
+    now: int,
+    delay_ms: int = 0,
 ) -> Work:
     """The work of this upload, whose id is the upload's. Raises WorkUnplaceable."""
-    request = WorkRequest(task=UPLOAD, id=upload.id, requires=requires)
+    request = WorkRequest(task=UPLOAD, id=upload.id, requires=requires, initial_delay_ms=delay_ms)
     queue = place(queues, request.requires, request.kind)
     return ledger.enqueue(connection, request, queue=queue.name, now=now)
 

@@ -65,6 +65,11 @@ CATALOGUE = {
         "{contents} kept files have gone for others; {excess} bytes too many are left",
         "backhaul_media_evicted_total",
     ),
+    "media.not_transformed": Event(
+        WARNING,
+        "nothing could be made of a file named by a row of {table}; on_failure: {then}",
+        "backhaul_media_transforms_failed_total",
+    ),
     "media.unread": Event(
         WARNING,
         "a file named by a row of {table} cannot be read, {tries} tries so far",

@@ -14,6 +14,7 @@ DIRECT = Exchange("", type="direct")  # type: ignore[no-untyped-call]
 UPLOAD = "backhaul.upload"
 DOWNLOAD = "backhaul.download"
 ATTACH = "backhaul.attach"
+TRANSFORM = "backhaul.transform"
 MEDIA_KINDS = frozenset({UPLOAD, DOWNLOAD})
 MEDIA = "media"
 BUDGET = frozenset({"budget"})
@@ -59,7 +60,7 @@ def _kinds(settings: Settings) -> dict[str, frozenset[str]]:
     media = settings.queues[MEDIA]
     if media.kinds is None and not media.expedited:
         demands = {UPLOAD: frozenset(settings.media.requires), DOWNLOAD: _download_requires(settings)}
-        demands[ATTACH] = frozenset()
+        demands |= {ATTACH: frozenset(), TRANSFORM: frozenset(settings.media.transform_requires)}
         named = frozenset[str]().union(*kinds.values())
         fitting = (kind for kind, tags in demands.items() if _tags(media) >= tags)
         kinds[MEDIA] = frozenset(kind for kind in fitting if kind not in named)

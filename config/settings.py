@@ -150,7 +150,8 @@ class Media(Section):
     """requires: the conditions under which files travel. chunk: bytes of one append. keep: whether a file that is put
     is kept as it is then, and may be edited or deleted at once; else it is sent from where it is. download_requires:
     the conditions under which files come; None: the same as `requires`. cache: bytes of all kept files; beyond it, the
-    least recently used go, if the server has them. floor: bytes of the disk that stay free, if that is enough."""
+    least recently used go, if the server has them. floor: bytes of the disk that stay free, if that is enough.
+    transform_requires: the conditions under which something is made of files before they are sent."""
 
     requires: tuple[Tag, ...] = ("connected", "unmetered", "charging", "storage_not_low")
     chunk: Size = 4 * 2**20
@@ -158,6 +159,7 @@ class Media(Section):
     download_requires: tuple[Tag, ...] | None = None
     cache: Size = 2 * 10**9
     floor: Size = 5 * 10**8
+    transform_requires: tuple[Tag, ...] = ("charging",)
 
 
 class Server(Section):

@@ -3,6 +3,7 @@ tables are merged, and how long work may take."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from backhaul.aimd import Bounds
 from backhaul.bell import EXPEDITED_RUNS
 from backhaul.lanes import MOST_LANES
-from backhaul.replica.media_columns import MediaColumn, Visible
+from backhaul.replica.media_columns import Format, MediaColumn, OnFailure, Original, Visible
 from backhaul.replica.pull import PAGE
 from backhaul.replica.push import BATCH
 from backhaul.replica.strategies import CHOICE, EVERY, Rules, Triggers
@@ -23,6 +24,12 @@ from config.units import Duration
 def _strategy(said: str) -> str:
     if strategy_name(said) not in STRATEGIES:
         raise ValueError(f"there is no strategy {said!r}; there are {CHOICE}")
+    return said
+
+
+def _transform(said: str) -> str:
+    if said not in ("", "image") and not re.fullmatch(r"[\w.]+:\w+", said):
+        raise ValueError(f"{said!r} is neither image nor a function, as in shop.pictures:smaller")
     return said
 
 
@@ -104,7 +111,10 @@ class Retries(Section):
 class MediaOfTable(Section):
     """The files that a table's rows name in a column. folder: where they are; a relative one is the replica's own, and
     nothing outside of it is sent. sha256, size, type, name, orientation: the columns that the others are told in what
-    the file holds. visible: whether they see a record before its file is on the server."""
+    the file holds. visible: whether they see a record before its file is on the server. transform: what is made of
+    the file and sent in its place: `image`, or MODULE:FUNCTION. largest, format, quality: of the pictures. original:
+    whether the file itself follows, and original_sha256, the column of its hash. on_failure: what is done where
+    nothing can be made of it."""
 
     column: str = Field(min_length=1)
     folder: str = "."
@@ -114,6 +124,13 @@ class MediaOfTable(Section):
     name: str = ""
     orientation: str = ""
     visible: Visible = "at-once"
+    transform: Annotated[str, AfterValidator(_transform)] = ""
+    largest: int = Field(default=2048, ge=1, le=65_535)
+    format: Format = "jpeg"
+    quality: int = Field(default=85, ge=1, le=100)
+    original: Original = "never"
+    original_sha256: str = ""
+    on_failure: OnFailure = "original"
 
     @property
     def rule(self) -> MediaColumn:

@@ -1,5 +1,5 @@
-"""backhaul.upload and backhaul.download: one file, by the worker of its queue alone. backhaul.attach: the files that
-rows name."""
+"""backhaul.upload and backhaul.download: one file, by the worker of its queue alone. backhaul.attach and
+backhaul.transform: the files that rows name."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from config.media import store_of
 from config.queues import declared, upload_requires
 from tasks import process
 from tasks.base import named, queue_of, ring, ring_what_is_left, run_work, settings_of, told, worker_of
+
+LATER_MS = 60_000  # what was made of a file is on its way before the file itself
 
 
 @named("backhaul.upload")
@@ -44,23 +46,35 @@ def upload_file(task: Task, work_id: str, generation: int) -> str:
 
 @named("backhaul.attach")
 def attach_files(task: Task, work_id: str, generation: int) -> str:
+    return _attach(task, work_id, generation, transforming=False)
+
+
+@named("backhaul.transform")
+def transform_files(task: Task, work_id: str, generation: int) -> str:
+    return _attach(task, work_id, generation, transforming=True)
+
+
+def _attach(task: Task, work_id: str, generation: int, *, transforming: bool) -> str:
     rings: list[Ring] = []
 
     def body(context: Context) -> dict[str, Any]:
         settings = settings_of(task)
         queues, requires = declared(settings), upload_requires(settings)
 
-        def enqueue(connection: Connection, upload: Upload) -> None:
-            now = context.clock.now()
-            rings.append(enqueue_upload(connection, upload, queues, requires=requires, now=now).ring)
+        def enqueue(connection: Connection, upload: Upload, /, *, later: bool = False) -> None:
+            now, delay = context.clock.now(), LATER_MS if later else 0
+            work = enqueue_upload(connection, upload, queues, requires=requires, now=now, delay_ms=delay)
+            rings.extend(() if later else (work.ring,))
 
         done = attach.attach(
             context.database,
             home=settings.home,
-            store=store_of(settings) if settings.media.keep else None,
+            store=store_of(settings),
+            keep=settings.media.keep,
             enqueue=enqueue,
             clock=context.clock,
             context=context,
+            transforming=transforming,
         )
         return asdict(done)
 

@@ -25,6 +25,23 @@ def orientation(path: Path) -> int | None:
     return said if isinstance(said, int) and 1 <= said <= 8 else None
 
 
+def reduce(source: Path, target: Path, *, largest: int, format: str, quality: int) -> None:  # noqa: A002 - its name
+    """Write a picture that is at most so many pixels long and wide, upright, and without what cameras add to it (where
+    it was taken, for one). Raises ConfigurationInvalid without Pillow, Unreadable, and what Pillow raises."""
+    pillow = _pillow()
+    from PIL import ImageOps
+
+    with opened(source) as file, pillow.open(file) as picture:
+        picture.draft("RGB", (largest, largest))  # a JPEG is read at a half, a quarter or an eighth of its size
+        upright = ImageOps.exif_transpose(picture)
+        upright.thumbnail((largest, largest))
+        if upright.mode not in ("RGB", "L"):
+            clear = upright.convert("RGBA")
+            upright = pillow.new("RGB", clear.size, "white")
+            upright.paste(clear, mask=clear)
+        upright.save(target, format=format, quality=quality)
+
+
 def _pillow() -> ModuleType:
     try:
         from PIL import Image

@@ -26,9 +26,11 @@ UNNAMED = "content"
 Enqueue = Callable[[Connection, Upload], None]
 
 
-def put(database: Database, path: str | Path, *, enqueue: Enqueue, now: int, store: Store | None = None) -> Upload:
+def put(
+    database: Database, path: str | Path, *, enqueue: Enqueue, now: int, store: Store | None = None, called: str = ""
+) -> Upload:
     """Register a file for upload. store: where it is kept as it is now; without one, the file must stay as it is and
-    where it is until the upload is done.
+    where it is until the upload is done. called: of a kept file that goes afterwards: the name that it is known by.
 
     enqueue: writes the work of this upload, whose id is the upload's, in the transaction it is given.
     Raises Misused for what is no readable file, StorageFull, and whatever `enqueue` raises; nothing is registered then.
@@ -43,7 +45,8 @@ def put(database: Database, path: str | Path, *, enqueue: Enqueue, now: int, sto
         return upload
     with store.incoming() as incoming:
         content, looked = _examined(found, lambda file: store.fill(incoming, file))
-        upload = replace(_upload(found, content, looked, now=now), kept=True, modified_ns=KEPT_NS)
+        upload = _upload(Path(called) if called else found, content, looked, now=now)
+        upload = replace(upload, kept=True, modified_ns=KEPT_NS, path="" if called else str(found))
         _keep(database, store, incoming, upload, enqueue)
     return upload
 

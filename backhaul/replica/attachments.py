@@ -11,13 +11,15 @@ that row said then.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import Connection, Row, text
 
 from backhaul.clock import iso
-from backhaul.statements import as_bytes, on_postgresql
+from backhaul.statements import as_bytes, members, on_postgresql
 
 MOST_LISTED = 1_000
 # The server has it: it was uploaded, under whichever name.
@@ -55,7 +57,8 @@ class Attachment:
     def said(self) -> str:
         """What it waits for, as part of a line."""
         if self.upload_id is not None:
-            return f"its file {self.path} is on its way: backhaul why {self.upload_id}"
+            as_it_is = f", as it is ({self.reason})" if self.reason else ""
+            return f"its file {self.path} is on its way{as_it_is}: backhaul why {self.upload_id}"
         if self.reason is None:
             return f"its file {self.path} waits to be read: backhaul why attach"
         return f"its file {self.path} is not read: {self.reason}; looked at again {iso(self.next_at)}"
@@ -64,14 +67,25 @@ class Attachment:
 # ------------------------------------------------------------------------------------------------ asking
 
 
-def due(connection: Connection, now: int, *, most: int) -> list[Attachment]:
-    """What is to be looked at, the oldest first."""
-    return _found(connection, "state = 'wanted' AND next_at <= :now ORDER BY id LIMIT :most", now=now, most=most)
+def due(
+    connection: Connection, now: int, *, most: int, of: Collection[str] | None = None, but: Collection[str] = ()
+) -> list[Attachment]:
+    """What is to be looked at, the oldest first. of: in rows of these tables; None: of all. but: not of these."""
+    where = f"state = 'wanted' AND next_at <= :now AND table_name NOT IN ({members(connection, 'but')})"
+    values: dict[str, int | str] = {"now": now, "most": most, "but": json.dumps(list(but))}
+    if of is not None:
+        where += f" AND table_name IN ({members(connection, 'of')})"
+        values["of"] = json.dumps(list(of))
+    return _found(connection, f"{where} ORDER BY id LIMIT :most", **values)
 
 
-def any_due(connection: Connection, now: int) -> bool:
-    """Whether there is something to look at, or to look at again."""
-    return _any(connection, f"state = 'wanted' AND next_at <= :now OR state = 'put' AND {SPOILT}", now=now)
+def tables_due(connection: Connection, now: int) -> set[str]:
+    """The tables whose rows name something to look at, or to look at again."""
+    statement = f"""
+        SELECT DISTINCT table_name FROM backhaul_attachment AS named
+        WHERE state = 'wanted' AND next_at <= :now OR state = 'put' AND {SPOILT}
+    """  # noqa: S608 - constants
+    return set(connection.execute(text(statement), {"now": now}).scalars())
 
 
 def any_there(connection: Connection) -> bool:
@@ -119,13 +133,13 @@ def _attachment(row: Row[tuple[object, ...]]) -> Attachment:
 # ------------------------------------------------------------------------------------------------ verbs
 
 
-def put(connection: Connection, attachment_id: int, *, upload_id: str, sha256: str) -> bool:
-    """wanted -> put: its content is kept, and on its way as this upload."""
+def put(connection: Connection, attachment_id: int, *, upload_id: str, sha256: str, reason: str | None = None) -> bool:
+    """wanted -> put: its content is kept, and on its way as this upload. reason: why it is not what it should be."""
     statement = """
-        UPDATE backhaul_attachment SET state = 'put', upload_id = :upload_id, sha256 = :sha256, reason = NULL
+        UPDATE backhaul_attachment SET state = 'put', upload_id = :upload_id, sha256 = :sha256, reason = :reason
         WHERE id = :id AND state = 'wanted'
     """
-    values = {"id": attachment_id, "upload_id": upload_id, "sha256": sha256}
+    values = {"id": attachment_id, "upload_id": upload_id, "sha256": sha256, "reason": reason}
     return bool(connection.execute(text(statement), values).rowcount)
 
 

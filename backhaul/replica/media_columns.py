@@ -10,8 +10,11 @@ from backhaul.errors import TableUnfit
 from backhaul.wire import Table
 
 Visible = Literal["at-once", "with-media"]
+Format = Literal["jpeg", "webp"]
+Original = Literal["never", "later"]
+OnFailure = Literal["original", "wait"]
 NUMBERS = ("size", "orientation")
-TOLD = ("sha256", "size", "type", "name", "orientation")
+TOLD = ("sha256", "size", "type", "name", "orientation", "original_sha256")
 TYPES = {True: ("INT", "SERIAL", "NUM", "DEC"), False: ("CHAR", "CLOB", "TEXT", "STRING")}
 
 
@@ -21,6 +24,10 @@ class MediaColumn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     column: of the path. folder: the one that its files are in; a relative path is looked for there, and nothing
     outside of it is ever read. sha256, size (bytes), type, name, orientation (EXIF, 1 to 8): the columns that are told
     of the content; empty: none. visible: whether others see the record before its file is on the server.
+
+    transform: what is made of the file and sent in its place: "image", or MODULE:FUNCTION; empty: nothing. largest:
+    pixels of a picture's longer side. format, quality: as pictures are written. original: whether the file itself
+    follows; original_sha256: the column that tells its hash. on_failure: what happens where nothing can be made.
     """
 
     column: str
@@ -31,6 +38,13 @@ class MediaColumn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     name: str = ""
     orientation: str = ""
     visible: Visible = "at-once"
+    transform: str = ""
+    largest: int = 2048
+    format: Format = "jpeg"
+    quality: int = 85
+    original: Original = "never"
+    original_sha256: str = ""
+    on_failure: OnFailure = "original"
 
     @property
     def told(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from backhaul.replica.tables import Tracked
 from backhaul.statements import on_postgresql, quoted, run
 from backhaul.wire import Value
 
-Known = Mapping[str, str | int | None]  # sha256, size, type, name, orientation -> what it is
+Known = Mapping[str, str | int | None]  # of media_columns.TOLD: what is known -> what it is
 _key = msgspec.json.Decoder(list[Value]).decode
 
 
@@ -25,7 +25,7 @@ def tell(connection: Connection, of: Tracked, attachment: Attachment, known: Kno
     schema refuses it."""
     table, media = of.table, of.media
     assert media is not None
-    told = {column: known[what] for what, column in media.told.items()}
+    told = {column: known[what] for what, column in media.told.items() if what in known}
     where = f"{is_the_key(connection, table)} AND {_as_text(connection, media.column)} = ?"
     named = (*key_values(connection, table, _key(attachment.key)), attachment.path)
     if not told:

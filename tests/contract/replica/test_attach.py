@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,6 @@ MEDIA = MediaColumn(
     column="path", folder="photos", sha256="sha256", size="size", type="type", name="name", orientation="turned"
 )
 CONTENT = b"a picture, as far as anybody knows"
-SHA256 = "f39c9ef3ebc79a02dc4e50a6b07f6a12bd51c3fbc0c2a6c37c5c19a1bb3f2bb3"
 
 
 class Van:
@@ -44,10 +44,12 @@ class Van:
         self.home = home
         self.photos = home / "photos"
         self.photos.mkdir(exist_ok=True)
-        self.store: Store | None = Store(home / ".backhaul" / "media")
+        self.store = Store(home / ".backhaul" / "media")
+        self.keep = True
+        self.later: list[str] = []
         self.clock = MovedClock()
 
-    def attach(self, enqueue: Callable[[Connection, Upload], None] | None = None) -> Attached:
+    def attach(self, enqueue: Callable[..., None] | None = None, *, transforming: bool = False) -> Attached:
         replica = self.replica
         return attach(
             replica.database,
@@ -56,9 +58,12 @@ class Van:
             enqueue=enqueue or self.enqueue,
             clock=self.clock,
             context=replica.context,
+            keep=self.keep,
+            transforming=transforming,
         )
 
-    def enqueue(self, connection: Connection, upload: Upload) -> None:
+    def enqueue(self, connection: Connection, upload: Upload, /, *, later: bool = False) -> None:
+        self.later += [upload.name] if later else []
         enqueue_upload(connection, upload, [Queue(name="media")], requires=frozenset(), now=self.clock.now())
 
     def why(self, number: int) -> str:
@@ -218,7 +223,7 @@ def test_a_row_that_names_another_file_while_the_first_is_read_gets_that_one(van
 
 def test_a_file_that_was_another_one_when_it_was_sent_is_read_and_told_anew(van: Van) -> None:
     """As the transfer of a file that is not kept finds it."""
-    van.store = None
+    van.keep = False
     (van.photos / "a.txt").write_text("before")
     van.take(1, "a.txt")
     van.attach()
@@ -252,3 +257,133 @@ def test_a_schema_that_refuses_what_is_told_has_the_reason_told(make: MakeReplic
     (reason,) = van.unread()
     assert "check constraint" in str(reason).lower()
     assert van.uploads() == []
+
+
+# ------------------------------------------------------------------------------------------------ transforms
+
+SMALLER = {"transform": "image", "largest": 100, "original_sha256": "type"}
+
+
+def upper(source: Path, target: Path) -> str:
+    """A host's function."""
+    target.write_bytes(source.read_bytes().upper())
+    return f"../{source.stem}.shouted"
+
+
+def broken(source: Path, target: Path) -> None:
+    raise RuntimeError("out of ink")
+
+
+def silent(source: Path, target: Path) -> None:
+    """Writes nothing."""
+
+
+@pytest.fixture
+def made(make_on: MakeReplica, tmp_path: Path) -> Callable[..., Van]:
+    def make_one(**said: Any) -> Van:
+        media = MediaColumn(column="path", folder="photos", sha256="sha256", size="size", name="name", **said)
+        return Van(make_on("sqlite", schema=SCHEMA, rules={"photo": Rules(media=media)}), tmp_path)
+
+    return make_one
+
+
+def test_a_smaller_upright_picture_is_sent_that_tells_nothing_of_where_it_was_taken(made: Callable[..., Van]) -> None:
+    from PIL import Image
+
+    van = made(**SMALLER)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8825)[1] = "N"
+    Image.effect_noise((800, 400), 50).convert("RGB").save(van.photos / "a.png", exif=exif)
+    van.take(1, "a.png")
+    assert van.attach() == Attached()
+    assert van.attach(transforming=True) == Attached(put=1)
+    (upload,) = van.uploads()
+    with Image.open(van.store.path(upload.sha256)) as sent:
+        assert (sent.format, sent.size, dict(sent.getexif())) == ("JPEG", (50, 100), {})
+    assert (upload.name, upload.media_type, upload.path) == ("a.jpg", "image/jpeg", "")
+    assert van.replica.rows("photo") == [(1, "a.png", "new", upload.sha256, upload.size, None, "a.jpg", None)]
+    assert van.later == []
+
+
+def test_the_original_may_follow_later_and_its_hash_is_told(made: Callable[..., Van]) -> None:
+    van = made(**SMALLER, original="later")
+    picture(van.photos / "a.jpg", turned=1)
+    original = (van.photos / "a.jpg").read_bytes()
+    van.take(1, "a.jpg")
+    assert van.attach(transforming=True) == Attached(put=1)
+    first, second = sorted(van.uploads(), key=lambda one: one.path)
+    assert (first.path, second.path, van.later) == ("", str(van.photos / "a.jpg"), ["a.jpg"])
+    assert second.sha256 == hashlib.sha256(original).hexdigest() != first.sha256
+    ((_, _, _, sha256, _, original_sha256, _, _),) = van.replica.rows("photo")
+    assert (sha256, original_sha256) == (first.sha256, second.sha256)
+
+
+def test_a_function_of_the_hosts_makes_what_it_likes_and_no_path_of_its_name(made: Callable[..., Van]) -> None:
+    van = made(transform=f"{__name__}:upper")
+    (van.photos / "a.txt").write_text("quiet")
+    van.take(1, "a.txt")
+    assert van.attach(transforming=True) == Attached(put=1)
+    (upload,) = van.uploads()
+    assert van.store.path(upload.sha256).read_text() == "QUIET"
+    assert upload.name == "a.shouted"
+
+
+FAILING = {
+    f"{__name__}:broken": "RuntimeError: out of ink",
+    f"{__name__}:silent": "has written nothing",
+    f"{__name__}:nowhere": "there is no function",
+    "no_such.module:f": "No module named",
+    "image": "cannot identify image file",
+}
+
+
+@pytest.mark.parametrize("transform", FAILING)
+def test_where_nothing_can_be_made_the_file_goes_as_it_is_and_why_says_so(
+    made: Callable[..., Van], transform: str
+) -> None:
+    van = made(transform=transform)
+    (van.photos / "a.txt").write_text("as it is")
+    van.take(1, "a.txt")
+    assert van.attach(transforming=True) == Attached(put=1)
+    (upload,) = van.uploads()
+    assert van.store.path(upload.sha256).read_text() == "as it is"
+    assert FAILING[transform] in van.why(1)
+
+
+def test_or_it_waits_and_is_tried_again(made: Callable[..., Van]) -> None:
+    van = made(transform=f"{__name__}:broken", on_failure="wait")
+    (van.photos / "a.txt").write_text("not as it is")
+    van.take(1, "a.txt")
+    assert van.attach(transforming=True) == Attached(postponed=1)
+    assert van.attach(transforming=True) == Attached()
+    assert van.uploads() == []
+    assert "out of ink" in van.why(1)
+
+
+class Killed(BaseException):
+    """As if the process had died."""
+
+
+def dying(source: Path, target: Path) -> None:
+    if source.name == "bomb.txt":
+        raise Killed
+    target.write_text("made")
+
+
+def test_a_file_that_kills_its_process_holds_up_no_other_and_goes_as_it_is_in_the_end(made: Callable[..., Van]) -> None:
+    van = made(transform=f"{__name__}:dying")
+    (van.photos / "bomb.txt").write_text("bomb")
+    (van.photos / "good.txt").write_text("good")
+    van.take(1, "bomb.txt")
+    van.take(2, "good.txt")
+    with pytest.raises(Killed):
+        van.attach(transforming=True)
+    assert van.attach(transforming=True) == Attached(put=1)
+    for _ in range(2):
+        van.clock.moment += 3_600_000
+        with pytest.raises(Killed):
+            van.attach(transforming=True)
+    van.clock.moment += 3_600_000
+    assert van.attach(transforming=True) == Attached(put=1)
+    assert {one.name for one in van.uploads()} == {"bomb.txt", "good.txt"}

@@ -9,7 +9,7 @@ import pytest
 from backhaul.errors import ConfigurationInvalid
 from backhaul.remotes.traffic import Limits
 from config.loading import load
-from config.queues import ATTACH, DOWNLOAD, UPLOAD, declared, upload_requires
+from config.queues import ATTACH, DOWNLOAD, TRANSFORM, UPLOAD, declared, upload_requires
 from config.settings import Settings
 from workers.crew import workers_of
 
@@ -28,18 +28,18 @@ def kinds(made: Settings) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("written", "whose"),
     [
-        ("", {"media": [ATTACH, DOWNLOAD, UPLOAD]}),
+        ("", {"media": ALL}),
         (
-            '[queues.media]\ntags = ["connected"]\n[media]\nrequires = ["connected"]\n',
-            {"media": [ATTACH, DOWNLOAD, UPLOAD]},
+            '[queues.media]\ntags = ["connected"]\n[media]\nrequires = ["connected"]\ntransform_requires = []\n',
+            {"media": ALL},
         ),
-        ('[queues.films]\nkinds = ["shop.film"]\n', {"media": [ATTACH, DOWNLOAD, UPLOAD], "films": ["shop.film"]}),
+        ('[queues.films]\nkinds = ["shop.film"]\n', {"media": ALL, "films": ["shop.film"]}),
         (
             f'[queues.films]\nkinds = ["{UPLOAD}", "shop.film"]\n',
-            {"media": [ATTACH, DOWNLOAD], "films": [UPLOAD, "shop.film"]},
+            {"media": [ATTACH, DOWNLOAD, TRANSFORM], "films": [UPLOAD, "shop.film"]},
         ),
-        ('[media]\ndownload_requires = ["connected", "device_idle"]\n', {"media": [ATTACH, UPLOAD]}),
-        (f'[queues.disk]\nkinds = ["{ATTACH}"]\n', {"media": [DOWNLOAD, UPLOAD], "disk": [ATTACH]}),
+        ('[media]\ndownload_requires = ["connected", "device_idle"]\n', {"media": [ATTACH, TRANSFORM, UPLOAD]}),
+        (f'[queues.disk]\nkinds = ["{ATTACH}"]\n', {"media": [DOWNLOAD, TRANSFORM, UPLOAD], "disk": [ATTACH]}),
         ("[queues.media]\nkinds = []\n", {}),
         ('[queues.media]\ntags = ["connected"]\n', {"media": [ATTACH]}),  # it has not all that an upload demands
     ],

@@ -42,11 +42,17 @@ def test_files_are_read_where_a_table_names_some(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'shop.sqlite'}")
     upgrade_replica(database)
     try:
-        for written, there in (("", False), ("[tables.photo.media]\ncolumn = 'path'\n", True), ("", False)):
+        named = "[tables.photo.media]\ncolumn = 'path'\n"
+        for written, there in (
+            ("", set[str]()),
+            (named, {"attach"}),
+            (named + "transform = 'image'\n", {"attach", "transform"}),
+            ("", set()),
+        ):
             (tmp_path / "backhaul.toml").write_text(REPLICA + written)
             with database.writing() as connection:
                 ensure_standing(connection, load(tmp_path), NOW)
-                assert ("attach" in standing(connection)) == there
+                assert {"attach", "transform"}.intersection(standing(connection)) == there
                 work = ledger.get(connection, "attach")
             assert work is None or (work.queue, work.task) == ("media", "backhaul.attach")
     finally:

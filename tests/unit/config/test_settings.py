@@ -49,7 +49,7 @@ def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) 
     bare = [line.removeprefix("# ") for line in file.read_text().splitlines()]
     examples = ("node", "url", "concurrency", "unmetered", "device_idle", "hours", "modules")
     examples += ("[tables.article]", "merge", "deletes", "kinds", "download_requires", "day", "month", "pull_most")
-    examples += ("[tables.photo.media]", "column", "folder", "sha256", "visible")
+    examples += ("[tables.photo.media]", "column", "folder", "sha256", "visible", "transform = ")
     meant = [line for line in bare if re.match(r"\w+ = |\[[\w.]+\]", line) and not line.startswith(examples)]
     file.write_text("\n".join(meant))
     assert load(tmp_path) == plain
@@ -82,6 +82,10 @@ def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) 
         (
             REPLICA + "[tables.photo.media]\ncolumn = 'p'\nvisible = 'soon'\n",
             "line 6: tables.photo.media.visible: Input should be 'at-once' or 'with-media'",
+        ),
+        (
+            REPLICA + "[tables.photo.media]\ncolumn = 'p'\ntransform = 'picture'\n",
+            "line 6: tables.photo.media.transform: 'picture' is neither image nor a function",
         ),
         (REPLICA + "[retry.push]\njitter = 3\n", "line 5: retry.push.jitter: Input should be less than or equal to 1"),
         ('[replica]\ndatabase = "sqlite:///a"\n', "backhaul.toml, line 1: replica.remote: it is missing"),
