@@ -16,6 +16,8 @@ from backhaul.wire import MOST_RANGES
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
+    """pending: what has no outcome yet; what is held for a file is among it, and is not what is oldest."""
+
     pending: int
     parked: int
     oldest_pending_at: int | None
@@ -92,8 +94,6 @@ def counts(connection: Connection) -> Counts:
                    UNION ALL
                    SELECT captured_at FROM (
                        SELECT captured_at FROM backhaul_outbox WHERE state = 'sent' ORDER BY send_seq LIMIT 1) AS sent
-                   UNION ALL
-                   SELECT min(captured_at) FROM backhaul_outbox WHERE state = 'held'
                ) AS first) AS oldest_pending_at
     """  # noqa: S608 - the same
     return Counts(pending=waiting(connection), **connection.execute(text(statement)).one()._mapping)

@@ -13,6 +13,7 @@ from config.queues import ATTACH, DOWNLOAD, TRANSFORM, UPLOAD, declared, upload_
 from config.settings import Settings
 from workers.crew import workers_of
 
+ALL = [ATTACH, DOWNLOAD, TRANSFORM, UPLOAD]
 REPLICA = '[replica]\ndatabase = "sqlite:///shop.db"\nremote = "https://a.example"\n'
 
 
