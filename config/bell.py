@@ -43,6 +43,7 @@ QUIET_SECONDS = 1.0  # after a failure
 SAY_AGAIN_SECONDS = 60.0  # of one run; Beat needs seconds to find that a message was lost
 CLOSE_SECONDS = 1.0
 MOST_WAITING = 1_000
+ONE_TRY = {"max_retries": 0}  # of connecting: a broker that is not there is no reason to keep a command from ending
 
 Look = Callable[[], Ring | None]
 
@@ -196,7 +197,8 @@ class CeleryBell:
             self._app = make_app(self._settings, current=False)
         if self._producer is None:
             # Not from Celery's pool: pools are shared by all apps of a process that have the same broker.
-            self._producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+            connection = self._app.connection_for_write(transport_options=ONE_TRY)
+            self._producer = self._app.amqp.Producer(connection, auto_declare=False)
         return self._app, self._producer
 
     def _let_go(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
+from hypothesis import settings
 
 from tests import migrating
 from tests.services import MEMORY, PostgreSQL, missing, object_store, postgresql
@@ -31,6 +34,26 @@ if MEMORY is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 migrating.say_again()
+
+# Speed is measured in bench/, and never asserted by a test.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`alternating("sqlite", "postgresql")`: of cases that differ in these words alone `make test` takes one, as the
+    rest of the name has it, and `make chaos` the others; who names the file runs them all."""
+    twins: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        marker = item.get_closest_marker("alternating")
+        if marker is not None and item.get_closest_marker("chaos") is None:
+            rest = re.sub("|".join(marker.args), "*", item.nodeid, flags=re.IGNORECASE)
+            twins.setdefault(rest, []).append(item)
+    for rest, alike in twins.items():
+        taken = crc32(rest.encode()) % len(alike)
+        for item in alike[:taken] + alike[taken + 1 :]:
+            item.add_marker(pytest.mark.chaos)
 
 
 @pytest.fixture(scope="session")

@@ -122,6 +122,10 @@ def postgresql() -> Iterator[PostgreSQL]:
             "synchronous_commit=off",
             "-c",
             "max_connections=60",
+            "-c",
+            "autovacuum=off",  # of hundreds of databases that live for a second
+            "-c",
+            "jit=off",
         ]
         server = _start_as([binaries / "postgres", "-D", data, "-k", folder, *options], folder, "postgres", "nobody")
         with _stopped(server, signal.SIGINT):

@@ -7,19 +7,22 @@ An update that says the whole text is from before the column was merged as text:
 edited the text; else it is woven in, as an insert.
 
 An update is read here, strictly, before the library sees it: of a garbled one it may ask for endless work.
+
+The library is imported where a text is woven: most programs have none, and would pay for it at each start.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any
-
-import pycrdt
+from typing import TYPE_CHECKING, Any
 
 from backhaul.merge.plain import LastWrite, of_before
 from backhaul.merge.register import Change, Register, lost, written
 from backhaul.merge.updates import end_of_state, ends
 from backhaul.wire import Kind
+
+if TYPE_CHECKING:
+    import pycrdt
 
 LAST_WRITE = LastWrite()
 
@@ -71,6 +74,8 @@ def fits(register: Register) -> bool:
 
 def seed(text: str) -> bytes:
     """The document of a text that nobody has edited yet, as everyone makes it."""
+    import pycrdt
+
     if not text:
         return b""
     writer = int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big") + 1
@@ -92,6 +97,8 @@ def joined(state: bytes, update: bytes) -> bytes:
 def woven(state: bytes, update: bytes, *, waiting: bool) -> tuple[bytes, str, bool]:
     """The state with the update, its text, and whether something in it waits: what builds on something that is not
     there yet is kept, and shows when that comes. waiting: whether something waits in the state."""
+    import pycrdt
+
     made = _open(state)
     if update:
         made.apply_update(update)
@@ -105,10 +112,14 @@ def woven(state: bytes, update: bytes, *, waiting: bool) -> tuple[bytes, str, bo
 
 
 def text_of(state: bytes) -> str:
+    import pycrdt
+
     return str(_open(state).get(ROOT, type=pycrdt.Text))
 
 
 def _open(state: bytes) -> pycrdt.Doc[Any]:
+    import pycrdt
+
     made = pycrdt.Doc[Any]()
     if state:
         made.apply_update(state)

@@ -48,7 +48,9 @@ def follow(database: Database, remote: Remote) -> None:
 def refused_unknowing(database: Database, remote: Remote, changes: Sequence[Change], reply: Pushed) -> frozenset[str]:
     """The ids of the ops that the server has refused for what it did not know and knows now. Raises what a remote
     raises, but for a refusal: then they stay refused."""
-    results = {result.op: result for result in reply.results}
+    results = {result.op: result for result in reply.results if result.problem is not None}
+    if not results:
+        return frozenset()
     with database.reading() as connection:
         known = {one.table.name: one.table for one in tables.all_tracked(connection)}
     found = frozenset(

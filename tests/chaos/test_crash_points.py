@@ -28,6 +28,8 @@ from tests.chaos.journeys import CHUNK_BYTES, run
 from tests.chaos.scenes import DISPUTES, scene
 from tests.services import PostgreSQL, SyncServer, sync_server
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 Undisturbed = Callable[[str, str], dict[str, Any]]
 Cluster = Callable[[str], PostgreSQL | None]
 UPLOADS = [point for point in CRASH_POINTS if point.journey == "upload"]

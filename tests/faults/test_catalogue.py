@@ -10,6 +10,8 @@ import pytest
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.stage import Stage
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 DATABASES = ["sqlite", "postgresql"]
 Stages = Callable[[str], Stage]
 

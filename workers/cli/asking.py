@@ -64,7 +64,7 @@ def _awake(here: Here, name: str) -> Work:
             outbox.hasten(connection)
         woken = ledger.wake(connection, name, here.now, force=True)
         row = woken or ledger.get(connection, name)
-    if woken is not None:
+    if woken is not None and _served(here, woken.queue):
         here.bell.ring(woken.ring)
     assert row is not None
     return row

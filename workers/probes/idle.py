@@ -73,6 +73,8 @@ class Idle:
         return self._bus.settled.is_set() and self._aside.settled
 
     def said(self, now: int) -> list[Said]:
+        if not self._bus.settled.is_set():  # the load would say one thing, and logind another a moment later
+            return [Said(name="device_idle", answer="unknown", read_at=now, source="none", detail=NOT_YET)]
         login, seat = self._bus.answer(LOGIN), self._bus.answer(SEAT)
         if login is not None:
             if login.properties.get("PreparingForSleep"):
@@ -94,6 +96,7 @@ class Idle:
 
 
 UNTOLD = "nothing on this machine tells"
+NOT_YET = "D-Bus was not asked yet"
 
 
 def _attended(seat: Answered) -> bool:

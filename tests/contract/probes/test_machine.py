@@ -90,7 +90,7 @@ FLIPS: dict[str, tuple[str, Answer, Answer, Callable[[Desk], None]]] = {
 @pytest.mark.parametrize("flip", FLIPS)
 def test_a_signal_takes_effect_at_once_without_anyone_looking(desk: Desk, flip: str) -> None:
     name, before, after, happens = FLIPS[flip]
-    assert desk.is_(name, before)
+    eventually(lambda: desk.is_(name, before), 5, f"before {flip}")
     desk.woken.clear()
     happens(desk)
     assert desk.woken.wait(20)

@@ -13,6 +13,8 @@ from backhaul.server.memory import MemoryRemote, MemoryServer
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import MovedClock, Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 ROWS = 5
 TAGS = (
     "INSERT INTO tag (code, label) VALUES " + ", ".join(f"('t{number}', 'from before')" for number in range(ROWS)) + ";"

@@ -16,6 +16,8 @@ from tests import disputes
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 CLIENT = {"client": Rules(formerly=["customer"])}
 NOTE = "CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT UNIQUE);"
 

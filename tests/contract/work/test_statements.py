@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 
 from backhaul.work import OneTimeWork, ledger
@@ -54,9 +55,10 @@ def test_what_nothing_waits_for_is_settled_in_one_statement(desk: Desk) -> None:
 
 
 def test_beat_takes_seven_statements_to_find_that_there_is_nothing_to_do(
-    desk: Desk, scheduler: beat.LedgerScheduler
+    desk: Desk, scheduler: beat.LedgerScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is lost, has expired, waits for a change, and is to be pushed; who is alive, what is due, and when next."""
+    monkeypatch.setattr(beat, "look_at_files", lambda *_: None)  # one more, when that has rested long enough
     desk.run(enqueued(desk))
     scheduler.tick()
     said = statements(desk, scheduler.tick)

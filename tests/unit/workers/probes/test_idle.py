@@ -53,6 +53,17 @@ def test_a_seat_that_answers_late_is_not_one_at_which_nobody_sits(bus: KnownBus,
     assert (found.answer, found.source) == ("unknown", "logind")
 
 
+def test_before_the_bus_was_asked_the_load_says_nothing(bus: KnownBus, clock: FrozenClock) -> None:
+    bus.settled.clear()
+    heard: list[bool] = []
+    probe = Idle(bus, idle=0.5, busy=1.5, clock=clock, heard=lambda: heard.append(True), read=lambda: BUSY)
+    probe.look(clock.now())
+    eventually(lambda: heard)
+    assert (probe.said(clock.now())[0].answer, probe.settled()) == ("unknown", False)
+    bus.settled.set()
+    assert (probe.said(clock.now())[0].answer, probe.settled()) == ("no", True)
+
+
 def test_a_hint_that_was_never_given_says_nothing(bus: KnownBus, clock: FrozenClock) -> None:
     found = said(bus, clock, CALM, SOMEBODY, IdleHint=False, IdleSinceHint=0)
     assert (found.answer, found.source) == ("yes", "load")
