@@ -54,13 +54,13 @@ class Attachment:
     sha256: str | None
     reason: str | None
 
-    def said(self) -> str:
-        """What it waits for, as part of a line."""
+    def said(self, work: str) -> str:
+        """What it waits for, as part of a line. work: the one that reads it."""
         if self.upload_id is not None:
             as_it_is = f", as it is ({self.reason})" if self.reason else ""
             return f"its file {self.path} is on its way{as_it_is}: backhaul why {self.upload_id}"
         if self.reason is None:
-            return f"its file {self.path} waits to be read: backhaul why attach"
+            return f"its file {self.path} waits to be read: backhaul why {work}"
         return f"its file {self.path} is not read: {self.reason}; looked at again {iso(self.next_at)}"
 
 

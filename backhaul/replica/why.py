@@ -19,7 +19,10 @@ def why_record(connection: Connection, table_name: str, key: list[Any], *, now: 
     """key: wire values, in the order of the primary key. Raises TableUnknown, Unknown."""
     said = _why_row(connection, table_name, key, now=now)
     attached = attachments.of_record(connection, table_name, canonical_key(key))
-    return said if attached is None else f"{said}; {attached.said()}"
+    if attached is None:
+        return said
+    media = {one.table.name: one.media for one in tables.all_tracked(connection)}.get(table_name)
+    return f"{said}; {attached.said('transform' if media is not None and media.transform else 'attach')}"
 
 
 def _why_row(connection: Connection, table_name: str, key: list[Any], *, now: int) -> str:

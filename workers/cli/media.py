@@ -143,6 +143,6 @@ def list_(*, home: Home = None, as_json: AsJson = False) -> None:
         sent = f"{100 * one.sent // one.size if one.size else 100} %"
         table.add_row(one.id, one.name, size(one.size), one.state, sent, one.queue or "-", one.reason or "-")
     for named in unread:
-        reason = named.reason or "waits to be read: backhaul why attach"
+        reason = named.reason or "waits to be read"
         table.add_row("-", named.path, "-", "unread", "-", "-", f"{named.table} {named.key}: {reason}")
     return say_table(table) if uploads or unread else print("no file was put yet: backhaul media put FILE")

@@ -297,6 +297,7 @@ def test_a_smaller_upright_picture_is_sent_that_tells_nothing_of_where_it_was_ta
     Image.effect_noise((800, 400), 50).convert("RGB").save(van.photos / "a.png", exif=exif)
     van.take(1, "a.png")
     assert van.attach() == Attached()
+    assert "waits to be read: backhaul why transform" in van.why(1)
     assert van.attach(transforming=True) == Attached(put=1)
     (upload,) = van.uploads()
     with Image.open(van.store.path(upload.sha256)) as sent:
