@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from backhaul.backoff import Backoff
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Misused
+from backhaul.errors import DatabaseBusy, Misused
 from backhaul.media import images, uploads
 from backhaul.media.content import Unreadable, opened
 from backhaul.media.put import put
@@ -93,17 +93,19 @@ def attach(
     with database.writing() as connection:
         spoilt = attachments.again(connection, clock.now())
         uploads.forget_parked(connection, *spoilt)
+    after = 0
     while True:
         with database.reading() as connection:
             tracked = {one.table.name: one for one in tables.all_tracked(connection)}
             made = [name for name, one in tracked.items() if one.media is not None and one.media.transform]
             which: dict[str, Any] = {"of": made} if transforming else {"but": made}
-            due = attachments.due(connection, clock.now(), most=AT_ONCE, **which)
+            due = attachments.due(connection, clock.now(), after=after, most=AT_ONCE, **which)
         if not due:
             return done
         for one in due:
             context.check()
             _look_at(run, tracked.get(one.table), one, done)
+            after = one.id
             context.progress({"put": done.put, "postponed": done.postponed})
 
 
@@ -126,6 +128,11 @@ def _look_at(run: Run, of: Tracked | None, one: Attachment, done: Attached) -> N
         with run.database.writing() as connection:
             attachments.forget(connection, one.id, key=one.key)
         done.forgotten += 1
+    except DatabaseBusy as error:
+        if run.database.sqlite:
+            raise
+        _postpone(run, one, str(error))  # the app is writing that row; the others need not wait for it
+        done.postponed += 1
     except (Misused, Unreadable, Misfit, DBAPIError) as error:
         reason = rows.refusal(error) if isinstance(error, DBAPIError) else str(error)
         if reason is None:

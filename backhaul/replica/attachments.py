@@ -68,11 +68,18 @@ class Attachment:
 
 
 def due(
-    connection: Connection, now: int, *, most: int, of: Collection[str] | None = None, but: Collection[str] = ()
+    connection: Connection,
+    now: int,
+    *,
+    after: int = 0,
+    most: int,
+    of: Collection[str] | None = None,
+    but: Collection[str] = (),
 ) -> list[Attachment]:
-    """What is to be looked at, the oldest first. of: in rows of these tables; None: of all. but: not of these."""
-    where = f"state = 'wanted' AND next_at <= :now AND table_name NOT IN ({members(connection, 'but')})"
-    values: dict[str, int | str] = {"now": now, "most": most, "but": json.dumps(list(but))}
+    """What is to be looked at, after this id, in their order. of: in rows of these tables; None: of all. but: not of
+    these."""
+    where = f"state = 'wanted' AND next_at <= :now AND id > :after AND table_name NOT IN ({members(connection, 'but')})"
+    values: dict[str, int | str] = {"now": now, "after": after, "most": most, "but": json.dumps(list(but))}
     if of is not None:
         where += f" AND table_name IN ({members(connection, 'of')})"
         values["of"] = json.dumps(list(of))
@@ -145,10 +152,10 @@ def put(connection: Connection, attachment_id: int, *, upload_id: str, sha256: s
 
 def postpone(connection: Connection, attachment_id: int, *, reason: str, next_at: int) -> bool:
     """Stays wanted: what this look has found, and when the next one is."""
-    statement = """
+    statement = f"""
         UPDATE backhaul_attachment SET reason = :reason, next_at = :next_at, tries = tries + 1
-        WHERE id = :id AND state = 'wanted'
-    """
+        WHERE id IN (SELECT id FROM backhaul_attachment WHERE id = :id AND state = 'wanted'{_free(connection)})
+    """  # noqa: S608 - constants
     values = {"id": attachment_id, "reason": reason, "next_at": next_at}
     return bool(connection.execute(text(statement), values).rowcount)
 
@@ -156,28 +163,33 @@ def postpone(connection: Connection, attachment_id: int, *, reason: str, next_at
 def again(connection: Connection, now: int) -> list[str]:
     """put -> wanted: what was put is not what the file holds, or its upload was put anew; it is read once more. The ids
     of the uploads that they were."""
+    spoilt = f"""
+        SELECT id, upload_id FROM backhaul_attachment AS named
+        WHERE state = 'put' AND {SPOILT} AND NOT {THERE}{_free(connection)}
+    """  # noqa: S608 - constants
+    found = {row.id: row.upload_id for row in connection.execute(text(spoilt))}
     statement = f"""
         UPDATE backhaul_attachment SET state = 'wanted', upload_id = NULL, sha256 = NULL, next_at = :now
-        WHERE id IN (SELECT id FROM backhaul_attachment AS named WHERE state = 'put' AND {SPOILT} AND NOT {THERE})
+        WHERE state = 'put' AND id IN ({members(connection, "ids", "bigint")})
     """  # noqa: S608 - constants
-    spoilt = f"""
-        SELECT upload_id FROM backhaul_attachment AS named WHERE state = 'put' AND {SPOILT} AND NOT {THERE}
-    """  # noqa: S608 - constants
-    uploads = list(connection.execute(text(spoilt)).scalars())
-    if uploads:
-        connection.execute(text(statement), {"now": now})
-    return uploads
+    if found:
+        connection.execute(text(statement), {"now": now, "ids": json.dumps(list(found))})
+    return list(found.values())
 
 
 def arrived(connection: Connection) -> int:
-    """put -> gone: the server has it. How many. What an app is writing at this moment is left for the next time, on
-    PostgreSQL, where we would wait for each other."""
-    free = " FOR UPDATE SKIP LOCKED" if on_postgresql(connection) else ""
+    """put -> gone: the server has it. How many."""
     statement = f"""
         DELETE FROM backhaul_attachment
-        WHERE id IN (SELECT id FROM backhaul_attachment AS named WHERE state = 'put' AND {THERE}{free})
+        WHERE id IN (SELECT id FROM backhaul_attachment AS named WHERE state = 'put' AND {THERE}{_free(connection)})
     """  # noqa: S608 - constants
     return connection.execute(text(statement)).rowcount
+
+
+def _free(connection: Connection) -> str:
+    """What an app is writing at this moment is left for the next time, on PostgreSQL, where we would wait for each
+    other."""
+    return " FOR UPDATE SKIP LOCKED" if on_postgresql(connection) else ""
 
 
 def forget(connection: Connection, attachment_id: int, *, key: str) -> bool:

@@ -137,6 +137,21 @@ def test_another_file_in_the_same_row_is_read_and_told_too(each: Van) -> None:
     assert (sha256, name) == ({one.name: one.sha256 for one in each.uploads()}["b.txt"], "b.txt")
 
 
+def test_a_row_that_the_app_is_writing_holds_up_no_other(make_on: MakeReplica, tmp_path: Path) -> None:
+    van = Van(make_on("postgresql", schema=SCHEMA, rules={"photo": Rules(media=MEDIA)}), tmp_path)
+    for number in (1, 2):
+        (van.photos / f"{number}.txt").write_text("a picture")
+        van.take(number, f"{number}.txt")
+    app = van.replica.app
+    with app.transaction():
+        app.execute("UPDATE photo SET path = 'other.txt' WHERE id = 1")
+        assert van.attach() == Attached(put=1, postponed=1)
+    van.clock.moment += 3_600_000
+    (van.photos / "other.txt").write_text("another")
+    assert van.attach() == Attached(put=1)
+    assert {one.name for one in van.uploads()} == {"2.txt", "other.txt"}
+
+
 BAD = {
     "missing": ("gone.jpg", "No such file"),
     "folder": (".", "is a folder"),
