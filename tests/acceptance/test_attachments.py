@@ -62,6 +62,8 @@ def test_a_record_with_its_file_reaches_another_replica_and_data_does_not_wait(
             app.execute("INSERT INTO photo (id, visit_id, path) VALUES (1, 1, 'door.jpg'), (2, 1, 'never.jpg')")
             app.execute("INSERT INTO remark VALUES (1, 1, 'of the door')")
         eventually(lambda: van.status()["pending"] == 3, timeout=30, what="all is sent but what waits for files")
+        assert van.status()["held"] == 3
+        assert "3 pending, 3 of them held for their files" in backhaul("status", cwd=van.home).stdout
         why = backhaul("why", "photo", "1", cwd=van.home).stdout
         assert why.startswith("held: awaits-media: it becomes visible to others with its file")
         backhaul("sync", "--wait", cwd=office.home)
