@@ -148,7 +148,7 @@ def _put(run: Run, of: Tracked, media: MediaColumn, one: Attachment) -> None:
     path = file_of(run.home, media, one.path)
     if not media.transform:
         return _put_this(run, of, one, path)
-    if one.tries >= MOST_TRIES and media.on_failure == "original":
+    if one.reason == CUT and one.tries >= MOST_TRIES and media.on_failure == "original":
         return _put_this(run, of, one, path, reason=one.reason)
     with opened(path):
         pass  # it is there, and can be read: what goes wrong from here on is the transform's

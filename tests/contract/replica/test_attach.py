@@ -345,6 +345,17 @@ def test_a_function_of_the_hosts_makes_what_it_likes_and_no_path_of_its_name(mad
     assert upload.name == "a.shouted"
 
 
+def test_a_file_that_was_long_not_there_is_made_smaller_all_the_same(made: Callable[..., Van]) -> None:
+    van = made(transform=f"{__name__}:upper")
+    van.take(1, "a.txt")
+    for _ in range(4):
+        assert van.attach(transforming=True) == Attached(postponed=1)
+        van.clock.moment += 3_600_000
+    (van.photos / "a.txt").write_text("quiet")
+    assert van.attach(transforming=True) == Attached(put=1)
+    assert [one.name for one in van.uploads()] == ["a.shouted"]
+
+
 FAILING = {
     f"{__name__}:broken": "RuntimeError: out of ink",
     f"{__name__}:silent": "has written nothing",
