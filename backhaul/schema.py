@@ -399,7 +399,8 @@ work = Table(
     Column(
         "retries", Integer, nullable=False, server_default="0"
     ),  # tries that asked for another; what max_attempts counts
-    Column("losses", Integer, nullable=False, server_default="0"),  # workers lost in a row, while they ran it
+    Column("losses", Integer, nullable=False, server_default="0"),  # runs in a row that were lost
+    Column("crashes", Integer, nullable=False, server_default="0"),  # of these, whose own process died alone
     Column("runs", Integer, nullable=False, server_default="0"),  # periods closed
     Column("parents", Integer, nullable=False, server_default="0"),  # how many it waits, or waited, for
     Column("children", Integer, nullable=False, server_default="0"),  # whether any waits for it
@@ -450,6 +451,8 @@ Index("ix_backhaul_work_expiring", work.c.expires_at, sqlite_where=_expiring, po
 _expedited = text("ordinary_queue IS NOT NULL")  # once, whatever it is now: they are counted
 Index("ix_backhaul_work_expedited", work.c.created_at, sqlite_where=_expedited, postgresql_where=_expedited)
 Index("ix_backhaul_work_state", work.c.state, work.c.created_at)
+# What the function's name, which is one of the tags, is looked up by.
+Index("ix_backhaul_work_task", work.c.task, work.c.function, work.c.finished_at)
 
 # What a work waits for. position: the order in which the parents were named, and in which their outputs are merged.
 work_parent = Table(

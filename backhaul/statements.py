@@ -43,6 +43,15 @@ def run_together(connection: Connection, statement: str, rows: Sequence[tuple[An
         run(connection, statement, list(rows))
 
 
+def how_many(connection: Connection, changed: CursorResult[Any]) -> int:
+    """The rows that were changed by the statement that was just executed: `rowcount`, which Python's driver of SQLite
+    does not know of a statement that begins with WITH."""
+    if on_postgresql(connection):
+        return changed.rowcount
+    number: int = connection.exec_driver_sql("SELECT changes()").scalar_one()
+    return number
+
+
 @lru_cache(maxsize=256)
 def _percent_places(statement: str) -> str:
     def spell(found: re.Match[str]) -> str:

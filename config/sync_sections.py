@@ -181,7 +181,7 @@ class WorkSection(Section):
     """modules: what is imported for the functions that the host gives to `backhaul.work`. run_limit: how long a run may
     take before it is stopped (TIMEOUT). stop_grace: how long a function may go on after it was asked to stop. keep: how
     long finished work is kept. Milliseconds. expedited_runs: how many works may be expedited in an hour.
-    most_losses: how often in a row a function's process may die before its work has failed.
+    most_losses: how often a function's own process may die before its work has failed.
     """
 
     modules: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from typing import Any
 
@@ -21,6 +22,7 @@ from backhaul.remotes import traffic
 from backhaul.telemetry import emit
 from backhaul.work import conditions, lease, ledger, roster
 from backhaul.work.changes import look_at_files, look_at_tables
+from backhaul.work.context import RENEW_EVERY_MS
 from config.media import limits_of, store_of
 from config.schedule import ensure_standing
 from workers.replica import replica_of
@@ -33,10 +35,14 @@ LEASE_MS = 10_000
 RENEW_MS = 3_000
 LOOK_SECONDS = 1.0
 AT_ONCE_SECONDS = 0.05  # when there is more to ring for than was rung for at once
+AWAY_MS = 10_000  # between two looks: this machine has slept, or its clock was set, or Beat itself was held up
+PATIENCE_MS = 2 * RENEW_EVERY_MS  # for the runs of a machine that was away: they renew their leases before that
+PATIENT_AGAIN_MS = 60_000  # a Beat that is held up at each look would take back nothing
 MEND_EVERY_SECONDS = 300.0  # what another machine wrote while its clock was ahead: all that waits is looked at
 PRUNE_EVERY_MS = 3_600_000
 PRUNED = 1_000  # at once
 KEEP_MS = 86_400_000  # workers that were not heard of since
+SILENT_SECONDS = 60.0  # PostgreSQL, while one look goes on
 SHARE = 20  # looking at the files that work waits for may take one part in so many of the time
 
 
@@ -52,7 +58,11 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
         self._media = Tidying(store_of(self._replica.settings), limits_of(self._replica.settings))
         self._looking = False
         self._ticked_at = 0
+        self._patient_until = 0
         self._mended_at = -MEND_EVERY_SECONDS
+        self._ended = threading.Event()
+        if self._replica.database.on_server:
+            threading.Thread(target=self._lose_patience, name="backhaul-patience", daemon=True).start()
         super().__init__(app, **options | {"max_interval": LOOK_SECONDS})
 
     def setup_schedule(self) -> None:
@@ -70,6 +80,9 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
         now = self._clock.now()
         if now < self._ticked_at:  # the clock was set back: no time from before says anything now
             self._renew_at, self._mended_at = 0, -MEND_EVERY_SECONDS
+            self._patient_until = 0
+        if 0 < self._ticked_at < now - AWAY_MS and now - self._patient_until >= PATIENT_AGAIN_MS:
+            self._patient_until = now + PATIENCE_MS
         self._ticked_at = now
         try:
             with self._replica.database.using() as database:
@@ -113,7 +126,12 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
         except BackhaulError:
             pass  # the lease passes by itself
         super().close()
+        self._ended.set()
         self._replica.end()
+
+    def _lose_patience(self) -> None:
+        while not self._ended.wait(SILENT_SECONDS / 2):
+            self._replica.database.cut_if_silent(SILENT_SECONDS)
 
     def _leads(self, database: Database, now: int) -> bool:
         if now < self._renew_at:
@@ -142,6 +160,8 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
         self._mended_at = time.monotonic()
 
     def _recover(self, database: Database, now: int) -> None:
+        if now < self._patient_until:  # what slept with this machine goes on just now
+            return
         with database.reading() as connection:  # asked first: a look must not wait for the app's writes
             lost = ledger.has_lost(connection, now)
         if lost:

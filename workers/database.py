@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,11 +30,12 @@ class WorkerDatabase:
         """patience_ms: how long a transaction waits for a lock."""
         self._url = url
         self._patience_ms = patience_ms
-        self._on_server = on_server(url)
+        self.on_server = on_server(url)
         self._database: Database | None = None
         self._driver: Any = None  # the connection to PostgreSQL, once there is one
         self._inherited: list[Any] = []  # kept from being closed by the child that has inherited it
         self._in_use = threading.RLock()
+        self._used_since: float | None = None
         self._held = False
         os.register_at_fork(
             before=self._let_go, after_in_parent=self._in_use_again, after_in_child=self._begin_in_the_child
@@ -43,9 +45,22 @@ class WorkerDatabase:
     def using(self) -> Iterator[Database]:
         """One user at a time, so there is one connection, and `PRAGMA data_version` can be compared between uses."""
         with self._in_use:
-            if self._database is None:
-                self._database = self._opened()
-            yield self._database
+            outermost, self._used_since = self._used_since is None, self._used_since or time.monotonic()
+            try:
+                if self._database is None:
+                    self._database = self._opened()
+                yield self._database
+            finally:
+                if outermost:
+                    self._used_since = None
+
+    def cut_if_silent(self, seconds: float) -> None:
+        """From another thread, now and then: whoever has used PostgreSQL for so long is cut off, and told that the
+        connection was lost. A server's process may hang while its machine confirms all that it is sent: then nothing
+        else ends the waiting."""
+        since = self._used_since
+        if self.on_server and since is not None and time.monotonic() - since > seconds:
+            cut(self._driver)
 
     def close(self) -> None:
         """On PostgreSQL, who uses it is cut off, if he does not end; on SQLite he does end."""
@@ -57,7 +72,7 @@ class WorkerDatabase:
 
     def _opened(self) -> Database:
         database = open_database(self._url, patience_ms=self._patience_ms)
-        if self._on_server:
+        if self.on_server:
             event.listen(database.engine, "connect", self._connected)
         return database
 
@@ -65,7 +80,7 @@ class WorkerDatabase:
         self._driver = driver
 
     def _taken(self) -> bool:
-        if not self._on_server:
+        if not self.on_server:
             return self._in_use.acquire()
         if self._in_use.acquire(timeout=FORK_SECONDS):
             return True
@@ -90,4 +105,4 @@ class WorkerDatabase:
     def _begin_in_the_child(self) -> None:
         self._inherited += [self._database, self._driver]
         self._database = self._driver = None
-        self._in_use, self._held = threading.RLock(), False
+        self._in_use, self._used_since, self._held = threading.RLock(), None, False

@@ -46,6 +46,7 @@ Saying = tuple[Mapping[str, bool], Mapping[str, tuple[bool, str, Answer | None]]
 LOOK_SECONDS = 1.0  # an idle worker wakes no more often
 BEAT_MS = 5_000
 PATIENCE_MS = 200  # for a lock of SQLite: three of them are less than a second
+SILENT_SECONDS = 30.0  # PostgreSQL, while it is asked for what takes milliseconds
 LEAVING_TRIES = 5
 LEAVING_SECONDS = 3.0  # for PostgreSQL, which may say nothing
 
@@ -161,6 +162,8 @@ class Lookout:
         self._machine.look(self._clock.now())
         self._judge_anew()
         if self._on_server:
+            self._database.cut_if_silent(SILENT_SECONDS)
+            self._replica.database.cut_if_silent(SILENT_SECONDS)
             self._asking.ask()
         else:
             self._see_to_database()
@@ -180,8 +183,10 @@ class Lookout:
         now = self._clock.now()
         try:
             with self._database.using() as database:
-                moved = self._hear(database, now)
-                self._judge_anew()
+                moved = self._watch.moved(database)
+                if moved or not 0 <= now - self._heard_at < BEAT_MS:  # or the clock was set
+                    self._hear(database, now)
+                    self._judge_anew()
                 self._beat(database, now)
                 self._push = self._watch.push(database, now) if moved else None
         except DatabaseBusy:
@@ -190,14 +195,11 @@ class Lookout:
             self._ringing.ask()
         self._listener.listen()
 
-    def _hear(self, database: Database, now: int) -> bool:
+    def _hear(self, database: Database, now: int) -> None:
         with database.reading() as connection:
-            moved = self._watch.moved(connection)
-            if moved or not 0 <= now - self._heard_at < BEAT_MS:  # or the clock was set
-                if self._settings.budget.limits:
-                    self._spent = traffic.spent(connection, self._settings.node, traffic.local_day(now))
-                self._said, self._heard_at = overrides(connection, now, self._settings.node), now
-        return moved
+            if self._settings.budget.limits:
+                self._spent = traffic.spent(connection, self._settings.node, traffic.local_day(now))
+            self._said, self._heard_at = overrides(connection, now, self._settings.node), now
 
     def _beat(self, database: Database, now: int) -> None:
         saying = _saying(self.states, self._judge.conditions)

@@ -7,9 +7,12 @@ few times a second, and a bell can be missed, the outbox is looked at every seco
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+import sqlite3
+from typing import Any
 
-from backhaul.database import Database
+from sqlalchemy.exc import OperationalError
+
+from backhaul.database import Database, translated
 from backhaul.replica import refill
 from backhaul.work.ledger import Work
 from workers.waking import wake_push
@@ -21,13 +24,19 @@ class Watch:
     def __init__(self) -> None:
         self._seen: int | None = None
 
-    def moved(self, connection: Connection) -> bool:
-        """Whether others can have committed anything since this was asked last."""
-        if connection.dialect.name != "sqlite":
+    def moved(self, database: Database) -> bool:
+        """Whether others can have committed anything since this was asked last. It begins no transaction: most looks
+        find that nothing has moved, and ask for nothing else. Raises DatabaseBusy."""
+        if not database.sqlite:
             return True
-        version: int = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+        with translated(), database.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            try:
+                (version,) = driver.execute("PRAGMA data_version").fetchone()
+            except sqlite3.OperationalError as error:
+                raise OperationalError("PRAGMA data_version", None, error) from error
         before, self._seen = self._seen, version
-        return version != before
+        return bool(version != before)
 
     def forget(self) -> None:
         """What has moved was not looked at."""

@@ -188,8 +188,11 @@ class Context:
 
     def _renew(self, connection: Connection, now: int) -> str | None:
         said, self._progress = self._progress, None
+        stopping = self.stop_reason
         try:
-            asked = ledger.renew(connection, self.work, now=now, lease_ms=self._lease_ms, progress=said)
+            asked = ledger.renew(
+                connection, self.work, now=now, lease_ms=self._lease_ms, progress=said, stopping=stopping
+            )
             late = self.clock.now()
             if late - now >= RENEW_EVERY_MS:  # it has waited for the row, and the lease may have passed meanwhile
                 now, asked = late, ledger.renew(connection, self.work, now=late, lease_ms=self._lease_ms)

@@ -24,7 +24,7 @@ Policy = Literal["exponential", "linear"]
 POLICIES = get_args(Policy)
 ORDINARY_BACKOFF = Backoff()
 _TASK = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_WORD = re.compile(r"[\w.:/@+-]{1,200}")  # no quote and no comma: tags are searched in their JSON text
+_WORD = re.compile(r"[\w.:/@+-]{1,200}")
 
 
 @dataclass(frozen=True, kw_only=True)

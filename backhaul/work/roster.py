@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, case, delete, select, update
+from sqlalchemy import Connection, RowMapping, delete, select, update
 
 from backhaul.schema import worker
-from backhaul.statements import insert
+from backhaul.statements import run
 from backhaul.work.conditions import Condition
 from backhaul.work.reading import Reading, Readings, decode_readings, encode_readings
 
@@ -55,6 +55,18 @@ class Worker:
         return now - within_ms <= self.seen_at <= now + MOST_SKEW_MS
 
 
+# Said once, in SQL that is as it goes to the database: each idle worker says it every five seconds.
+_SAID = ("pid", "seen_at", "concurrency", "processes", "queues", "labels", "readings", "conditions")
+_SAME = "backhaul_worker.pid = excluded.pid AND backhaul_worker.started_at = coalesce(?, backhaul_worker.started_at)"
+_BEAT = f"""
+    INSERT INTO backhaul_worker (
+        node, name, pid, started_at, seen_at, concurrency, processes, queues, labels, readings, conditions
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (node, name) DO UPDATE SET
+        started_at = CASE WHEN {_SAME} THEN backhaul_worker.started_at ELSE excluded.started_at END,
+        misrouted = CASE WHEN {_SAME} THEN backhaul_worker.misrouted ELSE 0 END,
+        {", ".join(f"{column} = excluded.{column}" for column in _SAID)}
+"""  # noqa: S608 - nothing but our own words
 _states = msgspec.json.Decoder(tuple[QueueState, ...])
 _pids = msgspec.json.Decoder(frozenset[int])
 _labels = msgspec.json.Decoder(frozenset[str])
@@ -81,32 +93,15 @@ def beat(
 
     started_at: when its process began; None: at its first beat. In a container each start has the same pid.
     """
-    said = {
-        "pid": pid,
-        "seen_at": now,
-        "concurrency": concurrency,
-        "processes": None if processes is None else _encoded(processes),
-        "queues": _encoded(queues),
-        "labels": _encoded(sorted(labels)),
-        "readings": encode_readings(readings or {}),
-        "conditions": _encoded((conditions or {}).values()),
-    }
-    statement = insert(connection, worker).values(
-        node=node, name=name, started_at=now if started_at is None else started_at, **said
+    told = (
+        *(node, name, pid, now if started_at is None else started_at, now, concurrency),
+        None if processes is None else _encoded(processes),
+        _encoded(queues),
+        _encoded(sorted(labels)),
+        encode_readings(readings or {}),
+        _encoded((conditions or {}).values()),
     )
-    same = worker.c.pid == statement.excluded.pid
-    if started_at is not None:
-        same &= worker.c.started_at == started_at
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[worker.c.node, worker.c.name],
-            set_={
-                "started_at": case((same, worker.c.started_at), else_=statement.excluded.started_at),
-                "misrouted": case((same, worker.c.misrouted), else_=0),
-                **{column: statement.excluded[column] for column in said},
-            },
-        )
-    )
+    run(connection, _BEAT, (*told, started_at, started_at))
 
 
 def misrouted(connection: Connection, name: str, node: str = "") -> None:

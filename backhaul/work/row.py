@@ -63,6 +63,7 @@ class Work:
     attempt: int
     retries: int
     losses: int
+    crashes: int
     runs: int
     parents: int
     children: int

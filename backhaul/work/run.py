@@ -286,6 +286,9 @@ def _stop(context: Context, stopped: Stopped) -> Settled:
 def _not_ours(database: Database, work: Work, lost: Stopped) -> Settled:
     """The row has gone on without this run: it was cancelled, or its lease passed and another has it."""
     emit("work.stopped", task=work.label, work=work.id, reason=lost.reason)
+    if lost.reason == "LEASE_EXPIRED":
+        with suppress(DatabaseBusy), database.writing(lasting=False) as connection:
+            ledger.outlived(connection, work)
     with database.reading() as connection:
         row = ledger.get(connection, work.id)
     kind: Kind = "cancelled" if lost.reason == "CANCELLED_BY_APP" else "not-claimed"

@@ -143,7 +143,7 @@ def _its_time(work: Work, most_losses: int | None) -> str:
     if work.backoff_on_stop and work.last_outcome == "stopped":
         return f"backs off after a stop {backoff}"
     if work.losses and work.last_outcome == "lost":
-        return _after_losses(work.losses, most_losses)
+        return _after_losses(work, most_losses)
     if work.periodic and work.runs:
         return f"waits for its time, once in {_span(work.interval_ms)},"
     if work.begin_at is not None and work.begin_at == work.due_at:
@@ -153,11 +153,12 @@ def _its_time(work: Work, most_losses: int | None) -> str:
     return "waits for its time"
 
 
-def _after_losses(losses: int, most: int | None) -> str:
-    said = f"backs off after {losses} loss{'es' if losses > 1 else ''} in a row"
+def _after_losses(work: Work, most: int | None) -> str:
+    said = f"backs off after {work.losses} loss{'es' if work.losses > 1 else ''} in a row"
     if most is None:
         return said
-    return f"{said} (fails at {most} when its process dies, at {most * ledger.WITH_ITS_WORKER} when its worker does)"
+    deaths = f"{work.crashes or 'none'} by the death of its own process alone"
+    return f"{said}, {deaths} (fails after {most} such deaths, or {most * ledger.WITH_ITS_WORKER} losses)"
 
 
 def _no_worker(work: Work, queue: Queue | None, workers: Sequence[Worker]) -> str:

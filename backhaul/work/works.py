@@ -162,23 +162,23 @@ class Works:
         Misused for sync's own work."""
         with self._database.writing() as opened:
             self._check_hosts(opened, work_id)
-            return len(ledger.cancel_by_id(opened, work_id, now=self._clock.now(), by="the app"))
+            return ledger.cancel_by_id(opened, work_id, now=self._clock.now(), by="the app")
 
     def cancel_tag(self, tag: str) -> int:
         """The same, of all unfinished work with the tag."""
         with self._database.writing() as opened:
-            return len(ledger.cancel_by_tag(opened, tag, now=self._clock.now(), by="the app"))
+            return ledger.cancel_by_tag(opened, tag, now=self._clock.now(), by="the app")
 
     def cancel_name(self, name: str) -> int:
         """The same, of all unfinished work of the name."""
         self._check_name(name)
         with self._database.writing() as opened:
-            return len(ledger.cancel_by_name(opened, name, now=self._clock.now(), by="the app"))
+            return ledger.cancel_by_name(opened, name, now=self._clock.now(), by="the app")
 
     def cancel_all(self) -> int:
         """The same, of all unfinished work but sync's own."""
         with self._database.writing() as opened:
-            return len(ledger.cancel_all(opened, now=self._clock.now(), by="the app"))
+            return ledger.cancel_all(opened, now=self._clock.now(), by="the app")
 
     def last_cancel_all(self) -> int | None:
         """When that was last done, in milliseconds."""

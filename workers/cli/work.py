@@ -115,10 +115,10 @@ def cancel(
         for work in works_of(here).query(names=names, ours=True) if names else []:
             _check_hosts(work)
         with here.database.writing() as connection:
-            ended = set(_cancelled(connection, here.now, ids or [], tags or [], names or [], all_))
+            ended = _cancelled(connection, here.now, ids or [], tags or [], names or [], all_)
     if as_json:
-        return say_json({"cancelled": sorted(ended)})
-    return print(f"{len(ended)} cancelled" if ended else "nothing of it was still to be done")
+        return say_json({"cancelled": ended})
+    return print(f"{ended} cancelled" if ended else "nothing of it was still to be done")
 
 
 def prune(*, home: Home = None, as_json: AsJson = False) -> None:
@@ -128,14 +128,12 @@ def prune(*, home: Home = None, as_json: AsJson = False) -> None:
     return say_json({"pruned": number}) if as_json else print(f"{number} forgotten")
 
 
-def _cancelled(
-    connection: Connection, now: int, ids: list[str], tags: list[str], names: list[str], all_: bool
-) -> list[str]:
+def _cancelled(connection: Connection, now: int, ids: list[str], tags: list[str], names: list[str], all_: bool) -> int:
     if all_:
         return ledger.cancel_all(connection, now=now, by=BY)
-    ended = [work_id for one in ids for work_id in ledger.cancel_by_id(connection, one, now=now, by=BY)]
-    ended += [work_id for one in tags for work_id in ledger.cancel_by_tag(connection, one, now=now, by=BY)]
-    return ended + [work_id for one in names for work_id in ledger.cancel_by_name(connection, one, now=now, by=BY)]
+    by_id = sum(ledger.cancel_by_id(connection, one, now=now, by=BY) for one in ids)
+    by_tag = sum(ledger.cancel_by_tag(connection, one, now=now, by=BY) for one in tags)
+    return by_id + by_tag + sum(ledger.cancel_by_name(connection, one, now=now, by=BY) for one in names)
 
 
 def _check_hosts(work: Work) -> None:

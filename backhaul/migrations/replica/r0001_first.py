@@ -361,6 +361,7 @@ def _backhaul_work() -> None:
         sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
         sa.Column("retries", sa.Integer, nullable=False, server_default="0"),
         sa.Column("losses", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
         sa.Column("runs", sa.Integer, nullable=False, server_default="0"),
         sa.Column("parents", sa.Integer, nullable=False, server_default="0"),
         sa.Column("children", sa.Integer, nullable=False, server_default="0"),
@@ -437,6 +438,7 @@ def _backhaul_work() -> None:
         postgresql_where=sa.text("ordinary_queue IS NOT NULL"),
     )
     op.create_index("ix_backhaul_work_state", "backhaul_work", ["state", "created_at"])
+    op.create_index("ix_backhaul_work_task", "backhaul_work", ["task", "function", "finished_at"])
     op.create_table(
         "backhaul_work_parent",
         sa.Column("work_id", sa.Text, nullable=False),

@@ -47,7 +47,7 @@ from backhaul.work.ledger.interfering import (
     mend_clock,
     request_stop,
 )
-from backhaul.work.ledger.losing import LONGEST_LEASE_MS, MOST_LOSSES, WITH_ITS_WORKER, has_lost, recover
+from backhaul.work.ledger.losing import LONGEST_LEASE_MS, MOST_LOSSES, WITH_ITS_WORKER, has_lost, outlived, recover
 from backhaul.work.ledger.marks import CANCEL_ALL, mark, marked
 from backhaul.work.ledger.positions import Move, Position, moves, number
 from backhaul.work.ledger.pruning import prune
@@ -135,6 +135,7 @@ __all__ = [
     "moves",
     "next_due_at",
     "number",
+    "outlived",
     "override_next_run",
     "parents_of",
     "postpone",

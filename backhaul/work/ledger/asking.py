@@ -7,7 +7,20 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Text, and_, any_, func, literal, literal_column, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Text,
+    and_,
+    any_,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from backhaul.errors import Misused
@@ -18,6 +31,7 @@ from backhaul.work.data import decode_data
 from backhaul.work.request import CELERY_TASK
 from backhaul.work.row import FINISHED, UNFINISHED, State, Work, work_from_row
 
+FEW = 5_000  # that have a tag: they are looked up by it, and not walked to
 PLACE = re.compile(r"(\d{0,18})\.(\d{1,18})\.(.+)")
 LABEL = func.coalesce(table.c.function, table.c.task)
 # The work of sync itself; a plain Celery task of the host travels under a name of ours, and is the host's.
@@ -47,7 +61,9 @@ def query(
 ) -> list[Work]:
     """Any of each list, and all of the lists; in the order it was made. tags: the name of its function is one of them.
     ours: with sync's own."""
-    wanted = _wanted(connection, ids, names, tags, states, ours)
+    wanted = _wanted(connection, ids, names, states, ours)
+    if tags is not None:
+        wanted.append(tagged(connection, tags))
     if task is not None:
         wanted.append(table.c.task == task)
     return every(connection, select(table).where(*wanted).order_by(table.c.created_at, table.c.id).limit(limit))
@@ -67,18 +83,20 @@ def latest(
     """As `query`; but what is unfinished first, and of it the newest, then what has finished last. after: the `place`
     of the last one of the page before, as it was read then: whatever has ended or begun since, none that was there is
     left out. Raises Misused for what is no place."""
-    wanted = _wanted(connection, ids, names, tags, None, ours)
+    wanted = _wanted(connection, ids, names, None, ours)
     ended, made, work_id = _placed(after) if after is not None else (None, None, None)
     found: list[Work] = []
     of_states = _of_states(connection, states, UNFINISHED)
     if of_states is not None and (after is None or ended is None):
-        unfinished = select(table).where(table.c.finished_at.is_(None), *of_states, *wanted)
+        half = table.c.finished_at.is_(None)
+        unfinished = select(table).where(half, *of_states, *wanted, *_tagged(connection, tags, half))
         if after is not None:
             unfinished = unfinished.where(tuple_(table.c.created_at, table.c.id) < tuple_(made, work_id))
         found = every(connection, unfinished.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit))
     of_states = _of_states(connection, states, FINISHED)
     if of_states is not None and len(found) < limit:
-        finished = select(table).where(table.c.finished_at.is_not(None), *of_states, *wanted)
+        half = table.c.finished_at.is_not(None)
+        finished = select(table).where(half, *of_states, *wanted, *_tagged(connection, tags, half))
         if ended is not None:
             finished = finished.where(tuple_(table.c.finished_at, table.c.id) < tuple_(ended, work_id))
         order = table.c.finished_at.desc(), table.c.id.desc()
@@ -121,14 +139,11 @@ def _wanted(
     connection: Connection,
     ids: Collection[str] | None,
     names: Collection[str] | None,
-    tags: Collection[str] | None,
     states: Collection[State] | None,
     ours: bool,
 ) -> list[ColumnElement[bool]]:
     lists = (table.c.id, ids), (table.c.name, names), (table.c.state, states)
     wanted = [among(connection, column, some) for column, some in lists if some is not None]
-    if tags is not None:
-        wanted.append(tagged(connection, tags))
     return wanted if ours else [*wanted, ~OURS]
 
 
@@ -157,10 +172,26 @@ def _placed(said: str) -> tuple[int | None, int, str]:
     return int(ended) if ended else None, int(made), work_id
 
 
-def tagged(connection: Connection, tags: Collection[str]) -> ColumnElement[bool]:
-    """Has one of the tags, of which the name of its function is one, as in WorkManager."""
-    found = select(work_tag.c.work_id).where(among(connection, work_tag.c.tag, tags))
-    return or_(table.c.id.in_(found), among(connection, LABEL, tags))
+def _tagged(
+    connection: Connection, tags: Collection[str] | None, half: ColumnElement[bool]
+) -> list[ColumnElement[bool]]:
+    return [] if tags is None else [tagged(connection, tags, half)]
+
+
+def tagged(connection: Connection, tags: Collection[str], *half: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Has one of the tags, of which the name of its function is one, as in WorkManager. half: what is finished, or what
+    is not, where that is asked for beside.
+
+    A few are looked up by their tags. Where there are many, whoever walks the half in its order soon finds a page of
+    them, and asks each row that he comes by."""
+    by_tag = select(work_tag.c.work_id).where(among(connection, work_tag.c.tag, tags))
+    by_task = select(table.c.id).where(among(connection, table.c.task, tags), table.c.function.is_(None), *half)
+    plain = table.c.task == CELERY_TASK, among(connection, table.c.function, tags)
+    found = by_tag.union_all(by_task, select(table.c.id).where(*plain, *half))
+    if connection.scalar(found.limit(1).offset(FEW)) is None:
+        return table.c.id.in_(found)
+    own = exists(select(1).where(work_tag.c.work_id == table.c.id, among(connection, work_tag.c.tag, tags)))
+    return or_(own, among(connection, LABEL, tags))
 
 
 def among(connection: Connection, column: Any, wanted: Collection[str]) -> ColumnElement[bool]:

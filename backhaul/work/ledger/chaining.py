@@ -88,12 +88,17 @@ def unblock(connection: Connection, parent_id: str, now: int) -> int:
     return connection.execute(freed).rowcount
 
 
-def fail_dependents(connection: Connection, parent_id: str, now: int) -> int:
-    """Fail all that waits for this, and for that, and so on: it will never run. Returns how many."""
-    dependents = with_dependents(table.c.id == parent_id)
-    statement = update(table).where(table.c.id.in_(select(dependents.c.id)), table.c.state == "BLOCKED")
-    failed = statement.values(state="FAILED", finished_at=now, last_error=f"it waited for {parent_id}, which failed")
-    return connection.execute(failed).rowcount
+def fail_dependents(connection: Connection, parent_ids: Sequence[str], now: int) -> None:
+    """Fail all that waits for one of these, and for that, and so on: it will never run."""
+    of = select(edge.c.parent_id.label("root"), edge.c.work_id.label("id")).where(
+        among(connection, edge.c.parent_id, parent_ids)
+    )
+    found = of.cte("of", recursive=True)
+    found = found.union(select(found.c.root, edge.c.work_id).join(found, edge.c.parent_id == found.c.id))
+    doomed = select(found.c.id, func.min(found.c.root).label("root")).group_by(found.c.id).subquery("doomed")
+    statement = update(table).where(table.c.id == doomed.c.id, table.c.state == "BLOCKED")
+    why = "it waited for " + doomed.c.root + ", which failed"
+    connection.execute(statement.values(state="FAILED", finished_at=now, last_error=why))
 
 
 def with_dependents(these: ColumnElement[bool]) -> CTE:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, CursorResult, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, update
+from sqlalchemy.sql.dml import Update
 
 from backhaul.schema import work as table
-from backhaul.statements import on_postgresql
+from backhaul.statements import how_many, on_postgresql
 from backhaul.work.ledger.asking import LABEL, OURS, among, get, one, tagged
 from backhaul.work.ledger.chaining import held_whole, hold, with_dependents
 from backhaul.work.ledger.holding import free
@@ -18,6 +19,7 @@ from backhaul.work.row import NEVER, Work
 
 MOST_SKEW_MS = 120_000  # between the clocks of those who share a database; more than that is a clock that was wrong
 EXPIRED_AT_ONCE = 1_000
+UNENDED = table.c.finished_at.is_(None)
 UNFINISHED = table.c.state.in_(("ENQUEUED", "RUNNING", "BLOCKED"))
 
 
@@ -34,31 +36,30 @@ def request_stop(connection: Connection, work_id: str, reason: str) -> Work | No
     return one(connection, asked.returning(table))
 
 
-def cancel_by_id(connection: Connection, work_id: str, *, now: int, by: str) -> list[str]:
-    """End the work for good, and all that waits for it, also when it is finished itself. Returns their ids."""
-    return _ids(_cancel(connection, table.c.id == work_id, now=now, by=by))
+def cancel_by_id(connection: Connection, work_id: str, *, now: int, by: str) -> int:
+    """End the work for good, and all that waits for it, also when it is finished itself. Returns how many ended."""
+    return _cancel(connection, table.c.id == work_id, now=now, by=by)
 
 
-def cancel_by_tag(connection: Connection, tag: str, *, now: int, by: str) -> list[str]:
-    """End the unfinished work of the host that has the tag, and all that waits for it. Returns their ids."""
-    return _ids(_cancel(connection, and_(UNFINISHED, tagged(connection, [tag]), ~OURS), now=now, by=by))
+def cancel_by_tag(connection: Connection, tag: str, *, now: int, by: str) -> int:
+    """End the unfinished work of the host that has the tag, and all that waits for it. Returns how many ended."""
+    return _cancel(connection, and_(UNENDED, tagged(connection, [tag], UNENDED), ~OURS), now=now, by=by)
 
 
-def cancel_by_name(connection: Connection, name: str, *, now: int, by: str) -> list[str]:
-    """End the unfinished work of this name, and all that waits for it. Returns their ids."""
-    return _ids(_cancel(connection, and_(UNFINISHED, table.c.name == name), now=now, by=by))
+def cancel_by_name(connection: Connection, name: str, *, now: int, by: str) -> int:
+    """End the unfinished work of this name, and all that waits for it. Returns how many ended."""
+    return _cancel(connection, and_(UNFINISHED, table.c.name == name), now=now, by=by)
 
 
-def cancel_all(connection: Connection, *, now: int, by: str) -> list[str]:
-    """End all unfinished work of the host; sync's own goes on. When that was is kept. Returns their ids."""
+def cancel_all(connection: Connection, *, now: int, by: str) -> int:
+    """End all unfinished work of the host; sync's own goes on. When that was is kept. Returns how many ended."""
     mark(connection, CANCEL_ALL, now)
-    return _ids(_cancel(connection, and_(UNFINISHED, ~OURS), now=now, by=by))
+    return _cancel(connection, and_(UNFINISHED, ~OURS), now=now, by=by)
 
 
 def cancel(connection: Connection, work_id: str, *, now: int, by: str) -> Work | None:
     """As cancel_by_id, for one that nothing waits for. None when it is finished already, or unknown."""
-    ended = cancel_by_id(connection, work_id, now=now, by=by)
-    return get(connection, work_id) if work_id in ended else None
+    return get(connection, work_id) if cancel_by_id(connection, work_id, now=now, by=by) else None
 
 
 def expire(connection: Connection, now: int, *, limit: int = EXPIRED_AT_ONCE) -> list[Ended]:
@@ -71,7 +72,10 @@ def expire(connection: Connection, now: int, *, limit: int = EXPIRED_AT_ONCE) ->
         after = late[-1]
     if not ids:
         return []
-    ended = _cancel(connection, among(connection, table.c.id, ids), now=now, by="", expired=True)
+    these = among(connection, table.c.id, ids)
+    hold(connection, these, and_dependents=True)
+    late_ones = _cancelled(these, now, "it had not begun in its time", stop_reason="EXPIRED")
+    ended = connection.execute(late_ones.returning(table.c.id, LABEL.label("label")))
     return [Ended(row.id, row.label) for row in ended]
 
 
@@ -107,16 +111,17 @@ def _late(now: int) -> ColumnElement[bool]:
     return and_(table.c.expires_at <= now, table.c.finished_at.is_(None), table.c.attempt == 0)
 
 
-def _cancel(
-    connection: Connection, these: ColumnElement[bool], *, now: int, by: str, expired: bool = False
-) -> CursorResult[Any]:
-    """A run under way hears of it at its next renewal, and its result is ignored. Returns their ids and labels: there
-    may be many, and nobody needs more of them."""
+def _cancel(connection: Connection, these: ColumnElement[bool], *, now: int, by: str) -> int:
+    """There may be many, and nobody is told which."""
     hold(connection, these, and_dependents=True)
-    by_itself = "it had not begun in its time" if expired else f"cancelled by {by}"
-    with_another = f"{by_itself}: what it waited for" if expired else f"{by_itself}, with what it waited for"
-    otherwise = "EXPIRED" if expired else table.c.stop_reason
-    cancelled = (
+    return how_many(connection, connection.execute(_cancelled(these, now, f"cancelled by {by}")))
+
+
+def _cancelled(these: ColumnElement[bool], now: int, why: str, *, stop_reason: str | None = None) -> Update:
+    """With all that waits for them. A run under way hears of it at its next renewal, and its result is ignored."""
+    with_another = f"{why}{':' if stop_reason else ', with'} what it waited for"
+    otherwise = table.c.stop_reason if stop_reason is None else stop_reason
+    return (
         update(table)
         .where(table.c.id.in_(select(with_dependents(these).c.id)), table.c.finished_at.is_(None))
         .values(UNCLAIMED)
@@ -125,12 +130,6 @@ def _cancel(
             finished_at=now,
             progress=None,
             stop_reason=case((table.c.state == "RUNNING", "CANCELLED_BY_APP"), else_=otherwise),
-            last_error=case((these, by_itself[:LONGEST_ERROR]), else_=with_another[:LONGEST_ERROR]),
+            last_error=case((these, why[:LONGEST_ERROR]), else_=with_another[:LONGEST_ERROR]),
         )
-        .returning(table.c.id, LABEL.label("label"))
     )
-    return connection.execute(cancelled)
-
-
-def _ids(ended: CursorResult[Any]) -> list[str]:
-    return list(ended.scalars())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Update, update
+from sqlalchemy import Connection, Update, func, update
 
 from backhaul.errors import Misused, Stopped
 from backhaul.schema import work as table
@@ -24,15 +24,24 @@ UNCLAIMED: Mapping[str, Any] = {
 
 
 def renew(
-    connection: Connection, work: Work, *, now: int, lease_ms: int, progress: Mapping[str, Any] | None = None
+    connection: Connection,
+    work: Work,
+    *,
+    now: int,
+    lease_ms: int,
+    progress: Mapping[str, Any] | None = None,
+    stopping: str | None = None,
 ) -> str | None:
-    """Keep the lease, and the progress if there is any; returns why the run should stop, if it should.
+    """Keep the lease, and the progress if there is any; returns why the run should stop, if it should. stopping: why it
+    has been asked to, if it was asked here: a worker that is lost then has not been lost by its work.
 
     Raises Stopped("LEASE_EXPIRED") when the work is no longer this run's, Misused for progress that is no small JSON.
     """
     values: dict[str, Any] = {"lease_until": now + lease_ms}
     if progress is not None:
         values["progress"] = encode_data("progress", progress)
+    if stopping is not None:
+        values["stop_requested"] = func.coalesce(table.c.stop_requested, stopping)
     renewed = one(connection, held(work).values(values).returning(table))
     if renewed is not None:
         return renewed.stop_requested

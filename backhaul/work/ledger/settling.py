@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, null, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, bindparam, case, func, null, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from backhaul.schema import work as table
@@ -26,6 +26,8 @@ NOT_BEGUN: Mapping[str, Any] = {
     "started_at": table.c.started_before,
     "stop_reason": table.c.stopped_before,
 }
+# The run has been heard of to its end.
+NONE_LOST: Mapping[str, Any] = {"losses": 0, "crashes": 0}
 
 _now = bindparam("now", type_=BigInteger)
 _FINISH = (
@@ -38,7 +40,7 @@ _FINISH = (
         output=bindparam("the_output"),
         progress=None,
         checkpoint=None,
-        losses=0,
+        **NONE_LOST,
         stop_reason=None,
         last_outcome=bindparam("the_outcome"),
         last_error=bindparam("the_error"),
@@ -69,7 +71,7 @@ def fail(connection: Connection, work: Work, *, now: int, error: str, output: Ma
     hold_with_dependents(connection, work)
     settled = _finish(connection, work, "FAILED", now, outcome="failure", error=error, output=text)
     if settled.children:
-        fail_dependents(connection, work.id, now)
+        fail_dependents(connection, [work.id], now)
     return settled
 
 
@@ -92,7 +94,7 @@ def retry(
     delay = asked if exactly else max(work.backoff.delay_ms(work.attempt), asked)
     values = waiting() | {
         "retries": table.c.retries + 1,
-        "losses": 0,
+        **NONE_LOST,
         "enqueued_at": now,
         "due_at": _at_override(work, now, else_=now + delay),
         "override_at": _override_left(work),
@@ -117,7 +119,7 @@ def stop(connection: Connection, work: Work, *, now: int, reason: str) -> Work:
         "due_at": _at_override(work, now, else_=again if work.backoff_on_stop else _no_later_than(now)),
         "enqueued_at": now if work.backoff_on_stop else table.c.enqueued_at,
         "attempt": work.attempt - 1 if gives_back else work.attempt,
-        "losses": 0,
+        **NONE_LOST,
         "stop_reason": reason,
         "last_outcome": "stopped",
     }
@@ -162,30 +164,38 @@ def _no_later_than(now: int) -> Any:
 
 
 def _close_period(connection: Connection, work: Work, now: int, *, outcome: str, error: str | None) -> Work:
+    said = None if error is None else error[:LONGEST_ERROR]
+    values = period_closed(now, outcome, _set_while_it_ran(work)) | {"last_error": said}
+    settled = _settle(connection, work, held(work).values(values).returning(table))
+    if settled.trigger_update_ms is None:
+        return settled
+    triggering.consumed(connection, [work.id])
+    return get(connection, work.id) or settled
+
+
+def period_closed(now: int, outcome: str, set_while_it_ran: ColumnElement[bool]) -> dict[str, Any]:
+    """set_while_it_ran: whether the row's override was; it is for the next run then, and one from before is used up."""
     woken = table.c.due_at > table.c.started_at  # while it ran; see ringing.py, _run_again
     after = case((table.c.trigger_update_ms.is_not(None), NEVER), else_=now + table.c.interval_ms)
-    values = {
+    short = table.c.interval_ms < LEAST_BETWEEN_OVERRIDES_MS
+    least = now + case((short, table.c.interval_ms), else_=LEAST_BETWEEN_OVERRIDES_MS)
+    at = case((table.c.override_at > least, table.c.override_at), else_=least)
+    return {
         "state": "ENQUEUED",
         **UNCLAIMED,
         "attempt": 0,
         "retries": 0,
-        "losses": 0,
+        **NONE_LOST,
         "runs": table.c.runs + 1,
         "enqueued_at": now,
-        "due_at": case((woken, now), else_=_at_override(work, now, runs=1, else_=after)),
-        "override_at": _override_left(work),
+        "due_at": case((woken, now), (set_while_it_ran, at), else_=after),
+        "override_at": case((set_while_it_ran, table.c.override_at), else_=null()),
         "progress": None,
         "checkpoint": None,
         "triggered": None,
         "stop_reason": None,
         "last_outcome": outcome,
-        "last_error": None if error is None else error[:LONGEST_ERROR],
     }
-    settled = _settle(connection, work, held(work).values(values).returning(table))
-    if settled.trigger_update_ms is None:
-        return settled
-    triggering.consumed(connection, work)
-    return get(connection, work.id) or settled
 
 
 def _set_while_it_ran(work: Work) -> Any:
@@ -197,10 +207,10 @@ def _override_left(work: Work) -> Any:
     return case((_set_while_it_ran(work), table.c.override_at), else_=null())
 
 
-def _at_override(work: Work, now: int, *, else_: Any, runs: int | None = None) -> Any:
+def _at_override(work: Work, now: int, *, else_: Any) -> Any:
     least = now + min(LEAST_BETWEEN_OVERRIDES_MS, work.interval_ms)
-    first = (work.runs if runs is None else runs) == 0
-    at = table.c.override_at if first else case((table.c.override_at > least, table.c.override_at), else_=least)
+    later = case((table.c.override_at > least, table.c.override_at), else_=least)
+    at = table.c.override_at if work.runs == 0 else later
     return case((_set_while_it_ran(work), at), else_=else_)
 
 

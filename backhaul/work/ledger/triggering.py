@@ -21,7 +21,7 @@ from backhaul.work.constraints import FileTrigger, TableTrigger, Trigger
 from backhaul.work.ledger.asking import among
 from backhaul.work.ledger.holding import free
 from backhaul.work.ledger.positions import Move, Position, bounded, here, position
-from backhaul.work.row import NEVER, Work
+from backhaul.work.row import NEVER
 
 MOST_WAITING = 8  # works with triggers that are unfinished at once, as in WorkManager
 COLUMNS = ("work_id", "kind", "what", "descendants", "seen")
@@ -142,7 +142,7 @@ def mark_unanswered(connection: Connection, files: Collection[FileTrigger], sinc
     connection.execute(these.values(unanswered_at=since), rows)
 
 
-def fire(connection: Connection, *, work_id: str | None = None) -> int:
+def fire(connection: Connection, *, work_ids: Collection[str] | None = None) -> int:
     """Give all waiting work that has seen a change its time, and what to tell its run. Returns how many waits so.
 
     On PostgreSQL what another transaction holds is left for the next look (`Watched.unfired`): who has triggers in his
@@ -160,8 +160,8 @@ def fire(connection: Connection, *, work_id: str | None = None) -> int:
         _fireable(),
         table.c.id.in_(select(trigger.c.work_id).where(trigger.c.last_at.is_not(None))),
     )
-    if work_id is not None:
-        these = *these, table.c.id == work_id
+    if work_ids is not None:
+        these = *these, among(connection, table.c.id, work_ids)
     wanted = (
         update(table)
         .where(*these, *free(connection, and_(*these)))
@@ -177,15 +177,17 @@ def fire(connection: Connection, *, work_id: str | None = None) -> int:
     return connection.execute(wanted).rowcount
 
 
-def consumed(connection: Connection, work: Work) -> None:
-    """A run of it has ended: only what has changed since it began counts for the next one."""
-    since = trigger.c.last_at >= work.started_at
-    first = case((trigger.c.first_at < work.started_at, work.started_at), else_=trigger.c.first_at)
-    statement = update(trigger).where(trigger.c.work_id == work.id, trigger.c.last_at.is_not(None))
+def consumed(connection: Connection, work_ids: Collection[str]) -> None:
+    """Their runs have ended: only what has changed since these began counts for the next ones."""
+    began = select(table.c.started_at).where(table.c.id == trigger.c.work_id).scalar_subquery()
+    since = trigger.c.last_at >= began
+    first = case((trigger.c.first_at < began, began), else_=trigger.c.first_at)
+    of_these = among(connection, trigger.c.work_id, work_ids)
+    statement = update(trigger).where(of_these, trigger.c.last_at.is_not(None))
     connection.execute(
         statement.values(first_at=case((since, first), else_=None), last_at=case((since, trigger.c.last_at)))
     )
-    fire(connection, work_id=work.id)
+    fire(connection, work_ids=work_ids)
 
 
 def check_room(connection: Connection, more: int, most: int) -> None:

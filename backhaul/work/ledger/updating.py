@@ -115,7 +115,7 @@ def _at_its_time(connection: Connection, old: Work, changed: Work, now: int) -> 
     at = due_anew(changed, old.due_at)
     connection.execute(update(table).where(table.c.id == changed.id).values(due_at=at))
     if changed.trigger_update_ms is not None:
-        triggering.fire(connection, work_id=changed.id)
+        triggering.fire(connection, work_ids=[changed.id])
     return existing(connection, changed.id)
 
 

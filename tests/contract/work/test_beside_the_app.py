@@ -45,6 +45,8 @@ def hold(desk: Desk, connection: Connection, *works: OneTimeWork) -> None:
 class Here:
     """A replica on the desk's database, and its clock."""
 
+    on_server = False  # nobody loses his patience here
+
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.database = self

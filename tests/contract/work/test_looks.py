@@ -75,3 +75,21 @@ def test_a_page_of_the_list_walks_an_index_in_its_order(database: Database) -> N
         assert f"Index Scan Backward using ix_backhaul_work_{half} " in plan
         assert f"ix_backhaul_work_{other} " not in plan
         assert "Sort" not in plan
+
+
+def test_what_has_a_tag_is_looked_up_by_it_and_by_the_name_of_its_function(database: Database) -> None:
+    entries = [ledger.Entry(WorkRequest(task="shop.a", tags=frozenset({f"t{n % 500}"})), "sync") for n in range(6_000)]
+    with database.writing() as connection:
+        ledger.enqueue_all(connection, entries, now=T)
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE backhaul_work, backhaul_work_tag")
+    with database.reading() as connection:
+        assert len(ledger.latest(connection, tags=["t7"])) == 12
+    for states in (None, ["ENQUEUED"]):
+        plan = plans(
+            database, lambda opened, states=states: ledger.latest(opened, tags=["t7"], states=states, limit=50)
+        )  # type: ignore[misc]
+        assert "Seq Scan" not in plan
+        assert "pk_backhaul_work_tag" in plan
+        assert "ix_backhaul_work_task" in plan
+        assert "ix_backhaul_work_unfinished" not in plan

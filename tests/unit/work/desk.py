@@ -122,6 +122,7 @@ class Desk:
         *,
         generation: int | None = None,
         process: int | None = None,
+        ending: Callable[[], bool] = lambda: False,
     ) -> Settled:
         """Deliver a message for this work to a worker."""
         row = self.row(work)
@@ -140,6 +141,7 @@ class Desk:
             clock=self.clock,
             body=counted,
             process=process,
+            ending=ending,
         )
 
     def run_due(self, body: Body = done) -> list[str]:

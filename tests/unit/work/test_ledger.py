@@ -12,6 +12,7 @@ from backhaul.backoff import Backoff
 from backhaul.database import Database
 from backhaul.errors import Misused, Stopped
 from backhaul.work import Work, WorkRequest, ledger
+from backhaul.work.ledger import asking
 
 T = 1_767_355_200_000  # 2026-01-02T12:00:00Z
 MINUTE = 60_000
@@ -495,6 +496,41 @@ def test_a_page_of_the_list_walks_an_index_in_its_order(database: Database) -> N
         assert order not in plan(states=[state])
     assert "ix_backhaul_work_state (state=?)" in plan(states=["FAILED"])
     assert plan(states=[]) == ""
+
+
+def test_what_has_a_tag_is_looked_up_by_it_and_by_the_name_of_its_function(database: Database) -> None:
+    lookups = "autoindex_backhaul_work_tag_1 (tag=?)", "ix_backhaul_work_task (task=? AND function=?"
+    looks: list[Callable[[Connection], object]] = [
+        lambda opened: ledger.latest(opened, tags=["red"], limit=50),
+        lambda opened: ledger.latest(opened, tags=["red"], states=["FAILED"], limit=50),
+        lambda opened: ledger.query(opened, tags=["red"]),
+    ]
+    for look in looks:
+        plan = plans(database, look)
+        assert all(one in plan for one in lookups)
+        assert "SCAN backhaul_work" not in plan
+        assert "USING INDEX ix_backhaul_work_unfinished" not in plan
+        assert "USING INDEX ix_backhaul_work_finished" not in plan
+
+
+@pytest.mark.parametrize("few", [0, 5_000], ids=["many", "few"])
+def test_many_that_have_a_tag_are_the_same_as_few(
+    connection: Connection, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "FEW", few)
+    red = enqueued(connection, tags=frozenset({"red"}))
+    plain = enqueued(connection, task="backhaul.task", function="red")
+    by_name = enqueued(connection, task="red", tags=frozenset({"red"}))
+    enqueued(connection, task="backhaul.push", tags=frozenset({"blue"}))
+    ended = ledger.succeed(connection, running(connection, task="red"), now=T + 1)
+    unfinished = {red.id, plain.id, by_name.id}
+    assert {one.id for one in ledger.query(connection, tags=["red", "nothing"])} == {*unfinished, ended.id}
+    found = [one.id for one in ledger.latest(connection, tags=["red"])]
+    assert (set(found[:3]), found[3:]) == (unfinished, [ended.id])
+    assert [one.id for one in ledger.latest(connection, tags=["red"], states=["SUCCEEDED"])] == [ended.id]
+    assert ledger.cancel_by_tag(connection, "red", now=T, by="test") == 2  # the first is sync's own
+    assert current(connection, red).state == "ENQUEUED"
+    assert ledger.cancel_by_tag(connection, "blue", now=T, by="test") == 0
 
 
 def test_the_next_due_time_is_the_soonest_one_to_come(connection: Connection) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from backhaul.errors import DatabaseBusy
-from backhaul.work import OneTimeWork, PeriodicWork, Work, WorkRequest, chain, ledger, roster
+from backhaul.work import (
+    Constraints,
+    OneTimeWork,
+    PeriodicWork,
+    TableTrigger,
+    Work,
+    WorkRequest,
+    chain,
+    ledger,
+    roster,
+)
 from backhaul.work import run as journey
+from backhaul.work.context import Context
 from backhaul.work.row import NEVER
 from tests.unit.work.desk import HOUR, MINUTE, Desk
 from tests.unit.work.test_results import counted
@@ -82,6 +93,67 @@ def test_a_function_whose_process_dies_five_times_in_a_row_has_failed_and_so_has
 
 def test_how_many_losses_are_the_end_is_the_operators_affair(desk: Desk) -> None:
     assert lose(desk, enqueued(desk), most=1).state == "FAILED"
+
+
+def test_only_the_deaths_of_its_own_process_are_counted_for_that_end(desk: Desk) -> None:
+    work = enqueued(desk)
+    for alone in (False, False, False, False, True):
+        lost = lose(desk, work, alone=alone)
+    assert (lost.state, lost.losses, lost.crashes) == ("ENQUEUED", 5, 1)
+    for alone in (True, False, True, True):
+        assert lose(desk, work, alone=alone).state == "ENQUEUED"
+    assert lose(desk, work).state == "FAILED"
+
+
+def test_a_run_that_was_asked_to_stop_and_was_ended_before_it_had_is_no_loss(desk: Desk) -> None:
+    work = enqueued(desk)
+    for alone in (True, False) * 12:
+        desk.clock.advance(1)
+        beat(desk, processes=[7, 8])
+        run = desk.claim(work, lease_ms=LEASE, process=7)
+        with desk.database.writing() as connection:
+            ledger.renew(connection, run, now=desk.now, lease_ms=LEASE, stopping="DEPLOY_DRAIN")
+        desk.clock.advance(LEASE - 1)
+        if alone:
+            beat(desk, processes=[8, 9])
+        desk.clock.advance(1)
+        (lost,) = recovered(desk)
+        assert (lost.state, lost.losses, lost.crashes, lost.stop_reason) == ("ENQUEUED", 0, 0, "WORKER_LOST")
+        assert lost.due_at <= desk.now
+
+
+def test_a_run_that_goes_on_after_it_was_asked_to_stop_says_so_in_its_row(desk: Desk) -> None:
+    work, ending, seen = enqueued(desk), [False], []
+
+    def goes_on(context: Context) -> None:
+        ending[0] = True
+        for _ in range(2):
+            desk.clock.advance(5_000)
+            context.look()
+            seen.append(desk.row(work).stop_requested)
+
+    desk.run(work, goes_on, ending=lambda: ending[0])
+    assert seen == [None, "DEPLOY_DRAIN"]
+    assert (desk.row(work).state, desk.row(work).stop_requested) == ("ENQUEUED", None)
+
+
+def test_a_run_that_is_heard_of_after_it_was_taken_for_lost_is_no_loss(desk: Desk) -> None:
+    work = enqueued(desk)
+    lose(desk, work, alone=False)
+    desk.clock.advance(MINUTE)
+
+    def sleeps(_context: Context) -> None:  # its machine does
+        desk.clock.advance(HOUR)
+        (lost,) = recovered(desk, most=5)
+        assert lost.losses == 2
+
+    for _ in range(25):
+        desk.clock.advance(max(0, desk.row(work).due_at - desk.now))
+        assert desk.run(work, sleeps).reason == "LEASE_EXPIRED"
+        assert (desk.state(work), desk.row(work).losses) == ("ENQUEUED", 1)
+    desk.clock.advance(max(0, desk.row(work).due_at - desk.now))
+    desk.run(work)
+    assert desk.state(work) == "SUCCEEDED"
 
 
 def test_workers_that_die_with_their_work_end_it_only_after_days(desk: Desk) -> None:
@@ -185,6 +257,47 @@ def test_a_look_takes_back_so_many_at_once_with_as_many_statements_for_each_numb
     assert [(row.state, row.losses, row.stop_reason) for row in map(desk.row, works)] == [
         ("ENQUEUED", 1, "WORKER_LOST")
     ] * 24
+
+
+def test_what_fails_by_its_losses_fails_in_as_many_statements_for_each_number(desk: Desk) -> None:
+    def lost_at_once(number: int) -> tuple[list[str], list[str]]:
+        firsts, hourly = [OneTimeWork("shop.a") for _ in range(number)], timedelta(hours=1)
+        periodic = [PeriodicWork("shop.c", every=hourly) for _ in range(number)]
+        triggers = Constraints(triggers=[TableTrigger("customer")])
+        triggered = PeriodicWork("shop.d", every=hourly, constraints=triggers)
+        desk.works.enqueue([*(chain(one).then(OneTimeWork("shop.b")) for one in firsts), *periodic, triggered])
+        with desk.database.writing() as connection:
+            ledger.touch_tables(connection, [], desk.now, by_sync=["customer"])
+        for one in (*firsts, *periodic, triggered):
+            desk.clock.advance(max(0, desk.row(one).due_at - desk.now))
+            desk.claim(one, lease_ms=LEASE)
+        desk.clock.advance(LEASE)
+        with counted(desk.database) as said:
+            assert len(recovered(desk, limit=100, most=0)) == 2 * number + 1
+        assert (desk.row(triggered).due_at, desk.row(triggered).triggered) == (NEVER, ())
+        return said, [one.id for one in firsts]
+
+    (few, first), (many, others) = lost_at_once(2), lost_at_once(20)
+    assert len(many) == len(few)
+    assert [row.state for row in desk.works.query(tags=["shop.a", "shop.b"])] == ["FAILED"] * 44
+    said = {row.last_error for row in desk.works.query(tags=["shop.b"])}
+    assert said == {f"it waited for {one}, which failed" for one in (*first, *others)}
+    for row in desk.works.query(tags=["shop.c"]):
+        assert (row.state, row.runs, row.due_at, row.losses) == ("ENQUEUED", 1, row.enqueued_at + HOUR, 0)
+        assert str(row.last_error).startswith("WORKER_LOST, 1 in a row while it ran")
+
+
+@pytest.mark.parametrize("most", [1, 5], ids=["the last loss", "the first loss"])
+def test_an_override_that_was_said_while_it_ran_is_when_lost_work_runs_next(desk: Desk, most: int) -> None:
+    (work,) = desk.works.enqueue(PeriodicWork("shop.a", every=timedelta(hours=1))).ids
+    tomorrow = desk.now + DAY
+    beat(desk, processes=[7])
+    desk.claim(work, lease_ms=LEASE, process=7)
+    desk.works.override_next_run(work, datetime.fromtimestamp(tomorrow / 1000, UTC))
+    desk.clock.advance(LEASE)
+    beat(desk, processes=[8])
+    (lost,) = recovered(desk, most=most)
+    assert (lost.state, lost.due_at, lost.override_at) == ("ENQUEUED", tomorrow, tomorrow)
 
 
 @pytest.mark.parametrize("verb", ["retry", "stop"])

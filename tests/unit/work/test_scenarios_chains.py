@@ -39,6 +39,15 @@ def test_scenario_57_what_waits_for_a_cancelled_work_is_cancelled(desk: Desk) ->
     assert desk.row(c).last_error == "cancelled by the app, with what it waited for"
 
 
+def test_scenario_57_what_waits_for_a_succeeded_and_another_is_cancelled_with_the_succeeded(desk: Desk) -> None:
+    a, b, c, d = works(4)
+    desk.works.enqueue(chain(a, b).then(c).then(d))
+    desk.run(a)
+    assert desk.works.cancel(a.id) == 2
+    assert states(desk, a, b, c, d) == ["SUCCEEDED", "ENQUEUED", "CANCELLED", "CANCELLED"]
+    assert desk.works.cancel_tag("shop.step0") == 0, "by tag only what is unfinished counts"
+
+
 def test_scenario_60_a_parents_output_goes_before_the_works_own_input(desk: Desk) -> None:
     a, b = OneTimeWork("shop.a"), OneTimeWork("shop.b", input={"k": 1, "own": True})
     desk.works.enqueue(chain(a).then(b))

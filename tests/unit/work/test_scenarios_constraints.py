@@ -30,7 +30,7 @@ def test_scenario_20_all_constraints_must_hold(desk: Desk) -> None:
 
 
 def test_scenario_21_a_link_that_leads_nowhere_is_no_connection(desk: Desk) -> None:
-    """What says so is the machine's own agent; here the condition is what counts, not the link."""
+    """What says so is the probe (tests/unit/workers/probes); here the condition is what counts, not the link."""
     work = enqueued(desk, network="connected")
     desk.switch("connected", False)
     desk.run_due()
@@ -47,7 +47,7 @@ def test_scenario_22_metered_demands_a_metered_link(desk: Desk) -> None:
 
 
 def test_scenario_23_a_machine_without_battery_has_no_low_one(desk: Desk) -> None:
-    """The 15 per cent are the agent's to judge, who switches the condition."""
+    """The 15 per cent are the probe's to judge (tests/unit/workers/probes); here they are a condition."""
     first, second = enqueued(desk, battery_not_low=True), enqueued(desk, battery_not_low=True)
     desk.run(first)
     desk.switch("battery_not_low", False)

@@ -143,8 +143,8 @@ def test_a_backoff_after_losses_says_how_many_and_when_they_are_the_end(desk: De
         now = max(lost.due_at, now + 60_000)
     said = desk.ask(work, now=now - 1, most_losses=5)
     after = "ENQUEUED: backs off after 3 losses in a row"
-    end = "(fails at 5 when its process dies, at 20 when its worker does)"
-    assert said.startswith(f"{after} {end} on queue media; tried 3 times; next try at ")
+    deaths = "none by the death of its own process alone (fails after 5 such deaths, or 20 losses)"
+    assert said.startswith(f"{after}, {deaths} on queue media; tried 3 times; next try at ")
     assert desk.ask(work, now=now - 1).startswith(f"{after} on queue media; ")
 
 

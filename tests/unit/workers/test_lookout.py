@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import threading
 import time
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from backhaul.clock import SystemClock
 from backhaul.database import open_database
@@ -91,6 +94,26 @@ def test_who_wakes_it_need_not_wait_for_the_next_second(world: World, monkeypatc
     eventually(lambda: world.saw(False, began), WIDE, "media is closed")
 
 
+def test_while_nothing_moves_the_database_is_asked_for_nothing_but_that(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 3_600.0)
+    monkeypatch.setattr(module, "BEAT_MS", 3_600_000)
+    world.begin()
+    looks, said = world.lookout._see_to_database, []
+    looks()
+    with world.lookout._database.using() as database:
+        event.listen(database.engine, "before_cursor_execute", lambda *told: said.append(told[2]))
+        event.listen(database.engine, "begin", said.append)
+    looks()
+    assert said == []
+    with world.database.writing() as connection:
+        conditions.set_condition(connection, "unmetered", False, now=SystemClock().now())
+    looks()
+    assert not world.lookout.states["media"].open
+    assert len(said) > 2
+
+
 def test_it_judges_while_another_program_holds_the_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.begin()
     holder = sqlite3.connect(world.settings.home / "shop.db", isolation_level=None)
@@ -151,6 +174,25 @@ def test_it_judges_while_postgresql_does_not_answer(
     with cluster.silent():
         flips_keep_coming(on_server, monkeypatch)
     eventually(lambda: _roster(on_server)["media"] is False, WIDE, "what could not be written is, when it answers")
+
+
+def test_a_process_of_postgresql_that_hangs_is_left_for_another_one(
+    on_server: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+    on_server.begin()
+    with on_server.lookout._database.using() as database:
+        with database.reading() as connection:
+            hangs = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        os.kill(hangs, signal.SIGSTOP)  # between two transactions
+    try:
+        began = time.monotonic()
+        with on_server.database.writing() as connection:
+            conditions.set_condition(connection, "unmetered", False, now=SystemClock().now())
+        eventually(lambda: on_server.saw(False, began), WIDE, "media is closed")
+        eventually(lambda: _roster(on_server)["media"] is False, WIDE, "it stands on the roster")
+    finally:
+        os.kill(hangs, signal.SIGCONT)
 
 
 def test_it_ends_while_postgresql_does_not_answer(on_server: World, cluster: PostgreSQL) -> None:
