@@ -49,6 +49,7 @@ SETTINGS = "backhaul.toml"
 class Status:
     """How far this replica is. Times: milliseconds since 1970. work: how many are in each state.
 
+    held: how many of the pending changes wait for a file (docs/media.md).
     clock_offset_ms: the server's clock minus this machine's.
     aside: how many records of the server the app's own schema refuses for now.
     pace: how much at once and how often, where that is not, or was not, the usual, each with its reason and since when.
@@ -59,6 +60,7 @@ class Status:
     scope: str
     remote: str
     pending: int
+    held: int
     parked: int
     conflicts: int
     aside: int
@@ -218,6 +220,7 @@ def read_status(database: Database, now: int) -> Status:
             scope=known.scope,
             remote=known.remote,
             pending=counts.pending,
+            held=counts.held,
             parked=counts.parked,
             conflicts=conflicts.count(connection),
             aside=aside.count(connection),

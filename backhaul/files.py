@@ -5,14 +5,14 @@ from __future__ import annotations
 import builtins
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
 
 from sqlalchemy import Connection
 
-from backhaul.bell import Bell
+from backhaul.bell import Bell, Queue
 from backhaul.clock import Clock
 from backhaul.database import Database
 from backhaul.errors import MediaNotHere, Misused
@@ -23,6 +23,8 @@ from backhaul.media.fetch import NOT_THERE
 from backhaul.media.store import Store
 from backhaul.media.tidy import Untidy, tidy
 from backhaul.media.uploads import Upload
+from backhaul.replica import attachments
+from backhaul.replica.attachments import Attachment
 from backhaul.work import ledger
 from backhaul.work.in_force import in_force
 from backhaul.work.ledger import Work
@@ -106,9 +108,8 @@ class Media:
         enqueued: builtins.list[Work] = []
 
         def enqueue(connection: Connection, upload: Upload) -> None:
-            request = WorkRequest(task=UPLOAD, id=upload.id, requires=self._bell.upload_requires)
-            queue = place(self._bell.queues, request.requires, request.kind)
-            enqueued.append(ledger.enqueue(connection, request, queue=queue.name, now=self._clock.now()))
+            requires, queues = self._bell.upload_requires, self._bell.queues
+            enqueued.append(enqueue_upload(connection, upload, queues, requires=requires, now=self._clock.now()))
 
         upload = put_with(enqueue=enqueue)
         self._bell.ring(enqueued[0].ring)
@@ -173,6 +174,26 @@ class Media:
         """The newest first."""
         with self._database.reading() as connection:
             return uploads.listed(connection)
+
+    def unread(self) -> builtins.list[Attachment]:
+        """The files that rows name and that are not put yet, the newest first."""
+        with self._database.reading() as connection:
+            return attachments.listed(connection)
+
+
+def enqueue_upload(
+    connection: Connection,
+    upload: Upload,
+    queues: Sequence[Queue],
+    *,
+    requires: frozenset[str],
+    now: int,
+    delay_ms: int = 0,
+) -> Work:
+    """The work of this upload, whose id is the upload's. Raises WorkUnplaceable."""
+    request = WorkRequest(task=UPLOAD, id=upload.id, requires=requires, initial_delay_ms=delay_ms)
+    queue = place(queues, request.requires, request.kind)
+    return ledger.enqueue(connection, request, queue=queue.name, now=now)
 
 
 def _check_hash(sha256: str) -> None:

@@ -13,6 +13,7 @@ Each table has one owner, the only file that writes it:
     backhaul_lane       replica/lanes.py          backhaul_unseen     replica/unseen.py
     backhaul_pace       remotes/pace.py           backhaul_traffic    remotes/traffic.py
     backhaul_content    media/contents.py         backhaul_download   media/downloads.py
+    backhaul_attachment replica/attachments.py (***)
 
     server_identity     server/store.py           server_applied      server/outcomes.py
     server_scope        server/scopes.py          server_record       server/records.py
@@ -26,6 +27,7 @@ Each table has one owner, the only file that writes it:
 but for the numbers that are given out anew, and what is offered anew, in a recovery: replica/renumbering.py.
 (**) but its `seen_at`, which moves with the outcomes, by server/outcomes.py, how far it has pulled, by
 server/horizon.py, and `known`, which server/lineage.py adds to.
+(***) rows are born, and are gone with what names them, in the triggers of replica/capture_files.py.
 
 Times are milliseconds since 1970-01-01 UTC. JSON stands in TEXT. The migrations in `migrations/` make these tables;
 a test holds the two against each other.
@@ -125,6 +127,7 @@ tracked = Table(
         "suspect_base", BigInteger, nullable=False, server_default="0"
     ),  # the feed position when it was doubted first
     Column("fresh", Integer, nullable=False, server_default="1"),  # 0: its rows were all sent once, or pulled
+    Column("media", Text),  # replica/media_columns.py: MediaColumn, JSON; NULL: it names no files
 )
 
 # The changes on their way out.
@@ -134,6 +137,7 @@ tracked = Table(
 # acked     the server has it, as `version`. By its result; deleted when the pull has passed that version.
 # parked    refused for good, with the reason. By its result, or because it depends on a parked one. A person ends it.
 # conflict  waits for a person to choose. By its result, or because it depends on one that is; gone by the choice.
+# held      waits until the server has the file that its record is to become visible with, or for one that does.
 outbox = Table(
     "backhaul_outbox",
     replica_metadata,
@@ -163,7 +167,7 @@ outbox = Table(
     Column("again", Integer),  # 1: a person had it sent again, and may have done so before a backup was put back
     # The likeliest first, and no IN: SQLite would build a table for its list with every change of the app.
     CheckConstraint(
-        "state = 'pending' OR state = 'parked' OR state = 'conflict'"
+        "state = 'pending' OR state = 'parked' OR state = 'conflict' OR state = 'held'"
         " OR (send_seq IS NOT NULL AND (state = 'sent' OR state = 'acked'))",
         name="state",
     ),
@@ -194,8 +198,8 @@ Index(
 Index(
     "ix_backhaul_outbox_refused",
     outbox.c.state,
-    sqlite_where=text("state = 'parked' OR state = 'conflict'"),
-    postgresql_where=text("state = 'parked' OR state = 'conflict'"),
+    sqlite_where=text("state = 'parked' OR state = 'conflict' OR state = 'held'"),
+    postgresql_where=text("state = 'parked' OR state = 'conflict' OR state = 'held'"),
 )
 # Conflicts that wait for a person, and what became of them (replica/conflicts.py). A row is one record of a conflict;
 # those with the same number are resolved together.
@@ -553,6 +557,32 @@ download = Table(
     Column("asked_at", BigInteger, nullable=False),
     CheckConstraint("state IN ('wanted', 'parked')", name="state"),
 )
+
+# The files that rows name in a declared column (`[tables.NAME.media]`), until the server has what they held.
+#
+# wanted  to be looked at from `next_at` on; with the reason, where a look has failed. By the triggers; and again, when
+#         the file was found to be gone, or another one, before it was sent.
+# put     kept and hashed, and its upload registered. By `put`. Gone once the server has it.
+attachment = Table(
+    "backhaul_attachment",
+    replica_metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),  # another one each time that a row names a file
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # JSON array, as in the outbox
+    Column("path", Text, nullable=False),  # as the row says it
+    Column("together", Integer, nullable=False),  # 1: the record becomes visible to others with its file
+    Column("state", Text, nullable=False, server_default="wanted"),
+    Column("named_at", BigInteger, nullable=False),
+    Column("next_at", BigInteger, nullable=False, server_default="0"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("upload_id", Text),
+    Column("sha256", Text),
+    Column("reason", Text),
+    CheckConstraint("state = 'wanted' OR state = 'put' AND upload_id IS NOT NULL", name="state"),
+    sqlite_autoincrement=True,
+)
+Index("ix_backhaul_attachment_record", attachment.c.table_name, attachment.c.key)
+Index("ix_backhaul_attachment_state", attachment.c.state, attachment.c.next_at)
 
 # What an operator (override) or a host program (published) says of a node; it goes before what is configured, and what
 # is said of one node before what is said of all.

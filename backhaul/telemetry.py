@@ -65,6 +65,16 @@ CATALOGUE = {
         "{contents} kept files have gone for others; {excess} bytes too many are left",
         "backhaul_media_evicted_total",
     ),
+    "media.not_transformed": Event(
+        WARNING,
+        "nothing could be made of a file named by a row of {table}; on_failure: {then}",
+        "backhaul_media_transforms_failed_total",
+    ),
+    "media.unread": Event(
+        WARNING,
+        "a file named by a row of {table} cannot be read, {tries} tries so far",
+        "backhaul_media_unread_total",
+    ),
     "media.untidy": Event(WARNING, "{folder} cannot be tidied: {error}", "backhaul_media_untidy_total"),
     "pace.halved": Event(
         INFO, "{direction}: less at once from now on ({dials}): {reason}", "backhaul_pace_halved_total"

@@ -34,7 +34,7 @@ tags = ["connected"]
 [queues.media]
 tags = ["connected", "unmetered", "charging", "storage_not_low"]
 # concurrency = 2                 # processes of its worker
-# kinds = ["backhaul.upload", "backhaul.download"]   # what runs on this queue and on no other
+# kinds = ["backhaul.upload", "backhaul.download", "backhaul.attach", "backhaul.transform"]   # what runs here alone
 
 [queues.maintenance]
 tags = ["device_idle"]
@@ -79,11 +79,19 @@ tags = ["connected", "unmetered", "battery_not_low"]
 # download_requires = ["connected", "unmetered", "charging", "storage_not_low"]   # the same as `requires`
 # cache = "2GB"                   # of kept files: beyond it the least recently used go, if the server has them
 # floor = "500MB"                 # of the disk that stay free, if that is enough
+# transform_requires = ["charging"]   # what is made of files before they are sent, as [tables.NAME.media] says
 # keep = true                     # false: a file is sent from where it is, and must stay there as it is until then
 
 # [tables.article]                # how edits made on two replicas at once are merged; say it before `init`
 # merge = {{ stock = "counter", tags = "set", notes = "text" }}   # others: lww, the default; or one for all: "max"
 # deletes = "edit_wins"           # default: delete_wins
+
+# [tables.photo.media]            # its rows name files, which are sent in the background: docs/media.md
+# column = "path"                 # relative to `folder`
+# folder = "photos"               # nothing outside of it is sent; default: the replica's folder
+# sha256 = "photo_sha256"         # columns that others are told in what the file holds; also size, type, name,
+# visible = "with-media"          # orientation; default: at-once
+# transform = "image"             # a smaller picture in its place; or a function of yours, MODULE:FUNCTION
 
 [work]
 # modules = ["shop.background"]   # imported by the workers, for your own functions

@@ -13,6 +13,8 @@ DIRECT = Exchange("", type="direct")  # type: ignore[no-untyped-call]
 
 UPLOAD = "backhaul.upload"
 DOWNLOAD = "backhaul.download"
+ATTACH = "backhaul.attach"
+TRANSFORM = "backhaul.transform"
 MEDIA_KINDS = frozenset({UPLOAD, DOWNLOAD})
 MEDIA = "media"
 BUDGET = frozenset({"budget"})
@@ -52,12 +54,13 @@ def _download_requires(settings: Settings) -> frozenset[str]:
 
 
 def _kinds(settings: Settings) -> dict[str, frozenset[str]]:
-    """Uploads and downloads are the media queue's, unless another one names them, it says that it has no kinds, or it
-    has not all the tags that they demand."""
+    """Uploads, downloads and the reading of files are the media queue's, unless another one names them, it says that it
+    has no kinds, or it has not all the tags that they demand."""
     kinds = {name: frozenset(queue.kinds or ()) for name, queue in settings.queues.items()}
     media = settings.queues[MEDIA]
     if media.kinds is None and not media.expedited:
         demands = {UPLOAD: frozenset(settings.media.requires), DOWNLOAD: _download_requires(settings)}
+        demands |= {ATTACH: frozenset(), TRANSFORM: frozenset(settings.media.transform_requires)}
         named = frozenset[str]().union(*kinds.values())
         fitting = (kind for kind, tags in demands.items() if _tags(media) >= tags)
         kinds[MEDIA] = frozenset(kind for kind in fitting if kind not in named)

@@ -1,5 +1,5 @@
-"""Sync's standing work: push, pull and reconcile, each periodic, each by its own name; and where a push has several
-lanes, push-1, push-2 and so on for those beside the first."""
+"""Sync's standing work: push, pull and reconcile, each periodic, each by its own name; where a push has several lanes,
+push-1, push-2 and so on for those beside the first; and where rows name files, attach and transform."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from config.settings import Settings
 
 CONNECTED = frozenset({"connected"})
 STANDING = ("push", "pull", "reconcile")
+ATTACHING, TRANSFORMING = "attach", "transform"
 
 
 def ensure_standing(connection: Connection, settings: Settings, now: int) -> None:
@@ -31,6 +32,29 @@ def ensure_standing(connection: Connection, settings: Settings, now: int) -> Non
         ledger.enqueue_unique(connection, request, queue=queue.name, policy="update", now=now)
     for number in range(settings.sync.push_lanes, MOST_LANES):
         ledger.cancel(connection, lane_work(number), now=now, by="settings: sync.push_lanes")
+    named = [one.media for one in settings.tables.values() if one.media and one.media.column]
+    wanted = {ATTACHING: bool(named), TRANSFORMING: any(media.transform for media in named)}
+    for name, is_wanted in wanted.items():
+        if is_wanted:
+            request = reading(settings, name)
+            queue = place(queues, request.requires, request.kind)
+            ledger.enqueue_unique(connection, request, queue=queue.name, policy="update", now=now)
+        else:
+            ledger.cancel(connection, name, now=now, by="settings: no table names such files")
+
+
+def reading(settings: Settings, name: str) -> WorkRequest:
+    """The work that reads the files that rows name, or makes something of them. It is woken when one is named; the
+    interval is only for hints that were lost."""
+    requires = frozenset(settings.media.transform_requires) if name == TRANSFORMING else frozenset[str]()
+    return WorkRequest(
+        task=f"backhaul.{name}",
+        id=name,
+        name=name,
+        requires=requires,
+        interval_ms=settings.sync.push_every,
+        backoff=policy(settings, "upload"),
+    )
 
 
 def lane_work(number: int) -> str:

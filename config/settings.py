@@ -155,7 +155,8 @@ class Media(Section):
     which uploads go first, among those of one priority. max_bytes: of a file, by the kind of link that costs something;
     larger ones wait for another link. What is said of metered links counts for roaming ones, too, unless those have
     their own. download: whether the files that others have put are fetched when they are opened, or when a record that
-    names one arrives."""
+    names one arrives. transform_requires: the conditions under which something is made of files before
+    they are sent."""
 
     requires: tuple[Tag, ...] = ("connected", "unmetered", "charging", "storage_not_low")
     chunk: Size = 4 * 2**20
@@ -166,6 +167,7 @@ class Media(Section):
     download_requires: tuple[Tag, ...] | None = None
     cache: Size = 2 * 10**9
     floor: Size = 5 * 10**8
+    transform_requires: tuple[Tag, ...] = ("charging",)
 
 
 class Server(Section):

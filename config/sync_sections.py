@@ -3,13 +3,15 @@ tables are merged, and how long work may take."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from backhaul.aimd import Bounds
 from backhaul.bell import EXPEDITED_RUNS
 from backhaul.lanes import MOST_LANES
+from backhaul.replica.media_columns import Format, MediaColumn, OnFailure, Original, Visible
 from backhaul.replica.pull import PAGE
 from backhaul.replica.push import BATCH
 from backhaul.replica.strategies import CHOICE, EVERY, Rules, Triggers
@@ -26,6 +28,14 @@ def _strategy(said: str) -> str:
 
 
 Download = Literal["lazy", "eager"]
+
+
+def _transform(said: str) -> str:
+    if said not in ("", "image") and not re.fullmatch(r"[\w.]+:\w+", said):
+        raise ValueError(f"{said!r} is neither image nor a function, as in shop.pictures:smaller")
+    return said
+
+
 ADAPTED = ("pull", "reconcile")
 Strategy = Annotated[str, AfterValidator(_strategy)]
 
@@ -102,11 +112,43 @@ class Retries(Section):
 
 
 class MediaOfTable(Section):
-    """sha256: the column that holds the hash of the file that a row names. download: whether the files that others
-    name there are fetched when their records arrive; None: as `[media] download` says."""
+    """The files that a table's rows name in a column. folder: where they are; a relative one is the replica's own, and
+    nothing outside of it is sent. sha256, size, type, name, orientation: the columns that the others are told in what
+    the file holds. visible: whether they see a record before its file is on the server. transform: what is made of
+    the file and sent in its place: `image`, or MODULE:FUNCTION. largest, format, quality: of the pictures. original:
+    whether the file itself follows, and original_sha256, the column of its hash. on_failure: what is done where
+    nothing can be made of it.
 
+    download: whether the files that others name there are fetched when their records arrive; None: as
+    `[media] download` says. A table of which nothing is sent from here has no column, but sha256 and download."""
+
+    column: str | None = Field(default=None, min_length=1)
+    folder: str = "."
     sha256: str = ""
+    size: str = ""
+    type: str = ""
+    name: str = ""
+    orientation: str = ""
+    visible: Visible = "at-once"
+    transform: Annotated[str, AfterValidator(_transform)] = ""
+    largest: int = Field(default=2048, ge=1, le=65_535)
+    format: Format = "jpeg"
+    quality: int = Field(default=85, ge=1, le=100)
+    original: Original = "never"
+    original_sha256: str = ""
+    on_failure: OnFailure = "original"
     download: Download | None = None
+
+    @model_validator(mode="after")
+    def _names_a_column(self) -> Self:
+        if self.column is None and self.model_fields_set - {"column", "sha256", "download"}:
+            raise ValueError("it has no column, the one in which the rows name their files")
+        return self
+
+    @property
+    def rule(self) -> MediaColumn | None:
+        """None where nothing is sent."""
+        return MediaColumn(**self.model_dump(exclude={"download"})) if self.column else None
 
 
 class TableSection(Section):
@@ -145,6 +187,7 @@ class TableSection(Section):
             renamed=self.renamed,
             formerly=self.formerly,
             triggers=self.triggers,
+            media=self.media.rule if self.media else None,
         )
 
 

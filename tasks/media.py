@@ -1,4 +1,5 @@
-"""backhaul.upload and backhaul.download: files, by the workers of their queues alone.
+"""backhaul.upload and backhaul.download: files, by the workers of their queues alone. backhaul.attach and
+backhaul.transform: the files that rows name.
 
 A message of an upload says that one waits. Those that come before it are run first, each as work of its own.
 """
@@ -6,21 +7,30 @@ A message of an upload says that one waits. Those that come before it are run fi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from celery import Task
+from sqlalchemy import Connection
 
+from backhaul import attach
+from backhaul.bell import Ring
 from backhaul.clock import SystemClock
 from backhaul.errors import DatabaseBusy, LinkLimited
+from backhaul.files import enqueue_upload
 from backhaul.media import fetch, together, transfer, turns
+from backhaul.media.uploads import Upload
 from backhaul.work.beside import Beside
 from backhaul.work.context import Context
 from backhaul.work.result import Result
 from config.machine import conditions_of
 from config.media import most_bytes, store_of
+from config.queues import declared, upload_requires
 from tasks import process
-from tasks.base import named, queue_of, ring_what_is_left, run_work, settings_of, told, worker_of
+from tasks.base import named, queue_of, ring, ring_what_is_left, run_work, settings_of, told, worker_of
+
+LATER_MS = 60_000  # what was made of a file is on its way before the file itself
 
 LET_AHEAD_MS = 5 * 60_000
 LINK_AGAIN_MS = 60_000
@@ -91,6 +101,46 @@ def _ahead(task: Task, upload_id: str) -> Iterator[tuple[str, int]]:
         if first is None:
             return
         yield first
+
+
+@named("backhaul.attach")
+def attach_files(task: Task, work_id: str, generation: int) -> str:
+    return _attach(task, work_id, generation, transforming=False)
+
+
+@named("backhaul.transform")
+def transform_files(task: Task, work_id: str, generation: int) -> str:
+    return _attach(task, work_id, generation, transforming=True)
+
+
+def _attach(task: Task, work_id: str, generation: int, *, transforming: bool) -> str:
+    rings: list[Ring] = []
+
+    def body(context: Context) -> dict[str, Any]:
+        settings = settings_of(task)
+        queues, requires = declared(settings), upload_requires(settings)
+
+        def enqueue(connection: Connection, upload: Upload, /, *, later: bool = False) -> None:
+            now, delay = context.clock.now(), LATER_MS if later else 0
+            work = enqueue_upload(connection, upload, queues, requires=requires, now=now, delay_ms=delay)
+            rings.extend(() if later else (work.ring,))
+
+        done = attach.attach(
+            context.database,
+            home=settings.home,
+            store=store_of(settings),
+            keep=settings.media.keep,
+            enqueue=enqueue,
+            clock=context.clock,
+            context=context,
+            transforming=transforming,
+        )
+        return asdict(done)
+
+    settled = run_work(task, work_id, generation, body)
+    ring(task.app, *rings)
+    ring_what_is_left(task, settled)
+    return told(settled)
 
 
 @named("backhaul.download")

@@ -28,7 +28,7 @@ from config.schedule import ensure_standing
 from workers.replica import replica_of
 from workers.ringing import BATCH, RING_AGAIN_MS, ring_due
 from workers.tidying import Tidying
-from workers.waking import wake_push
+from workers.waking import see_to_files, wake_push
 
 LEASE = "beat"
 LEASE_MS = 10_000
@@ -103,7 +103,7 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
         """One step that is busy costs the others nothing, but on SQLite, which is busy as a whole: there the rest of
         them waits for the next look, and only the bell is rung."""
         tidying = self._mend_clock, self._recover, self._expire, self._prune
-        looking = look_at_tables, self._look_at_files, wake_push, self._media.step
+        looking = look_at_tables, self._look_at_files, see_to_files, wake_push, self._media.step
         with self._replica.database.using() as database:
             for step in (*tidying, *looking):
                 try:

@@ -17,13 +17,14 @@ from backhaul.errors import BackhaulError
 from backhaul.media import contents
 from backhaul.media.tidy import look
 from backhaul.remotes.base import Remote
-from backhaul.replica import aside, checkpoint, conflicts, inspection, tables
+from backhaul.replica import aside, attachments, checkpoint, conflicts, inspection, tables
 from backhaul.work.roster import Worker
 from config.broker import EmbeddedBroker
 from config.media import store_of
 from config.settings import Settings
 
 LARGE_OFFSET_MS = 60_000
+INIT = "run: backhaul init"
 DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671, "pyamqp": 5672}
 
 
@@ -55,6 +56,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         _conflicts,
         _left_out,
         _media,
+        _media_columns,
         _token,
         _server,
         _broker,
@@ -147,6 +149,19 @@ def _media(patient: Patient) -> Finding:
         return Finding("media", "ok", said)
     left = f"{untidy.leftovers} unfinished, {len(untidy.orphans)} without a row, {len(untidy.dangling)} not there"
     return Finding("media", "warn", f"{said}; {left}", "backhaul media tidy; Beat does so once an hour")
+
+
+def _media_columns(patient: Patient) -> Finding:
+    with patient.database.reading() as connection:
+        tracked = {one.table.name: one.media for one in tables.all_tracked(connection)}
+        unread = [one for one in attachments.listed(connection) if one.reason is not None]
+    said = {name: rule for name, table in patient.settings.tables.items() if table.media and (rule := table.media.rule)}
+    differing = sorted(name for name, media in tracked.items() if media != said.get(name))
+    if differing:
+        return Finding("media columns", "warn", f"[tables.NAME.media] is another now: {', '.join(differing)}", INIT)
+    hint = "backhaul media list says why; each is looked at again"
+    bad = f"{len(unread)} files that rows name cannot be read"
+    return _none("media columns", len(unread), "every file that a row names could be read", bad, hint)
 
 
 def _token(patient: Patient) -> Finding:

@@ -1,11 +1,14 @@
-"""Waking the push when there is something to push."""
+"""Waking the push when there is something to push, and what reads files when a row names one."""
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from backhaul.database import Database
-from backhaul.replica import outbox
+from backhaul.replica import attachments, awaiting, outbox, tables
 from backhaul.work import ledger
 from backhaul.work.ledger import Work
+from config.schedule import ATTACHING, TRANSFORMING
 
 
 def wake_push(database: Database, now: int) -> Work | None:
@@ -21,3 +24,30 @@ def wake_push(database: Database, now: int) -> Work | None:
         return push
     with database.writing() as connection:
         return ledger.wake(connection, push.id, now)
+
+
+def see_to_files(database: Database, now: int) -> None:
+    """Done with is what the server has, and what waited for that goes on; what is to be read is woken for. It writes
+    only when there is something to change. Raises DatabaseBusy."""
+    with database.reading() as connection:
+        there = attachments.any_there(connection)
+        sleeping = _sleeping(connection, now)
+    if there:
+        with database.writing() as connection:
+            attachments.arrived(connection)
+    awaiting.release(database)
+    if sleeping:
+        with database.writing() as connection:
+            for name in sleeping:
+                ledger.wake(connection, name, now)
+
+
+def _sleeping(connection: Connection, now: int) -> list[str]:
+    """The works that have files to read, and are not due."""
+    due = attachments.tables_due(connection, now)
+    if not due:
+        return []
+    made = {one.table.name for one in tables.all_tracked(connection) if one.media is not None and one.media.transform}
+    names = {ATTACHING: due - made, TRANSFORMING: due & made}
+    works = [ledger.get(connection, name) for name, of in names.items() if of]
+    return [work.id for work in works if work is not None and work.state == "ENQUEUED" and work.due_at > now]

@@ -35,9 +35,11 @@ def put(
     now: int,
     store: Store | None = None,
     priority: int = 0,
+    called: str = "",
 ) -> Upload:
     """Register a file for upload. store: where it is kept as it is now; without one, the file must stay as it is and
-    where it is until the upload is done. priority: higher is sent earlier.
+    where it is until the upload is done. priority: higher is sent earlier. called: of a kept file that goes afterwards:
+    the name that it is known by.
 
     enqueue: writes the work of this upload, whose id is the upload's, in the transaction it is given.
     Raises Misused for what is no readable file, StorageFull, and whatever `enqueue` raises; nothing is registered then.
@@ -52,7 +54,9 @@ def put(
         return upload
     with store.incoming() as incoming:
         content, looked = _examined(found, lambda file: store.fill(incoming, file))
-        upload = replace(_upload(found, content, looked, now=now), kept=True, modified_ns=KEPT_NS, priority=priority)
+        upload = _upload(Path(called) if called else found, content, looked, now=now)
+        path = "" if called else str(found)
+        upload = replace(upload, kept=True, modified_ns=KEPT_NS, path=path, priority=priority)
         _keep(database, store, incoming, upload, enqueue)
     return upload
 

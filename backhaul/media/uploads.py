@@ -176,9 +176,9 @@ def park(connection: Connection, upload_id: str, *, reason: str, now: int, fence
     )
 
 
-def forget_parked(connection: Connection, upload_id: str) -> bool:
-    """parked -> gone: the file was put once more."""
-    return _changed(connection, delete(table).where(table.c.id == upload_id, table.c.state == "parked"))
+def forget_parked(connection: Connection, *upload_ids: str) -> bool:
+    """parked -> gone: the file was put once more, or will be."""
+    return _changed(connection, delete(table).where(table.c.id.in_(upload_ids), table.c.state == "parked"))
 
 
 def get(connection: Connection, upload_id: str) -> Upload:

@@ -194,14 +194,15 @@ def _unsettled(connection: Connection, table: Table, records: Sequence[Record], 
         SELECT key, kind, {as_bytes(connection, "fields")}, CASE WHEN state = 'acked' THEN version END, state
         FROM backhaul_outbox
         WHERE table_name = :table AND key IN ({members(connection, "keys")})
-          AND (state IN ('pending', 'sent', 'parked', 'conflict') OR state = 'acked' AND version IS NOT NULL)
+          AND (state IN ('pending', 'sent', 'parked', 'conflict', 'held') OR state = 'acked' AND version IS NOT NULL)
         ORDER BY id
     """  # noqa: S608 - the parts are constants
     reached = {canonical_key(record.key): record.version or position for record in records}
     values = {"table": table.name, "keys": msgspec.json.encode(list(reached)).decode()}
     names = newest_names(table.renamed)  # what was sent under an old name is about the column that has the new one
     by_base = table.deletes == "edit_wins" or not BY_BASE.isdisjoint(table.deltas().values())
-    states = ("sent", "parked", "pending") if by_base else ("sent", "parked")  # what is pending is judged first, itself
+    states = {"sent", "parked"}  # what is pending, or will be, is judged first, itself
+    states |= {"pending", "held"} if by_base else set()
     found, judged = dict[str, list[Row]](), set[str]()
     for key, kind, fields, taken, state in connection.execute(text(statement), values):
         if taken is not None and taken <= reached[key]:

@@ -11,7 +11,19 @@ from sqlalchemy import Connection
 from backhaul.clock import stamp_to_text
 from backhaul.database import Database
 from backhaul.remotes import endpoint
-from backhaul.replica import backfill, checkpoint, conflicts, deltas, dependents, holding, lanes, outbox, tables, unseen
+from backhaul.replica import (
+    awaiting,
+    backfill,
+    checkpoint,
+    conflicts,
+    deltas,
+    dependents,
+    holding,
+    lanes,
+    outbox,
+    tables,
+    unseen,
+)
 from backhaul.replica.footprint import Free, Tables
 from backhaul.replica.lanes import Lane
 from backhaul.replica.outbox import Change
@@ -74,20 +86,23 @@ def claim(database: Database, lane: Lane, pacer: Pacer, *, now: int, limit: int)
 def _park_dependents(
     connection: Connection, tracked: Sequence[Tracked], free: Free | None, *, now: int, limit: int, most_bytes: int
 ) -> None:
-    """Look at what the claim would take until it takes nothing that depends on a parked change or on a conflict."""
+    """Look at what the claim would take until it takes nothing that waits for a file, or that depends on that, on a
+    parked change or on a conflict."""
     while _any_held_back(connection) and (rows := outbox.next_pending(connection, limit, most_bytes, free=free)):
         ids = [row.id for row in rows]
         holding.unsee(connection, tracked, first=min(ids), last=max(ids))
         causes = dependents.find(connection, tracked, first=min(ids), last=max(ids))
         if causes:
             outbox.park_dependents(connection, causes, now=now)
+        elif awaiting.any_waits(connection) and awaiting.hold(connection, tracked, first=min(ids), last=max(ids)):
+            continue
         elif not holding.hold_pending(connection, tracked, now=now, first=min(ids), last=max(ids)):
             return
 
 
 def _any_held_back(connection: Connection) -> bool:
     waits = outbox.any_parked(connection) or outbox.any_conflict(connection) or conflicts.any_live(connection)
-    return waits or unseen.any_(connection)
+    return waits or unseen.any_(connection) or awaiting.any_waits(connection)
 
 
 def outgoing(database: Database, changes: Sequence[Change]) -> tuple[list[OutgoingOp], str]:

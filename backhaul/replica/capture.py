@@ -35,15 +35,15 @@ NOW = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)"  # mi
 EVENTS = ("insert", "update", "rekey", "delete")
 
 
-def install(connection: Connection, table: Table) -> str:
-    """Make the table's triggers anew; returns the shape (see `shapes`)."""
+def install(connection: Connection, table: Table) -> None:
+    """Make the table's triggers anew."""
     if on_postgresql(connection):
-        return capture_postgresql.install(connection, table)
+        capture_postgresql.install(connection, table)
+        return
     for name in _installed(connection, table.name):
         connection.exec_driver_sql(f"DROP TRIGGER {quoted(name)}")
     for statement in trigger_statements(table):
         connection.exec_driver_sql(statement)
-    return shapes(connection, [table.name]).get(table.name, "")
 
 
 def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:

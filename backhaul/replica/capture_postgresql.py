@@ -47,15 +47,14 @@ TRIGGERS = {
 AUDIBLE = "current_setting('backhaul.muted', true) IS DISTINCT FROM '1'"
 
 
-def install(connection: Connection, table: Table) -> str:
-    """Make the table's function and triggers anew; returns the shape (see `shapes`)."""
+def install(connection: Connection, table: Table) -> None:
+    """Make the table's function and triggers anew."""
     schema = quoted(connection.execute(text("SELECT current_schema()")).scalar_one())
     run(connection, function_statement(table, schema))
     for name, when in TRIGGERS.items():
         run(connection, f"DROP TRIGGER IF EXISTS {name} ON {quoted(table.name)}")
         said = when.format(table=quoted(table.name), audible=AUDIBLE)
         run(connection, f"CREATE TRIGGER {name} {said} EXECUTE FUNCTION {schema}.{_function_name(table.name)}()")
-    return shapes(connection, [table.name]).get(table.name, "")
 
 
 def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""What depends on a parked change, or on a conflict: later changes of the same record, its group, and records that
-refer to one which it was to create. They would be refused, or worse: land on somebody else's record."""
+"""What depends on a parked change, on a conflict, or on one that is held: later changes of the same record, its group,
+and records that refer to one which it was to create. They would be refused, or worse: land on somebody else's
+record."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def find(
     connection: Connection,
     tracked: Sequence[Tracked],
     *,
-    of: Literal["parked", "conflict"] = "parked",
+    of: Literal["parked", "conflict", "held"] = "parked",
     state: str = "pending",
     first: int = 0,
     last: int = 2**63 - 1,
@@ -62,7 +63,9 @@ def _statements(connection: Connection, tracked: Sequence[Tracked], of: str) -> 
 
 
 def _refers_to(connection: Connection, parent: Table, child: Table, reference: Reference, of: str) -> str:
-    """Children whose foreign key names a record that a parked insert, or a conflict, was to create."""
+    """Children whose foreign key names a record that a parked insert, or a conflict, was to create; or one that is
+    held, which may be of the backfill."""
+    creates = "(kind = 'insert' OR kind = 'backfill')" if of == "held" else "kind = 'insert'"
     parts = [member(connection, "key", parent.key.index(target)) for target in reference.target]
     named = ", ".join(f"{part} AS part{number}" for number, part in enumerate(parts))
     matches = " AND ".join(
@@ -72,7 +75,7 @@ def _refers_to(connection: Connection, parent: Table, child: Table, reference: R
         SELECT child.id, refused.op_id
         FROM backhaul_outbox AS child
         JOIN (SELECT {named}, min(op_id) AS op_id FROM backhaul_outbox
-              WHERE state = '{of}' AND kind = 'insert' AND table_name = ?
+              WHERE state = '{of}' AND {creates} AND table_name = ?
               GROUP BY {", ".join(parts)}) AS refused
           ON {matches}
         WHERE child.table_name = ? AND child.state = ? AND child.id BETWEEN ? AND ?

@@ -18,7 +18,9 @@ from backhaul.database import Database
 from backhaul.errors import AlreadyInitialised, TableUnfit, TableUnknown
 from backhaul.remotes.base import Remote
 from backhaul.replica import (
+    attachments,
     capture,
+    capture_files,
     checkpoint,
     clock_guard,
     muting,
@@ -29,6 +31,7 @@ from backhaul.replica import (
     upgrades,
 )
 from backhaul.replica.inspection import find_tables
+from backhaul.replica.media_columns import MediaColumn
 from backhaul.replica.names import field_names
 from backhaul.replica.strategies import Rules
 from backhaul.telemetry import emit
@@ -90,7 +93,7 @@ def enrol(
     with database.writing() as connection:
         checkpoint.begin(connection, registered, remote=url, home=home, now=registered.now)
         clock_guard.measure(connection, server_now=registered.now, asked_at=asked_at, answered_at=answered_at)
-        _track(connection, found)
+        _track(connection, found, rules or {})
         _say_to_triggers(connection, [table.name for table in found], rules or {})
         why = {table.name: numbering.why(connection, table) for table in found}
     refill.refill(database, remote, now=answered_at)
@@ -121,6 +124,10 @@ def renew(
     found = strategies.agreed(found, remote.declare(found), database.engine.dialect.name)
     known |= {new: known[old] for old, new in moved.items()}
     stale |= {table.name for table in found if known.get(table.name) != table}
+    media = {one.table.name: one.media for one in tracked}
+    media |= {new: media[old] for old, new in moved.items()}
+    wanted_media = {table.name: _media(rules or {}, table.name) for table in found}
+    stale |= {name for name, said in wanted_media.items() if media.get(name) != said}
     with database.writing() as connection:
         _say_to_triggers(connection, [table.name for table in found], rules or {})
     if not stale and not gone:
@@ -130,9 +137,14 @@ def renew(
         checkpoint.hold(connection)
         for name in gone:
             tables.untrack(connection, name)
+            attachments.forget_table(connection, name)
+        for old, new in moved.items():
+            attachments.retable(connection, old, new)
         for table in found:
             if table.name in stale:
-                _renew(connection, known.get(table.name), table, renewed)
+                said = wanted_media[table.name]
+                _renew(connection, known.get(table.name), table, said, renewed)
+                _redeclare(connection, table, media.get(table.name), said)
     emit("capture.renewed", tables=len(stale))
     return renewed
 
@@ -162,20 +174,22 @@ def renew_if_harmless(database: Database, remote: Remote, *, rules: Mapping[str,
     return True
 
 
-def _renew(connection: Connection, before: Table | None, table: Table, renewed: Renewed) -> None:
+def _renew(
+    connection: Connection, before: Table | None, table: Table, media: MediaColumn | None, renewed: Renewed
+) -> None:
     """Track the table as it is now; before: as it was tracked."""
     lost = not capture.is_installed(connection, table.name)
-    shape = capture.install(connection, table)  # from here on nobody writes under the old names
+    shape = capture_files.install(connection, table, media)  # from here on nobody writes under the old names
     if before is None:
-        tables.track(connection, table, shape)
+        tables.track(connection, table, shape, media=media)
         tables.fall_behind(connection, table.name, [])
         return
     new = upgrades.new_columns(before, table)
     upgrades.upgrade(connection, before, table)
     if before.name != table.name:
-        capture.forget(connection, before.name)
+        capture_files.forget(connection, before.name)
         renewed.renamed.append(f"{table.name} (was {before.name})")
-    tables.track(connection, table, shape, again=bool(new))
+    tables.track(connection, table, shape, media=media, again=bool(new))
     if lost:  # somebody may have written meanwhile, and nobody has seen it
         tables.doubt(connection, table.name, [name for name in field_names(table) if name not in new])
         renewed.uncertain.extend(f"{table.name}.{name}" for name in sorted(table.deltas().keys() - set(new)))
@@ -220,6 +234,23 @@ def _say_to_triggers(connection: Connection, names: Iterable[str], rules: Mappin
             (muting.keep_still if said == "mute" else muting.let_go)(connection, name)
 
 
-def _track(connection: Connection, found: Sequence[Table]) -> None:
+def _track(connection: Connection, found: Sequence[Table], rules: Mapping[str, Rules]) -> None:
     for table in found:
-        tables.track(connection, table, capture.install(connection, table))
+        media = _media(rules, table.name)
+        tables.track(connection, table, capture_files.install(connection, table, media), media=media)
+        if media is not None:
+            capture_files.name_all(connection, table, media, ours=True)
+
+
+def _redeclare(connection: Connection, table: Table, before: MediaColumn | None, media: MediaColumn | None) -> None:
+    """What the settings say of the files that its rows name, where they say something else than before."""
+    if before is not None and (media is None or before.column != media.column):
+        attachments.forget_table(connection, table.name)
+    elif before is not None and media is not None:
+        attachments.redeclare(connection, table.name, together=media.visible == "with-media")
+    if media is not None and (before is None or before.column != media.column):
+        capture_files.name_all(connection, table, media, ours=False)
+
+
+def _media(rules: Mapping[str, Rules], name: str) -> MediaColumn | None:
+    return rules[name].media if name in rules else None

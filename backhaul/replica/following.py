@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Refused
 from backhaul.remotes.base import Remote
-from backhaul.replica import capture, checkpoint, outbox, parked, strategies, tables, upgrades
+from backhaul.replica import capture_files, checkpoint, outbox, parked, strategies, tables, upgrades
 from backhaul.replica.outbox import Change
 from backhaul.telemetry import emit
 from backhaul.wire import Pushed, Result, problem_name
@@ -37,11 +37,11 @@ def follow(database: Database, remote: Remote) -> None:
         checkpoint.hold(connection)
         if [one.table for one in tables.checked(connection)] != shapes:
             return  # another process has renewed them meanwhile, and has said so
-        for before, now in zip(shapes, agreed, strict=True):
-            if before != now:
-                shape = capture.install(connection, now)
-                upgrades.upgrade(connection, before, now)
-                tables.track(connection, now, shape, again=False)
+        for before, now in zip(tracked, agreed, strict=True):
+            if before.table != now:
+                shape = capture_files.install(connection, now, before.media)
+                upgrades.upgrade(connection, before.table, now)
+                tables.track(connection, now, shape, media=before.media, again=False)
     emit("capture.followed", tables=sum(before != now for before, now in zip(shapes, agreed, strict=True)))
 
 

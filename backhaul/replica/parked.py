@@ -20,7 +20,7 @@ from backhaul.replica import checkpoint, deltas, dependents, outbox, refetch, re
 from backhaul.replica import rows as app_rows
 from backhaul.wire import Table, Tagged, Value
 
-DEPENDS = ("depends-on-parked", "depends-on-refused")
+DEPENDS = ("depends-on-parked", "depends-on-refused", "depends-on-held")
 OP_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -82,9 +82,9 @@ def _give_up(connection: Connection, ids: Sequence[int], places: Collection[tupl
 
 
 def park_dependents(connection: Connection, *, now: int) -> None:
-    """What waits and depends on a parked change is parked, too."""
+    """What waits, or is held, and depends on a parked change is parked, too."""
     tracked = tables.checked(connection)
-    while causes := dependents.find(connection, tracked):
+    while causes := dependents.find(connection, tracked) | dependents.find(connection, tracked, state="held"):
         outbox.park_dependents(connection, causes, now=now)
 
 

@@ -13,6 +13,7 @@ Where it may be cut, and why nothing is lost and nothing is doubled:
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -22,11 +23,12 @@ from sqlalchemy import Connection
 from backhaul.backoff import Backoff
 from backhaul.clock import Clock
 from backhaul.database import Database
-from backhaul.errors import Busy, Refused, SignInRequired, TryLater
+from backhaul.errors import Busy, DatabaseBusy, Refused, SignInRequired, TryLater
 from backhaul.lanes import lane_of
 from backhaul.remotes.answers import TOO_LARGE
 from backhaul.remotes.base import Remote
 from backhaul.replica import (
+    awaiting,
     backfill,
     checkpoint,
     clock_guard,
@@ -89,6 +91,8 @@ def push(
         with database.writing() as connection:
             checkpoint.hold(connection)
             outbox.take_over(connection, lane.number)
+    with suppress(DatabaseBusy):  # it is let go by the next run
+        awaiting.release(database)
     hear = partial(pull.pull, clock=clock, context=context, on_reset=on_reset, arriving=arriving, brought=brought)
     recover.be_oneself(database, remote)
     acked = parked = heals = 0

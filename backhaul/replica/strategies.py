@@ -13,6 +13,8 @@ from typing import Literal
 import msgspec
 
 from backhaul.errors import TableUnfit, TableUnknown
+from backhaul.replica import media_columns
+from backhaul.replica.media_columns import MediaColumn
 from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Table, newest_names, strategy_name
 
 EVERY = "*"  # in place of a column: the strategy of those that are not named
@@ -28,7 +30,7 @@ Triggers = Literal["fire", "mute"]  # what the app's own do where records of oth
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What the settings say of one table. merge: column (or `*`) -> strategy. renamed: old column -> new. formerly: the
-    names that it had before. Empty: not said."""
+    names that it had before. media: of the files that its rows name. Empty: not said."""
 
     merge: Mapping[str, str] = field(default_factory=dict)
     deletes: Deletes | None = None
@@ -37,6 +39,7 @@ class Rules:
     formerly: Sequence[str] = ()
     keys: KeyKind | None = None
     triggers: Triggers | None = None
+    media: MediaColumn | None = None
 
     def decides(self, columns: Sequence[str]) -> bool:
         """Whether nothing is left open about how these are merged: each has a strategy, or no column has one."""
@@ -78,7 +81,7 @@ def _ruled(table: Table, rules: Rules, dialect: str) -> Table:
         why = f"{table.name} has no foreign key to {rules.aggregate!r}, of which it is to be a part"
         hint = f"add one: FOREIGN KEY (...) REFERENCES {rules.aggregate}; or take aggregate out"
         raise _at(TableUnfit(why, hint=hint), table.name, "aggregate")
-    return msgspec.structs.replace(
+    ruled = msgspec.structs.replace(
         table,
         merge={name: said for name, said in merge.items() if said != "lww"},
         deletes=rules.deletes or table.deletes,
@@ -86,6 +89,9 @@ def _ruled(table: Table, rules: Rules, dialect: str) -> Table:
         renamed=_renamed(table, rules.renamed),
         formerly=list(rules.formerly),
     )
+    if rules.media is not None:
+        media_columns.check(ruled, rules.media)
+    return ruled
 
 
 def _check_names(name: str, formerly: Sequence[str], present: Sequence[str]) -> None:

@@ -10,10 +10,12 @@ from sqlalchemy import Connection, text
 
 from backhaul.errors import TableAltered
 from backhaul.replica import capture
+from backhaul.replica.media_columns import MediaColumn
 from backhaul.statements import quoted, run
 from backhaul.wire import Table, Value
 
 _names = msgspec.json.Decoder(list[str]).decode
+_media = msgspec.json.Decoder(MediaColumn).decode
 _keys = msgspec.json.Decoder(list[Value]).decode
 
 
@@ -21,7 +23,7 @@ _keys = msgspec.json.Decoder(list[Value]).decode
 class Tracked:
     """backfill_after: the key of the last row that the backfill sent to the outbox; None at its beginning. fresh: its
     first backfill is this one: rows that it has not reached are from before the table was tracked, and are nowhere
-    else."""
+    else. media: of the files that its rows name."""
 
     table: Table
     shape: str
@@ -29,6 +31,7 @@ class Tracked:
     backfill_after: list[Value] | None
     backfill_rows: int
     fresh: bool
+    media: MediaColumn | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +54,15 @@ class Suspect:
     base: int
 
 
-def track(connection: Connection, table: Table, shape: str, *, again: bool = True) -> None:
+def track(
+    connection: Connection, table: Table, shape: str, *, media: MediaColumn | None = None, again: bool = True
+) -> None:
     """Track the table from now on; the rows that it has are the backfill's. again: also if they have been before."""
     statement = """
-        INSERT INTO backhaul_table (name, definition, shape, backfill) VALUES (:name, :definition, :shape, :backfill)
+        INSERT INTO backhaul_table (name, definition, shape, backfill, media)
+        VALUES (:name, :definition, :shape, :backfill, :media)
         ON CONFLICT (name) DO UPDATE
-        SET definition = excluded.definition, shape = excluded.shape,
+        SET definition = excluded.definition, shape = excluded.shape, media = excluded.media,
             fresh = CASE WHEN backhaul_table.backfill = 'pending' THEN backhaul_table.fresh ELSE 0 END,
             backfill = CASE WHEN :again = 1 THEN excluded.backfill ELSE backhaul_table.backfill END,
             backfill_after = CASE WHEN :again = 1 THEN NULL ELSE backhaul_table.backfill_after END,
@@ -67,6 +73,7 @@ def track(connection: Connection, table: Table, shape: str, *, again: bool = Tru
         "name": table.name,
         "definition": msgspec.json.encode(table).decode(),
         "shape": shape,
+        "media": None if media is None else msgspec.json.encode(media).decode(),
         "again": int(again),
         "backfill": "pending" if run(connection, rows).scalar_one() else "done",
     }
@@ -158,7 +165,8 @@ def caught_up(connection: Connection, behind: Behind) -> None:
 
 def all_tracked(connection: Connection) -> list[Tracked]:
     statement = (
-        "SELECT definition, shape, backfill, backfill_after, backfill_rows, fresh FROM backhaul_table ORDER BY name"
+        "SELECT definition, shape, backfill, backfill_after, backfill_rows, fresh, media FROM backhaul_table"
+        " ORDER BY name"
     )
     return [
         Tracked(
@@ -168,6 +176,7 @@ def all_tracked(connection: Connection) -> list[Tracked]:
             backfill_after=None if row.backfill_after is None else _keys(row.backfill_after),
             backfill_rows=row.backfill_rows,
             fresh=bool(row.fresh),
+            media=None if row.media is None else _media(row.media),
         )
         for row in connection.execute(text(statement))
     ]

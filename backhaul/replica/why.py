@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping
 
 from backhaul.clock import iso
 from backhaul.errors import TableUnknown, Unknown
-from backhaul.replica import aside, backfill, checkpoint, conflicts, outbox, tables
+from backhaul.replica import aside, attachments, backfill, checkpoint, conflicts, outbox, tables
 from backhaul.replica.contested import Entry
 from backhaul.replica.rows import is_the_key, key_values
 from backhaul.statements import quoted, run
@@ -17,6 +17,15 @@ from backhaul.wire import Table, canonical_key
 
 def why_record(connection: Connection, table_name: str, key: list[Any], *, now: int) -> str:
     """key: wire values, in the order of the primary key. Raises TableUnknown, Unknown."""
+    said = _why_row(connection, table_name, key, now=now)
+    attached = attachments.of_record(connection, table_name, canonical_key(key))
+    if attached is None:
+        return said
+    media = {one.table.name: one.media for one in tables.all_tracked(connection)}.get(table_name)
+    return f"{said}; {attached.said('transform' if media is not None and media.transform else 'attach')}"
+
+
+def _why_row(connection: Connection, table_name: str, key: list[Any], *, now: int) -> str:
     table = _table(connection, table_name)
     if len(key) != len(table.key):
         raise Unknown(f"the key of {table_name} is {', '.join(table.key)}", hint="a composite key as JSON: '[1, 2]'")
@@ -57,7 +66,7 @@ def _of_withheld(entry: Entry) -> str:
 
 
 def _most_telling(rows: list[RowMapping]) -> RowMapping:
-    order = {"parked": 0, "conflict": 1, "sent": 2, "pending": 3, "acked": 4}
+    order = {"parked": 0, "conflict": 1, "held": 2, "sent": 3, "pending": 4, "acked": 5}
     return min(rows, key=lambda row: (order[row["state"]], row["id"]))
 
 
@@ -75,6 +84,8 @@ def _state_line(row: RowMapping, now: int) -> str:
         case "conflict":
             said = f"conflict: {row['reason']}: {row['detail']}; {captured}"
             return f"{said}; it waits for you: backhaul conflicts show {row['conflict_id']}"
+        case "held":
+            return f"held: {row['reason']}: {row['detail']}; {captured}"
         case "acked" if row["version"] is None:
             return f"acked: {captured}; the server has it; the next pull fetches what became of the record"
         case "acked":

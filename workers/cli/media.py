@@ -133,11 +133,16 @@ def tidy(*, home: Home = None, as_json: AsJson = False) -> None:
 def list_(*, home: Home = None, as_json: AsJson = False) -> None:
     """The files, how far each is, and why it does not go on."""
     with opened(home) as here:
-        uploads = Media(here.database, here.bell, here.clock).list()
+        media = Media(here.database, here.bell, here.clock)
+        uploads, unread = media.list(), media.unread()
     if as_json:
-        return say_json({"uploads": [asdict(one) for one in uploads]})
+        said = {"uploads": [asdict(one) for one in uploads]}
+        return say_json(said | {"unread": [asdict(one) for one in unread]})
     table = make_table("id", "file", "size", "state", "sent", "by queue", "reason")
     for one in uploads:
         sent = f"{100 * one.sent // one.size if one.size else 100} %"
         table.add_row(one.id, one.name, size(one.size), one.state, sent, one.queue or "-", one.reason or "-")
-    return say_table(table) if uploads else print("no file was put yet: backhaul media put FILE")
+    for named in unread:
+        reason = named.reason or "waits to be read"
+        table.add_row("-", named.path, "-", "unread", "-", "-", f"{named.table} {named.key}: {reason}")
+    return say_table(table) if uploads or unread else print("no file was put yet: backhaul media put FILE")

@@ -108,7 +108,8 @@ def _worker(worker: Worker) -> dict[str, Any]:
 def _say(here: Here, known: Status, around: dict[str, Any]) -> None:
     now = here.now
     print(f"replica {known.replica} of scope {known.scope!r} at {known.remote}, position {known.position}")
-    waiting = f", the oldest for {span(known.oldest_pending_seconds)}" if known.pending else ""
+    waiting = f", the oldest for {span(known.oldest_pending_seconds)}" if known.pending > known.held else ""
+    waiting += f", {known.held} of them held for their files" if known.held else ""
     refused = f"{known.parked} parked; {known.conflicts} conflicts; {known.aside} of the server's set aside"
     print(f"changes   {known.pending} pending{waiting}; {refused}")
     if around["backfill"]["tables_waiting"]:

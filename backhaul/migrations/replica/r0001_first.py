@@ -32,6 +32,7 @@ def upgrade() -> None:
     _backhaul_upload()
     _backhaul_content()
     _backhaul_download()
+    _backhaul_attachment()
     _backhaul_condition()
     _backhaul_worker()
     _backhaul_lease()
@@ -99,6 +100,7 @@ def _backhaul_table() -> None:
         sa.Column("suspect_after", sa.Text),
         sa.Column("suspect_base", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("fresh", sa.Integer, nullable=False, server_default="1"),
+        sa.Column("media", sa.Text),
         sa.PrimaryKeyConstraint("name", name="pk_backhaul_table"),
     )
 
@@ -136,7 +138,7 @@ def _backhaul_outbox() -> None:
             name="ck_backhaul_outbox_kind",
         ),
         sa.CheckConstraint(
-            "state = 'pending' OR state = 'parked' OR state = 'conflict' OR (send_seq IS NOT NULL AND (state = 'sent' OR state = 'acked'))",
+            "state = 'pending' OR state = 'parked' OR state = 'conflict' OR state = 'held' OR (send_seq IS NOT NULL AND (state = 'sent' OR state = 'acked'))",
             name="ck_backhaul_outbox_state",
         ),
         sqlite_autoincrement=True,
@@ -160,8 +162,8 @@ def _backhaul_outbox() -> None:
         "ix_backhaul_outbox_refused",
         "backhaul_outbox",
         ["state"],
-        sqlite_where=sa.text("state = 'parked' OR state = 'conflict'"),
-        postgresql_where=sa.text("state = 'parked' OR state = 'conflict'"),
+        sqlite_where=sa.text("state = 'parked' OR state = 'conflict' OR state = 'held'"),
+        postgresql_where=sa.text("state = 'parked' OR state = 'conflict' OR state = 'held'"),
     )
     op.create_index(
         "ix_backhaul_outbox_sent",
@@ -535,6 +537,31 @@ def _backhaul_download() -> None:
         sa.PrimaryKeyConstraint("sha256", name="pk_backhaul_download"),
         sa.CheckConstraint("state IN ('wanted', 'parked')", name="ck_backhaul_download_state"),
     )
+
+
+def _backhaul_attachment() -> None:
+    op.create_table(
+        "backhaul_attachment",
+        sa.Column("id", BigId, autoincrement=True, nullable=False),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("path", sa.Text, nullable=False),
+        sa.Column("together", sa.Integer, nullable=False),
+        sa.Column("state", sa.Text, nullable=False, server_default="wanted"),
+        sa.Column("named_at", sa.BigInteger, nullable=False),
+        sa.Column("next_at", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("upload_id", sa.Text),
+        sa.Column("sha256", sa.Text),
+        sa.Column("reason", sa.Text),
+        sa.PrimaryKeyConstraint("id", name="pk_backhaul_attachment"),
+        sa.CheckConstraint(
+            "state = 'wanted' OR state = 'put' AND upload_id IS NOT NULL", name="ck_backhaul_attachment_state"
+        ),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_backhaul_attachment_record", "backhaul_attachment", ["table_name", "key"])
+    op.create_index("ix_backhaul_attachment_state", "backhaul_attachment", ["state", "next_at"])
 
 
 def _backhaul_condition() -> None:

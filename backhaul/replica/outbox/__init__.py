@@ -4,6 +4,7 @@
     amending     pending, before any claim          parking       -> parked -> ...
     claiming     pending -> sent                    contesting    -> conflict -> ...
     gathering    what waits, in another group
+    awaiting     pending -> held -> pending
 
 Each transition is a verb of its own, and says in its WHERE from which state it leads.
 """
@@ -34,6 +35,7 @@ from backhaul.replica.outbox.asking import (
     waiting,
     written,
 )
+from backhaul.replica.outbox.awaiting import AWAITS, DEPENDS, any_held, awaiting, free, held, hold_back
 from backhaul.replica.outbox.claiming import Change, GroupTooLarge, claim, freeze_fields, next_pending, size_of
 from backhaul.replica.outbox.contesting import (
     Conflicting,
@@ -81,6 +83,8 @@ from backhaul.replica.outbox.settling import (
 )
 
 __all__ = [
+    "AWAITS",
+    "DEPENDS",
     "Change",
     "Conflicting",
     "Counts",
@@ -89,9 +93,11 @@ __all__ = [
     "Waiting",
     "any_conflict",
     "any_fresh",
+    "any_held",
     "any_parked",
     "any_sent",
     "any_unsettled_of",
+    "awaiting",
     "claim",
     "conflicting",
     "conflicting_near",
@@ -102,12 +108,15 @@ __all__ = [
     "forget_overtaken",
     "forget_passed",
     "found",
+    "free",
     "freeze_fields",
     "gather",
     "give_in",
     "give_up",
     "hasten",
+    "held",
     "hold",
+    "hold_back",
     "hold_sent",
     "identify",
     "in_groups",

@@ -47,7 +47,7 @@ def write(connection: Connection, changes: Sequence[tuple[str, str, str, str | N
 # ------------------------------------------------------------------------------------------------ as they wait
 
 
-NOT_OUT = "(state = 'pending' OR state = 'parked' OR state = 'conflict')"
+NOT_OUT = "(state = 'pending' OR state = 'parked' OR state = 'conflict' OR state = 'held')"
 
 
 def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[list[tuple[int, bytes]]]:
@@ -89,7 +89,7 @@ def retable(connection: Connection, old: str, new: str) -> None:
 
 
 def reword(connection: Connection, changes: Sequence[tuple[int, bytes]]) -> None:
-    """pending, parked, conflict: they say the same of columns that have other names now. changes: id, fields."""
+    """pending, held, parked, conflict: they say the same of columns that have other names now. changes: id, fields."""
     statement = f"UPDATE backhaul_outbox SET fields = ? WHERE id = ? AND {NOT_OUT}"  # noqa: S608 - a constant
     together = f"""
         UPDATE backhaul_outbox SET fields = given.fields
@@ -128,15 +128,16 @@ def mend_captured(connection: Connection, *, before: int, after: int, began: int
 
 
 def give_up(connection: Connection) -> None:
-    """pending, parked -> gone: an operator wants the server's state after a long absence, whatever waits. What was sent
-    may have arrived, and is settled as always; what is a conflict is a person's. What was done to their records after
-    that stays with them, its groups whole: the rows are what comes of all of it."""
+    """pending, held, parked -> gone: an operator wants the server's state after a long absence, whatever waits. What
+    was sent may have arrived, and is settled as always; what is a conflict is a person's. What was done to their
+    records after that stays with them, its groups whole: the rows are what comes of all of it."""
     held = "SELECT table_name, key FROM backhaul_outbox WHERE state = 'sent' OR state = 'conflict'"
+    waits = "(state = 'pending' OR state = 'held' OR state = 'parked')"
     statement = f"""
         DELETE FROM backhaul_outbox
-        WHERE (state = 'pending' OR state = 'parked') AND (table_name, key) NOT IN ({held})
+        WHERE {waits} AND (table_name, key) NOT IN ({held})
           AND (group_id IS NULL OR group_id NOT IN (
             SELECT group_id FROM backhaul_outbox
-            WHERE (state = 'pending' OR state = 'parked') AND group_id IS NOT NULL AND (table_name, key) IN ({held})))
+            WHERE {waits} AND group_id IS NOT NULL AND (table_name, key) IN ({held})))
     """  # noqa: S608 - the parts are constants
     connection.execute(text(statement))

@@ -16,7 +16,10 @@ from backhaul.wire import MOST_RANGES
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
+    """pending: what has no outcome yet. held: how many of those wait for a file; they are not what is oldest."""
+
     pending: int
+    held: int
     parked: int
     oldest_pending_at: int | None
 
@@ -57,6 +60,7 @@ def waiting(connection: Connection) -> int:
     statement = f"""
         SELECT (SELECT count(*) FROM backhaul_outbox WHERE {PENDING})
              + (SELECT count(*) FROM backhaul_outbox WHERE state = 'sent')
+             + (SELECT count(*) FROM backhaul_outbox WHERE state = 'held')
     """  # noqa: S608 - the same
     return int(connection.execute(text(statement)).scalar_one())
 
@@ -85,6 +89,7 @@ def any_parked(connection: Connection) -> bool:
 def counts(connection: Connection) -> Counts:
     statement = f"""
         SELECT (SELECT count(*) FROM backhaul_outbox WHERE state = 'parked') AS parked,
+               (SELECT count(*) FROM backhaul_outbox WHERE state = 'held') AS held,
                (SELECT min(captured_at) FROM (
                    SELECT captured_at FROM (
                        SELECT captured_at FROM backhaul_outbox WHERE {PENDING} ORDER BY id LIMIT 1) AS unsent

@@ -71,7 +71,7 @@ def _conflicting(connection: Connection, where: str, values: dict[str, str]) -> 
     return [Conflicting(*row) for row in connection.execute(text(statement), values)]
 
 
-UNSETTLED = ("pending", "sent", "parked", "conflict")
+UNSETTLED = ("pending", "sent", "parked", "conflict", "held")
 
 
 def unsettled_of(

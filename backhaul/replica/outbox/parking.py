@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
@@ -41,11 +41,11 @@ def park_group(connection: Connection, first: int, *, reason: str, detail: str, 
 
 
 def park_pending(connection: Connection, found: Mapping[int, str], *, reason: str, now: int) -> None:
-    """pending -> parked, for what cannot be sent. found: id -> detail."""
+    """pending or held -> parked, for what cannot be sent. found: id -> detail."""
     statement = """
         UPDATE backhaul_outbox
         SET state = 'parked', op_id = :op_id, reason = :reason, detail = :detail, settled_at = :now
-        WHERE id = :id AND state = 'pending'
+        WHERE id = :id AND (state = 'pending' OR state = 'held')
     """
     known_as = op_ids(connection, list(found))
     rows = [
@@ -57,7 +57,8 @@ def park_pending(connection: Connection, found: Mapping[int, str], *, reason: st
 
 
 def park_dependents(connection: Connection, causes: dict[int, str], *, now: int) -> None:
-    """pending -> parked, because of a parked change. causes: id of the dependent -> op id of what it depends on."""
+    """pending or held -> parked, because of a parked change. causes: id of the dependent -> op id of what it depends
+    on."""
     details = {one: f"depends on the parked change {cause}" for one, cause in causes.items()}
     park_pending(connection, details, reason="depends-on-parked", now=now)
 
@@ -146,20 +147,20 @@ def requeue(connection: Connection, ids: Sequence[int], *, now: int) -> int:
     return discard(connection, ids)
 
 
-def resume(connection: Connection, ids: Sequence[int]) -> int:
-    """parked -> pending, as a new op with the stamp that it had: it was refused for what the server did not know yet,
-    and says what it said when it said it."""
+def resume(connection: Connection, ids: Sequence[int], *, state: Literal["parked", "held"] = "parked") -> int:
+    """parked or held -> pending, as a new op with the stamp that it had: it was refused for what the server did not
+    know yet, or was not sent, and says what it said when it said it."""
     statement = f"""
         INSERT INTO backhaul_outbox (group_id, table_name, key, kind, fields, captured_at, seen_hlc, base, hlc,
                                      captured, op_id, again)
         SELECT parked.group_id, parked.table_name, parked.key, parked.kind, parked.fields, parked.captured_at,
                parked.seen_hlc, parked.base, parked.hlc, parked.captured, known.op_id, 1
         FROM backhaul_outbox AS parked JOIN ({KNOWN_AS[on_postgresql(connection)]}) AS known ON known.id = parked.id
-        WHERE parked.state = 'parked'
+        WHERE parked.state = :state
         ORDER BY min(parked.id) OVER (PARTITION BY coalesce(parked.group_id, parked.op_id)), parked.id
     """  # noqa: S608 - the parts are constants
-    connection.execute(text(statement), {"known": said_again(connection, ids)})
-    return discard(connection, ids)
+    connection.execute(text(statement), {"known": said_again(connection, ids), "state": state})
+    return discard(connection, ids, state=state)
 
 
 def rewrite(connection: Connection, changes: Sequence[tuple[str, bytes | None, int]]) -> None:
@@ -204,7 +205,7 @@ def retell(connection: Connection, changes: Sequence[tuple[int, str, str | None]
         connection.execute(text(statement), rows)
 
 
-def discard(connection: Connection, ids: Sequence[int]) -> int:
+def discard(connection: Connection, ids: Sequence[int], *, state: Literal["parked", "held"] = "parked") -> int:
     """parked -> gone."""
-    statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = 'parked'"
-    return connection.execute(text(statement), [{"id": one} for one in ids]).rowcount if ids else 0
+    statement = "DELETE FROM backhaul_outbox WHERE id = :id AND state = :state"
+    return connection.execute(text(statement), [{"id": one, "state": state} for one in ids]).rowcount if ids else 0

@@ -9,10 +9,11 @@ import pytest
 from backhaul.errors import ConfigurationInvalid
 from backhaul.remotes.traffic import Limits
 from config.loading import load
-from config.queues import DOWNLOAD, UPLOAD, declared, upload_requires
+from config.queues import ATTACH, DOWNLOAD, TRANSFORM, UPLOAD, declared, upload_requires
 from config.settings import Settings
 from workers.crew import workers_of
 
+ALL = [ATTACH, DOWNLOAD, TRANSFORM, UPLOAD]
 REPLICA = '[replica]\ndatabase = "sqlite:///shop.db"\nremote = "https://a.example"\n'
 
 
@@ -28,15 +29,22 @@ def kinds(made: Settings) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("written", "whose"),
     [
-        ("", {"media": [DOWNLOAD, UPLOAD]}),
-        ('[queues.media]\ntags = ["connected"]\n[media]\nrequires = ["connected"]\n', {"media": [DOWNLOAD, UPLOAD]}),
-        ('[queues.films]\nkinds = ["shop.film"]\n', {"media": [DOWNLOAD, UPLOAD], "films": ["shop.film"]}),
-        (f'[queues.films]\nkinds = ["{UPLOAD}", "shop.film"]\n', {"media": [DOWNLOAD], "films": [UPLOAD, "shop.film"]}),
-        ('[media]\ndownload_requires = ["connected", "device_idle"]\n', {"media": [UPLOAD]}),
+        ("", {"media": ALL}),
+        (
+            '[queues.media]\ntags = ["connected"]\n[media]\nrequires = ["connected"]\ntransform_requires = []\n',
+            {"media": ALL},
+        ),
+        ('[queues.films]\nkinds = ["shop.film"]\n', {"media": ALL, "films": ["shop.film"]}),
+        (
+            f'[queues.films]\nkinds = ["{UPLOAD}", "shop.film"]\n',
+            {"media": [ATTACH, DOWNLOAD, TRANSFORM], "films": [UPLOAD, "shop.film"]},
+        ),
+        ('[media]\ndownload_requires = ["connected", "device_idle"]\n', {"media": [ATTACH, TRANSFORM, UPLOAD]}),
+        (f'[queues.disk]\nkinds = ["{ATTACH}"]\n', {"media": [DOWNLOAD, TRANSFORM, UPLOAD], "disk": [ATTACH]}),
         ("[queues.media]\nkinds = []\n", {}),
-        ('[queues.media]\ntags = ["connected"]\n', {}),  # it has not all that an upload demands
+        ('[queues.media]\ntags = ["connected"]\n', {"media": [ATTACH]}),  # it has not all that an upload demands
     ],
-    ids=["default", "looser", "beside", "another's", "own", "nobody's", "unfit"],
+    ids=["default", "looser", "beside", "another's", "own", "disk", "nobody's", "unfit"],
 )
 def test_uploads_are_the_media_queues_unless_another_word_is_said(
     tmp_path: Path, written: str, whose: dict[str, list[str]]

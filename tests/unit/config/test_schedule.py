@@ -38,6 +38,27 @@ def test_there_is_a_push_for_each_lane(tmp_path: Path) -> None:
         database.close()
 
 
+def test_files_are_read_where_a_table_names_some(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path / 'shop.sqlite'}")
+    upgrade_replica(database)
+    try:
+        named = "[tables.photo.media]\ncolumn = 'path'\n"
+        for written, there in (
+            ("", set[str]()),
+            (named, {"attach"}),
+            (named + "transform = 'image'\n", {"attach", "transform"}),
+            ("", set()),
+        ):
+            (tmp_path / "backhaul.toml").write_text(REPLICA + written)
+            with database.writing() as connection:
+                ensure_standing(connection, load(tmp_path), NOW)
+                assert {"attach", "transform"}.intersection(standing(connection)) == there
+                work = ledger.get(connection, "attach")
+            assert work is None or (work.queue, work.task) == ("media", "backhaul.attach")
+    finally:
+        database.close()
+
+
 def test_the_work_says_the_lane() -> None:
     assert [lane_work(number) for number in (0, 1, 12)] == ["push", "push-1", "push-12"]
     assert [lane_number(lane_work(number)) for number in range(16)] == list(range(16))

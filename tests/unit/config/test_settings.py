@@ -62,6 +62,7 @@ def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) 
         "month",
         "pull_most",
     )
+    examples += ("[tables.photo.media]", "column", "folder", "sha256", "visible", "transform = ")
     meant = [line for line in bare if re.match(r"\w+ = |\[[\w.]+\]", line) and not line.startswith(examples)]
     file.write_text("\n".join(meant))
     assert load(tmp_path) == plain
@@ -88,6 +89,17 @@ def test_what_the_comments_of_a_fresh_file_say_is_what_is_meant(tmp_path: Path) 
         ('labels = ["eu"]\n' + REPLICA, "line 1: labels.0: 'eu' is no label: one has a colon"),
         (REPLICA + '[quiet]\nhours = ["22-6"]\n', "line 5: quiet.hours.0: '22-6' are no hours; write them like"),
         (REPLICA + '[quiet]\nhours = ["06:00-06:00"]\n', "line 5: quiet.hours.0: '06:00-06:00' is no length of time"),
+        (REPLICA + "[tables.photo.media]\nfolder = 'p'\n", "line 4: tables.photo.media: it has no column"),
+        (REPLICA + "[tables.photo.media]\ncolumn = ''\n", "line 5: tables.photo.media.column: String should have"),
+        (REPLICA + "[tables.photo.media]\ncolumn = 'p'\nsha = 's'\n", "line 6: tables.photo.media.sha: there is no"),
+        (
+            REPLICA + "[tables.photo.media]\ncolumn = 'p'\nvisible = 'soon'\n",
+            "line 6: tables.photo.media.visible: Input should be 'at-once' or 'with-media'",
+        ),
+        (
+            REPLICA + "[tables.photo.media]\ncolumn = 'p'\ntransform = 'picture'\n",
+            "line 6: tables.photo.media.transform: 'picture' is neither image nor a function",
+        ),
         (REPLICA + "[retry.push]\njitter = 3\n", "line 5: retry.push.jitter: Input should be less than or equal to 1"),
         ('[replica]\ndatabase = "sqlite:///a"\n', "backhaul.toml, line 1: replica.remote: it is missing"),
     ],

@@ -1,4 +1,4 @@
-"""What `init` refuses before anything is written or asked: strategies that cannot be, each with its line."""
+"""What `init` refuses before anything is written or asked: what `[tables]` says and cannot be, each with its line."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ def refused(folder: Path, toml: str, kind: type[Exception]) -> str:
         ('[tables.article]\nmerge = "text"\n', TableUnfit, 2, "cannot be merged as text"),
         ('[tables.article]\naggregate = "plain"\n', TableUnfit, 2, "no foreign key"),
         ('[tables.artikel]\nmerge = "max"\n', TableUnknown, 1, "no table 'artikel'"),
+        ('[tables.article.media]\nfolder = "p"\ncolumn = "paht"\n', TableUnfit, 3, "has no column 'paht'"),
+        ('[tables.article.media]\ncolumn = "tags"\nsha256 = "stock"\n', TableUnfit, 3, "cannot hold the sha256"),
+        ('[tables.article.media]\ncolumn = "tags"\nsize = "tags"\n', TableUnfit, 3, "named twice"),
+        ('[tables.article.media]\ncolumn = "id"\n', TableUnfit, 2, "part of the primary key"),
+        ('[tables.article]\nmedia.column = "tags"\nmerge = "set"\n', TableUnfit, 3, "cannot be a set"),
+        ('[tables.article]\nmedia.column = "tags"\nmerge.tags = "set"\n', TableUnfit, 2, "is merged as set"),
         ('[tables.article]\nmerge = { stock = "sum" }\n', ConfigurationInvalid, 2, "no strategy 'sum'"),
         ('[tables.article]\ndeletes = "never"\n', ConfigurationInvalid, 2, "delete_wins"),
     ],
