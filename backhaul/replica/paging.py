@@ -34,7 +34,7 @@ def page(database: Database, remote: Remote, since: str, limit: int, on_reset: O
             recover.begin_restored(database, refusal, since=since, settled=settled, now=now)
         elif refusal.problem == "cursor-expired" and since:
             # What waits in the outbox stays; everything the server has comes again, and is laid under it.
-            recover.begin_anew(database, on_reset=on_reset)
+            recover.begin_anew(database, since=since, on_reset=on_reset)
         else:
             raise
     return None

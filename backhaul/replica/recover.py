@@ -108,11 +108,15 @@ def heal_pull(database: Database, remote: Remote, known: checkpoint.Checkpoint) 
         _become_successor(database, remote, known.replica)
 
 
-def begin_anew(database: Database, *, on_reset: OnReset = "recover") -> None:
-    """Pull everything, and delete what did not come. What waits stays, unless it was said to discard it."""
+def begin_anew(database: Database, *, since: str, on_reset: OnReset = "recover") -> None:
+    """Pull everything, and delete what did not come. What waits stays, unless it was said to discard it.
+
+    since: the cursor that has expired; nothing is done when another process was faster. It may be one of a recovery
+    that is under way: the device was away once more in the middle of it.
+    """
     with database.writing() as connection:
         checkpoint.hold(connection)
-        if checkpoint.read(connection).recovering not in ("late", "sweep"):
+        if checkpoint.read(connection).fetched == since:
             if on_reset == "discard":
                 outbox.give_up(connection)
             _pull_anew(connection)

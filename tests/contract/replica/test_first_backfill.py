@@ -93,7 +93,7 @@ def sign_in(replica: Replica, server: MemoryServer) -> None:
 
 
 def be_late(replica: Replica, server: MemoryServer) -> None:
-    recover.begin_anew(replica.database)
+    recover.begin_anew(replica.database, since=replica.asked("SELECT cursor FROM backhaul_replica")[0][0])
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3])

@@ -341,7 +341,7 @@ def test_news_of_an_aggregate_that_is_on_its_way_waits_and_is_let_go_after_it(pa
 def test_a_part_that_we_have_deleted_does_not_come_back_with_older_news_of_it(pair: tuple[Replica, Replica]) -> None:
     a, b = pair
     b.write_together("DELETE FROM line WHERE id = 'l1'", "UPDATE invoice SET total = (SELECT sum(amount) FROM line)")
-    recover.begin_anew(b.database)
+    recover.begin_anew(b.database, since=b.asked("SELECT cursor FROM backhaul_replica")[0][0])
     pull = b.remote.pull
 
     def late(*some: Any, **said: Any) -> Any:

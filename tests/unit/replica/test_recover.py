@@ -529,6 +529,54 @@ def test_what_was_done_to_a_conflict_on_a_late_device_is_not_given_up_without_it
     assert a.rows("note") == []
 
 
+def test_a_device_that_is_away_again_in_the_middle_of_a_recovery_begins_anew_once_more(
+    server: MemoryServer, make: MakeReplica
+) -> None:
+    a, b, clock = under_a_moved_clock(server, make)
+
+    def forget(key: int) -> None:
+        a.write("DELETE FROM customer WHERE id = ?", key)
+        a.sync()
+        clock.moment += DAY
+        a.write("INSERT INTO customer (id, name) VALUES (?, 'new')", key + 10)
+        a.sync()
+        clock.moment += 100 * DAY
+        settle(a)
+        server.store.purge(clock.moment)
+
+    class Cut(MemoryRemote):
+        """asked: the cursors. It falls silent after `pages` more pages."""
+
+        asked: list[str] = []
+        pages = 1
+
+        def pull(self, cursor: str, limit: int, **said: Any) -> Page:
+            self.asked.append(cursor)
+            assert len(self.asked) < 20, "it does not stop asking"
+            page = super().pull(cursor, limit, **said)
+            if not self.pages:
+                raise Unreachable("the line is dead")
+            self.pages -= 1
+            return page
+
+    a.write("INSERT INTO customer (id, name) VALUES (1, 'gone'), (2, 'gone later'), (3, 'lives')")
+    settle(a, b)
+    forget(1)
+    assert isinstance(b.remote, MemoryRemote)
+    b.remote = Cut(server, b.remote.replica)
+    b.remote._clock = clock
+    with pytest.raises(TryLater):
+        b.pull(limit=1)
+    assert b.app.execute("SELECT recovering FROM backhaul_replica").fetchone() == ("late",)
+    forget(2)
+    b.write("INSERT INTO customer (id, name) VALUES (9, 'made while away')")
+    b.remote.pages = 10
+    settle(b, a)
+    assert {row[0] for row in b.rows("customer")} == {3, 9, 11, 12}
+    assert a.rows("customer") == b.rows("customer")
+    assert b.app.execute("SELECT recovering FROM backhaul_replica").fetchone() == ("",)
+
+
 def test_what_waits_on_a_late_device_is_given_up_where_that_was_said(server: MemoryServer, make: MakeReplica) -> None:
     a, b, clock = under_a_moved_clock(server, make)
     a.write("INSERT INTO customer (id, name) VALUES (1, 'gone'), (2, 'lives')")
