@@ -127,10 +127,10 @@ class Branch:
 
     def unsure(self, *, purged: bool) -> Counter[Said]:
         """What a person was asked about though the server may have taken it, for its outcome is forgotten (purged): an
-        increment; a record that was made once more by a database from before, and has been changed since; and what
-        waits with one of these."""
+        increment; a record that was made once more by a database from before, and has been changed since; the edit of
+        one that is gone by now, by such a database; and what waits with one of these."""
         asked = {row[0] for row in self.replica.app.execute("SELECT DISTINCT asked FROM world_watched")}
-        causes = asked & {"outcome-forgotten", *(["key-taken"] if purged and self.was_put_back else [])}
+        causes = asked & {"outcome-forgotten", *(["key-taken", "record-gone"] if purged and self.was_put_back else [])}
         reasons = sorted(causes | {"depends-on-refused", "depends-on-parked"} if causes else causes)
         return count(
             self.replica.app.execute(
