@@ -67,7 +67,7 @@ def apply(
             break
     conflicts.tell_theirs(items, {**states, **merged}, marks)
     records.keep(connection, replica.scope, merged)
-    changed = conflicts.changed_roots(items, merged)
+    changed = conflicts.changed_roots(items, versions, merged)
     aggregates.keep(connection, replica.scope, changed, marks, replica.id, standing.lineage)
     return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached
 

@@ -146,12 +146,13 @@ def told_of(state: State, name: str) -> Any:
     return {"text": value, "state": kept["yjs"]} if type(kept) is dict and "yjs" in kept else value
 
 
-def changed_roots(items: Sequence[Item], merged: Mapping[Place, State]) -> dict[Place, int]:
-    """The aggregates of which something is not as it was: root -> version."""
+def changed_roots(items: Sequence[Item], versions: Sequence[int], merged: Mapping[Place, State]) -> dict[Place, int]:
+    """The aggregates of which something is not as it was: root -> version. That may be a stamp alone, of who says again
+    what stands there: no replica has to hear of that, so the record keeps its version, but an edit by who had not seen
+    it could lose to the stamp."""
     changed: dict[Place, int] = {}
-    for item in items:
-        if item.roots and item.problem is None and item.place is not None and item.place in merged:
-            version = merged[item.place].version
+    for item, version in zip(items, versions, strict=True):
+        if version and item.place is not None and item.place in merged:
             changed |= {root: max(version, changed.get(root, 0)) for root in item.roots}
     return changed
 

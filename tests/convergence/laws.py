@@ -64,8 +64,10 @@ def check_all_are_equal_to_the_server(world: World) -> None:
 def check_every_value_was_written(world: World) -> None:
     """What stands in a field is what some change wrote there; and where no delete was taken, the last one that did."""
     written, last = defaultdict(set), dict[tuple[str, str, str], tuple[str, str, str]]()
-    deleted = {(one.table, one.key) for one in world.journal.accepted if one.kind == "delete"}
+    deleted = dict[tuple[str, str], str]()  # the last delete of each record
     for one in world.journal.accepted:
+        if one.kind == "delete":
+            deleted[one.table, one.key] = max(deleted.get((one.table, one.key), ""), one.hlc)
         for name, value in one.fields.items():
             said = json.dumps(_now(value), sort_keys=True)
             written[one.table, one.key, name].add(said)
@@ -77,8 +79,12 @@ def check_every_value_was_written(world: World) -> None:
                 for name in row.keys() & {*FIELDS.get(table, []), *MORE_FIELDS.get(table, []), "hue", "size"}:
                     said = json.dumps(_wire(row[name]), sort_keys=True)
                     place = table, key, name
-                    if said == "null" and (name == "size" or "columns" in world.features) and place not in last:
-                        continue  # of a record from before the column, or by a replica that has it no more
+                    if (
+                        said == "null"
+                        and (name == "size" or "columns" in world.features)
+                        and (place not in last or last[place][0] < deleted.get((table, key), ""))
+                    ):
+                        continue  # made, or made anew, before there was the column or by a replica that has it no more
                     assert said in written[place], (place, said)
                     if (table, key) not in deleted:
                         assert said == last[place][2], (branch.network.number, place, said, last[place])

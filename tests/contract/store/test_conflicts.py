@@ -282,6 +282,25 @@ def test_who_writes_what_is_there_already_changes_no_aggregate(ann, bob):
     assert statuses(ann.push(edit(ann, "invoice", 9, 1, 9, total=4))) == ["applied"]
 
 
+def test_who_says_again_what_stands_there_has_changed_the_aggregate(ann, bob):
+    an_invoice(ann, 3)
+    again = bob.op("insert", "line", [1], 20, base=1, fields={"invoice_id": 9, "amount": 3})
+    assert statuses(bob.push(again)) == ["applied"]
+    edits = [edit(ann, "line", 1, 1, 9, amount=4), edit(ann, "invoice", 9, 1, 9, total=4)]
+    assert statuses(ann.push(*edits)) == ["conflict", "conflict"]  # the total would stand beside bob's later 3
+    assert ann.pull().position == 2
+    assert statuses(ann.push(edit(ann, "line", 1, 2, 21, amount=4))) == ["applied"]
+
+
+def test_who_says_again_what_stands_there_hides_no_edit_before_that(ann, bob, join):
+    an_invoice(ann, 3)
+    ann.push(edit(ann, "line", 1, 1, amount=5))
+    again = bob.op("insert", "invoice", [9], 9, base=2, fields={"total": 3, "seen": 0})
+    assert statuses(bob.push(again)) == ["applied"]
+    carl = join(tables=TABLES)
+    assert statuses(carl.push(edit(carl, "line", 1, 1, 9, amount=6))) == ["conflict"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
