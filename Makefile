@@ -32,10 +32,11 @@ install-dev: $(VENV)/.installed-dev  ## The same, with what tests and lint need
 demo: $(VENV)/.installed  ## Two replicas, a server and all workers at work, offline and online, in two minutes
 	@$(BIN)/backhaul demo $(ARGS)
 
-# In their own order, in which the longest come first; a file stays on one process, for its fixtures.
+# In their own order, in which the longest come first; a file stays on one process, for its fixtures. More of them than
+# most machines have cores: half of the time goes into waiting for others.
 .PHONY: test
 test: $(VENV)/.installed-dev  ## All tests but chaos and bench; for some of them: make test ARGS="-k gate"
-	$(BIN)/pytest -m 'not chaos and not bench' -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -m 'not chaos and not bench' -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev  ## Style, types, and which module may import which

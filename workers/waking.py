@@ -30,6 +30,8 @@ def see_to_files(database: Database, now: int) -> None:
     """Done with is what the server has, and what waited for that goes on; what is to be read is woken for. It writes
     only when there is something to change. Raises DatabaseBusy."""
     with database.reading() as connection:
+        if not awaiting.any_files(connection):
+            return
         there = attachments.any_there(connection)
         sleeping = _sleeping(connection, now)
     if there:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from backhaul.database import Database
 from backhaul.replica import attachments, checkpoint, dependents, outbox, parked, rows, tables
@@ -19,6 +19,15 @@ from backhaul.replica.tables import Tracked
 def any_waits(connection: Connection) -> bool:
     """Whether something may have to be held."""
     return attachments.any_together(connection) or outbox.any_held(connection)
+
+
+def any_files(connection: Connection) -> bool:
+    """Whether a file that a row names is not on the server yet, or a change still waits for one that is."""
+    query = """
+        SELECT EXISTS (SELECT 1 FROM backhaul_attachment)
+            OR EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'held')
+    """
+    return bool(connection.execute(text(query)).scalar_one())
 
 
 def hold(connection: Connection, tracked: Sequence[Tracked], *, first: int, last: int) -> bool:

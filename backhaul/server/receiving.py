@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 
 BLOCK = 2**20  # bytes gathered before they are written
@@ -56,38 +57,55 @@ class _Turn:
 async def blocks(request: Request, give_way: asyncio.Event) -> AsyncIterator[bytes]:
     """The body in blocks. Raises Cut after the last block that came."""
     gathered, whole = bytearray(), False
-    stream = request.stream()
-    while (piece := await _piece(stream, give_way)) is not None:
-        whole = piece == b""
-        if whole:
-            break
-        gathered += piece
-        if len(gathered) >= BLOCK:
-            yield bytes(gathered)
-            gathered.clear()
+    pieces = _Pieces(request, give_way)
+    try:
+        while (piece := await pieces.next()) is not None:
+            whole = piece == b""
+            if whole:
+                break
+            gathered += piece
+            if len(gathered) >= BLOCK:
+                yield bytes(gathered)
+                gathered.clear()
+    finally:
+        pieces.close()
     if gathered:
         yield bytes(gathered)
     if not whole:
         raise Cut
 
 
-async def _piece(stream: AsyncIterator[bytes], give_way: asyncio.Event) -> bytes | None:
-    """The next bytes; b"" at the end of the body; None when no more will come."""
-    following = asyncio.create_task(_following(stream))
-    called = asyncio.create_task(give_way.wait())
-    try:
-        await asyncio.wait({following, called}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        return following.result() if following.done() else None
-    finally:
-        called.cancel()
-        following.cancel()
+class _Pieces:
+    """Of one body. There are thousands of them, so that each waits in its request's own task, and one other task, for
+    the whole body, calls it away when it shall give way."""
 
+    def __init__(self, request: Request, give_way: asyncio.Event) -> None:
+        self._stream = request.stream()
+        self._give_way = give_way
+        self._waiting: anyio.CancelScope | None = None
+        self._calling = asyncio.create_task(self._call_away())
 
-async def _following(stream: AsyncIterator[bytes]) -> bytes | None:
-    try:
-        async for piece in stream:
-            if piece:
-                return piece
-    except ClientDisconnect:
+    async def next(self) -> bytes | None:
+        """The next bytes; b"" at the end of the body; None when no more will come."""
+        if self._give_way.is_set():
+            return None
+        with anyio.move_on_after(QUIET_SECONDS) as self._waiting:
+            return await self._following()
         return None
-    return b""
+
+    def close(self) -> None:
+        self._calling.cancel()
+
+    async def _call_away(self) -> None:
+        await self._give_way.wait()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _following(self) -> bytes | None:
+        try:
+            async for piece in self._stream:
+                if piece:
+                    return piece
+        except ClientDisconnect:
+            return None
+        return b""

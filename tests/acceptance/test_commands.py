@@ -163,14 +163,16 @@ def test_media_retry_puts_a_parked_file_once_more(replica: Path) -> None:
         assert uploads.park(connection, put["id"], reason="the file was changed", now=here.now)
     assert "the file was changed" in backhaul("media", "list", home=replica).out
 
-    photo.unlink()
-    assert "photo.jpg cannot be read" in refused("media", "retry", put["id"], home=replica)
-    assert [one["state"] for one in backhaul("media", "list", "--json", home=replica).json["uploads"]] == ["parked"]
     photo.write_bytes(b"more light" * 1000)
     (again,) = backhaul("media", "retry", put["id"], "--json", home=replica).json["uploads"]
     (listed,) = backhaul("media", "list", "--json", home=replica).json["uploads"]
     assert (listed["id"], listed["state"], listed["size"]) == (again["id"], "pending", 10_000)
     assert again["id"] != put["id"]
+    with opened(replica) as here, here.database.writing() as connection:
+        assert uploads.park(connection, again["id"], reason="the file was changed", now=here.now)
+    photo.unlink()
+    (kept,) = backhaul("media", "retry", again["id"], "--json", home=replica).json["uploads"]
+    assert (kept["id"] != again["id"], kept["size"]) == (True, 10_000)
 
 
 # ------------------------------------------------------------------------------------------------ conditions

@@ -79,11 +79,11 @@ class Matrix:
             eventually(lambda: not any(map(stage.waiting, queues)), SECONDS, "they are fetched")
         crew.set(charging=False, not_paused=False)
         eventually(lambda: not any(crew.is_open(stage.queue(one)) for one in FLIPPED), SECONDS, "all is closed")
+        # More than them, where what opened before was rung for twice, and the busy worker has not taken that yet.
+        eventually(lambda: sum(map(stage.waiting, queues[:2])) >= 3, SECONDS, "they are given back")
         crew.release(busy, when_stopped=True)
         assert crew.settled(busy, "ENQUEUED", timeout=30).stop_reason == "USER"
         crew.cancel(busy)
-        # More than them, where what opened before was rung for twice, and the busy worker has not taken that yet.
-        eventually(lambda: sum(map(stage.waiting, queues[:2])) >= 3, SECONDS, "they are given back")
         eventually(lambda: stage.gate()["consumed"] == [], SECONDS, "it is let go of all queues")
         assert [(one.state, one.attempt) for one in map(crew.work, fetched)] == [("ENQUEUED", 0)] * 3
         crew.set(not_paused=True)

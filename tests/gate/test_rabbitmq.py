@@ -11,6 +11,8 @@ from tests.gate.line import Line
 from tests.gate.matrix import Matrix, staged_open
 from tests.gate.stage import Stage
 
+pytestmark = pytest.mark.alternating("redis", "rabbitmq")
+
 
 @pytest.fixture(scope="module", params=POOLS)
 def stage(request: pytest.FixtureRequest, rabbit: Line) -> Iterator[Stage]:

@@ -10,6 +10,8 @@ from tests.gate.conftest import POOLS
 from tests.gate.matrix import Matrix, staged_open
 from tests.gate.stage import Stage
 
+pytestmark = pytest.mark.alternating("redis", "rabbitmq")
+
 
 @pytest.fixture(scope="module", params=POOLS)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:

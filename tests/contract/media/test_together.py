@@ -15,6 +15,8 @@ from backhaul.work.beside import LEASE_MS
 from backhaul.work.request import WorkRequest
 from tests.contract.media.conftest import CHUNK, KIB, Camera, Counting
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 DONE, WAITS = ("done", "SUCCEEDED"), ("pending", "ENQUEUED")
 
 

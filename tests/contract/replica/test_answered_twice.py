@@ -14,6 +14,8 @@ from tests.contract.replica.conftest import MakeReplica
 from tests.disputes import all_equal, open_numbers, resolve
 from tests.replicas import OUTBOX, PostgreSQLReplica, Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 SCHEMA = """
     CREATE TABLE article (id TEXT PRIMARY KEY, stock INTEGER, name TEXT, note TEXT);
     CREATE TABLE line (id TEXT PRIMARY KEY, article_id TEXT NOT NULL REFERENCES article (id), sold INTEGER);

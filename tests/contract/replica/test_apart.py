@@ -16,6 +16,8 @@ from backhaul.wire import Column, Reference, Table
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 SCHEMA = """
     CREATE TABLE invoice (id TEXT PRIMARY KEY, note TEXT);
     CREATE TABLE line (invoice TEXT NOT NULL REFERENCES invoice (id), position INTEGER, what TEXT,

@@ -8,6 +8,8 @@ from backhaul.replica import parked
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 INVOICES = """
     CREATE TABLE invoice (id TEXT PRIMARY KEY, total INTEGER);
     CREATE TABLE line (id TEXT PRIMARY KEY, invoice TEXT REFERENCES invoice (id) ON DELETE {action}, what TEXT);

@@ -26,6 +26,8 @@ from tests.disputes import (
 )
 from tests.replicas import MovedClock, Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 
 @pytest.fixture
 def pair(make: MakeReplica) -> tuple[Replica, Replica]:

@@ -16,6 +16,8 @@ from backhaul.server.memory import MemoryRemote, MemoryServer
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import MovedClock, Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 ARTICLE = "CREATE TABLE article (id INTEGER PRIMARY KEY, stock INTEGER, tags TEXT, notes TEXT);"
 FIRST = "INSERT INTO article VALUES (1, 10, '[\"red\"]', 'a box')"
 

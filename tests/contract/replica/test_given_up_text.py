@@ -10,6 +10,8 @@ from tests.contract.replica.conftest import MakeReplica
 from tests.disputes import all_equal
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 SCHEMA = "CREATE TABLE article (id TEXT PRIMARY KEY, serial TEXT, notes TEXT);"
 RULES = {"article": Rules(merge={"serial": "immutable", "notes": "text"})}
 

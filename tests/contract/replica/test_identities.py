@@ -26,6 +26,8 @@ from tests.contract.replica.conftest import SHOP, WORDS
 from tests.replicas import Replica, Undisturbed, make_postgresql_replica, make_replica
 from tests.services import PostgreSQL, SyncServer, sync_server
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 SECONDS = 20.0  # a barrier that is not reached by then is a failure
 
 

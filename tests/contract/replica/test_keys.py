@@ -11,6 +11,8 @@ from backhaul.replica.reconcile import compare
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 TICKET = "CREATE TABLE ticket ({counted}, what TEXT);"
 SHOP = """
     CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT UNIQUE, friend INTEGER REFERENCES customer (id));

@@ -10,6 +10,8 @@ from backhaul.server.memory import MemoryRemote, MemoryServer
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 SCHEMA = """
     CREATE TABLE invoice (id TEXT PRIMARY KEY, total INTEGER);
     CREATE TABLE line (id TEXT PRIMARY KEY, invoice_id TEXT REFERENCES invoice (id), amount INTEGER);

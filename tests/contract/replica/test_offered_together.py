@@ -14,6 +14,8 @@ from tests.disputes import RULES, SCHEMA, add_line, entries, only, resolve
 from tests.put_back import Server, done, seen_between_pushes, served
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 INVOICE = ("INSERT INTO invoice VALUES ('i', 3, NULL)", "INSERT INTO line VALUES ('l1', 'i', 3)")
 
 

@@ -11,6 +11,8 @@ from tests.contract.replica.conftest import MakeReplica
 from tests.disputes import all_equal
 from tests.replicas import MovedClock, Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 SCHEMA = "CREATE TABLE article (id TEXT PRIMARY KEY, stock INTEGER, name TEXT, notes TEXT);"
 RULES = {"article": Rules(merge={"stock": "counter", "notes": "text"})}
 DAY = 86_400_000

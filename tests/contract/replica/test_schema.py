@@ -9,6 +9,8 @@ from backhaul.replica.strategies import Rules
 from tests.contract.replica.conftest import MakeReplica
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 RENAMED = {"customer": Rules(renamed={"phone": "mobile"})}
 
 

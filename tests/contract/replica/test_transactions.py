@@ -21,6 +21,8 @@ from tests.contract.replica.conftest import MakeReplica
 from tests.contract.replica.test_rounds import assert_equal
 from tests.replicas import Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 
 @pytest.fixture
 def replica(make_on: MakeReplica) -> Replica:

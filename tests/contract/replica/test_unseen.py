@@ -14,6 +14,8 @@ from tests.contract.replica.conftest import MakeReplica
 from tests.disputes import all_equal, entries, only, open_numbers, resolve
 from tests.replicas import OUTBOX, Replica
 
+pytestmark = pytest.mark.alternating("sqlite", "postgresql")
+
 SCHEMA = """
     CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT, colour TEXT);
     CREATE TABLE kept (id TEXT PRIMARY KEY, body TEXT, colour TEXT);

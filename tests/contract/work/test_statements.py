@@ -54,13 +54,14 @@ def test_what_nothing_waits_for_is_settled_in_one_statement(desk: Desk) -> None:
     assert len(statements(desk, lambda: desk.settle(ledger.succeed, work))) == 1
 
 
-def test_beat_takes_seven_statements_to_find_that_there_is_nothing_to_do(
+def test_beat_takes_eight_statements_to_find_that_there_is_nothing_to_do(
     desk: Desk, scheduler: beat.LedgerScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is lost, has expired, waits for a change, and is to be pushed; who is alive, what is due, and when next."""
+    """What is lost, has expired, waits for a change or a file, and is to be pushed; who is alive, what is due, and when
+    next."""
     monkeypatch.setattr(beat, "look_at_files", lambda *_: None)  # one more, when that has rested long enough
     desk.run(enqueued(desk))
     scheduler.tick()
     said = statements(desk, scheduler.tick)
-    assert len(said) == 7, "\n".join(said)
+    assert len(said) == 8, "\n".join(said)
     assert all(one.startswith("SELECT") for one in said)

@@ -34,7 +34,7 @@ def test_records_that_are_too_much_for_one_answer_come_in_parts(make: MakeReplic
     a.write("DELETE FROM backhaul_outbox")
     assert isinstance(a.remote, MemoryRemote)
     terse = Terse(server, a.remote.replica)
-    places = [("customer", f"[{key}]") for key in range(1, 6)]
+    places = {("customer", f"[{key}]"): () for key in range(1, 6)}
     refetch.lay_under(a.database, terse, places, lambda _: None, absent="leave")
     assert [row[1] for row in a.rows("customer")] == ["a", "b", "c", "d", "e"]
     assert max(terse.asked) == 5
