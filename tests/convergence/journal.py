@@ -60,8 +60,8 @@ class Journal:
 
     def _is_again(self, op: OutgoingOp) -> bool:
         """It was taken before, by a former self, and its outcome is forgotten: with the stamp that it had, it does no
-        harm, unless it adds."""
-        may_be = self.purged and op.former and op.table != MERGED
+        harm, unless it adds; an insert adds nothing, it says where counting begins."""
+        may_be = self.purged and op.former and (op.table != MERGED or op.kind == "insert")
         return may_be and any(one.op == op.op for one in self.accepted)
 
     def of_branch(self, branch: int) -> Counter[Said]:
