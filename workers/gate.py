@@ -130,9 +130,11 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
         beginning: of a connection; Celery consumes when all is ready.
         """
         open_, before = self._open(), set(self._applied)
+        # Noted first: a connection that is lost in the middle has let go all the same, and the queue may have opened
+        # again before the next one.
+        self._applied &= open_
         for queue in sorted(self._consumed() - open_):
             self._consumer.cancel_task_queue(queue)
-        self._applied &= open_
         self._give_back(open_)
         for queue in sorted(open_ - self._applied):
             if beginning:

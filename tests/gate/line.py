@@ -21,6 +21,7 @@ class Line:
         self.url = url.replace(f":{there.port}", f":{port}")
         self._open: list[tuple[socket.socket, socket.socket]] = []
         self._carrying: list[threading.Thread] = []
+        self._last_words: bytes | None = None
         self._whole = threading.Event()
         self._whole.set()
         self._letting = threading.Thread(target=self._let_in, name="line")
@@ -49,6 +50,14 @@ class Line:
                 end.close()
         self._open, self._carrying = [], []
 
+    def cut_at(self, words: bytes) -> None:
+        """Cut it, once, when somebody is about to say these to the broker, who does not hear them any more."""
+        self._last_words = words
+
+    @property
+    def is_cut(self) -> bool:
+        return not self._whole.is_set()
+
     def mend(self) -> None:
         self._whole.set()
 
@@ -64,15 +73,18 @@ class Line:
             far = socket.create_connection(self._there)
             self._open.append((near, far))
             for ends in ((near, far), (far, near)):
-                carrying = threading.Thread(target=_carry, args=ends)
+                carrying = threading.Thread(target=self._carry, args=(*ends, ends[0] is near))
                 self._carrying.append(carrying)
                 carrying.start()
 
-
-def _carry(here: socket.socket, there: socket.socket) -> None:
-    with suppress(OSError):
-        while said := here.recv(65536):
-            there.sendall(said)
-    for end in (here, there):
+    def _carry(self, here: socket.socket, there: socket.socket, to_the_broker: bool) -> None:
         with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+            while said := here.recv(65536):
+                if to_the_broker and self._last_words is not None and self._last_words in said:
+                    self._last_words = None
+                    threading.Thread(target=self.cut, name="cutting").start()
+                    break
+                there.sendall(said)
+        for end in (here, there):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

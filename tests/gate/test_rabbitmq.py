@@ -9,7 +9,10 @@ import pytest
 from tests.gate.conftest import POOLS
 from tests.gate.line import Line
 from tests.gate.matrix import Matrix, staged_open
-from tests.gate.stage import Stage
+from tests.gate.stage import SECONDS, Stage
+from tests.waiting import eventually
+
+BASIC_CANCEL = b"\x00\x3c\x00\x1e"  # class 60, method 30, as AMQP 0-9-1 writes them
 
 pytestmark = pytest.mark.alternating("redis", "rabbitmq")
 
@@ -21,4 +24,13 @@ def stage(request: pytest.FixtureRequest, rabbit: Line) -> Iterator[Stage]:
 
 
 class TestRabbitMQ(Matrix):
-    pass
+    def test_a_connection_that_is_lost_while_a_queue_is_let_go_of_loses_no_queue(self, stage: Stage) -> None:
+        assert stage.line is not None
+        queue = stage.queue("unmetered")
+        stage.line.cut_at(BASIC_CANCEL)
+        stage.crew.set(unmetered=False)
+        eventually(lambda: stage.line.is_cut, SECONDS, "it was about to be let go of")
+        stage.crew.set(unmetered=True)
+        eventually(lambda: stage.crew.is_open(queue), SECONDS, "it is open again, whatever the broker knows")
+        stage.mend()
+        eventually(lambda: queue in stage.gate()["consumed"], 30, "it is taken up with the next connection")
