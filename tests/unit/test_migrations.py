@@ -124,7 +124,7 @@ def test_many_who_upgrade_at_once_upgrade_once(tmp_path: Path) -> None:
     ready = threading.Barrier(6)
 
     def upgrade(number: int) -> None:
-        opened = open_database(f"sqlite:///{tmp_path}/{number % 2}.db")
+        opened = open_database(f"sqlite:///{tmp_path}/{number % 2}.db", patience_ms=50_000)
         try:
             ready.wait()
             (upgrade_replica if number % 3 else upgrade_server)(opened)
