@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,8 @@ SIGNS_OF_LIFE = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
+WAL_PAUSE_SECONDS = 0.01
+PRIMARY_CODE = 0xFF  # of an extended result code (https://www.sqlite.org/rescode.html)
 PASSING = ("08", "40", "53", "57", "58")  # classes of PostgreSQL's errors that time heals: of connections, of
 # transactions that meet, of disk, memory and connections that are used up, of a server that stops or cannot read
 DISK_FULL = "53100"
@@ -220,12 +223,26 @@ def _check_version(version: tuple[int, ...]) -> None:
         raise ConfigurationInvalid(f"SQLite {said} is too old", hint=f"use a Python with SQLite {oldest} or newer")
 
 
+def _use_wal(connection: Any, patience_ms: int) -> None:
+    """A change to WAL mode that meets another writer, or another such change, is refused at once: SQLite's busy timeout
+    does not count there. Whoever starts together with others on a new database meets that."""
+    until = time.monotonic() + patience_ms / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(WAL_PAUSE_SECONDS)
+
+
 def _prepare_sqlite(engine: Engine, patience_ms: int) -> None:
     @event.listens_for(engine, "connect")
     def _opened(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, or the driver would say it too late
         connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection, patience_ms)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")  # the default, unless SQLite was built otherwise: a CASCADE
         # would take along here what the server has kept

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -28,7 +28,7 @@ from tests.chaos.dying import DEATH, kill_at
 from tests.checker import processes
 from tests.faults.proxy import PROTOCOL, Answer, PassOn, Request, Rule, first, halved, lost, says, truncated, unsent
 from tests.faults.small_disk import full_disk
-from tests.faults.stage import TIMEOUT, Stage
+from tests.faults.stage import IMPATIENT, Stage
 from tests.replicas import MovedClock, Undisturbed
 
 LARGE = 400_000  # bytes of a photo that no full disk takes
@@ -57,7 +57,7 @@ def strange(status: int, *headers: tuple[str, str]) -> Rule:
 
 def slow(_request: Request, pass_on: PassOn) -> Answer:
     answer = pass_on()
-    time.sleep(2 * TIMEOUT[1])  # a server that answers too late: the fault itself
+    time.sleep(2 * IMPATIENT[1])  # a server that answers too late: the fault itself
     return answer
 
 
@@ -79,9 +79,10 @@ def _on_the_way(path: str, rule: Rule) -> Callable[[Stage], None]:
         stage.a.sync()  # so that there is something to pull
         stage.between.rule = first(2, rule, path=path)
         journey = stage.push if path == "/v1/push" else stage.pull
-        assert isinstance(journey(stage.b), Unreachable)
-        stage.hasten(stage.b)
-        assert isinstance(journey(stage.b), Unreachable)
+        with stage.impatient() if rule is slow else nullcontext():
+            assert isinstance(journey(stage.b), Unreachable)
+            stage.hasten(stage.b)
+            assert isinstance(journey(stage.b), Unreachable)
 
     return strikes
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -40,8 +40,9 @@ from tests.waiting import eventually
 
 SCOPE = "staged"
 RETRY = Backoff(initial_ms=1, most_ms=20)
-TIMEOUT = (1.0, 0.4)  # longer than any honest answer here takes, and shorter than a slow server's
-DRAIN_SECONDS = 20
+TIMEOUT = (10.0, 20.0)  # longer than any honest answer takes on a crowded machine
+IMPATIENT = (10.0, 0.4)  # shorter than a slow server's answer takes
+DRAIN_SECONDS = 60
 TABLES = ("customer", "invoice", "line")
 
 
@@ -218,6 +219,16 @@ class Stage:
             assert sum(key > first for key, *_ in replica.rows("line")) == 6
 
     # ---------------------------------------------------------------------------------------------- journeys
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """b waits for an answer no longer than `IMPATIENT` says."""
+        connection = self.b.remote._connection
+        patience, connection._timeout = connection._timeout, IMPATIENT
+        try:
+            yield
+        finally:
+            connection._timeout = patience
 
     def push(self, replica: Replica) -> Exception | None:
         """One run, as a worker does it; what it has raised."""
