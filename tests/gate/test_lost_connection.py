@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.gate.line import Line
 from tests.gate.matrix import staged_open
 from tests.gate.stage import SECONDS
@@ -10,9 +12,10 @@ from tests.waiting import eventually
 BASIC_CANCEL = b"\x00\x3c\x00\x1e"  # class 60, method 30, as AMQP 0-9-1 writes them
 
 
-def test_a_connection_that_is_lost_while_a_queue_is_let_go_of_loses_no_queue(rabbit: Line) -> None:
-    """By one pool: what notes it is the same for all."""
-    with staged_open("prefork", "rabbitmq", rabbit) as stage:
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_a_connection_that_is_lost_while_a_queue_is_let_go_of_loses_no_queue(rabbit: Line, pool: str) -> None:
+    """With Celery's event loop, and without: there nobody hears of it, unless we say so."""
+    with staged_open(pool, "rabbitmq", rabbit) as stage:
         stage.open_all()
         queue = stage.queue("unmetered")
         rabbit.cut_at(BASIC_CANCEL)
