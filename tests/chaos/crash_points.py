@@ -35,6 +35,7 @@ UPLOADS = "backhaul.media.uploads"
 STORE = "backhaul.media.store:Store"
 FETCH = "backhaul.media.fetch"
 PUT = "tests.chaos.journeys"
+ATTACH = "backhaul.attach"
 
 
 def _points(journey: str, *points: tuple[str, Literal["before", "after"], str, int, str, str]) -> list[CrashPoint]:
@@ -679,6 +680,108 @@ CRASH_POINTS = [
             1,
             "everything",
             "nothing is to be done",
+        ),
+    ),
+    *_points(
+        "attach",
+        (
+            "told, in the transaction",
+            "after",
+            f"{ATTACH}:tell",
+            1,
+            "a file on its way in, without its writer; its row was told what it holds, and rolled back",
+            "the file is taken away, kept anew, and told of",
+        ),
+        (
+            "put, in the transaction",
+            "after",
+            "backhaul.replica.attachments:put",
+            1,
+            "as before it",
+            "as before it",
+        ),
+        (
+            "work written, in the transaction",
+            "after",
+            f"{PUT}:enqueue_upload",
+            1,
+            "as before it",
+            "as before it",
+        ),
+        (
+            "admitted, in the transaction",
+            "after",
+            f"{STORE}.admit",
+            1,
+            "a kept file, and nothing that knows of it",
+            "it is kept again; its row is told of it, once",
+        ),
+        (
+            "first file put",
+            "after",
+            f"{ATTACH}:_put_this",
+            1,
+            "the first file is kept and told of, the second waits",
+            "the second is put; the first is not, again",
+        ),
+        (
+            "put",
+            "before",
+            f"{PUT}:_done",
+            1,
+            "everything",
+            "there is nothing to do",
+        ),
+    ),
+    *_points(
+        "reduce",
+        (
+            "begun",
+            "after",
+            f"{ATTACH}:_postpone",
+            1,
+            "the file is noted as cut off, for a later look",
+            "the later look makes it",
+        ),
+        (
+            "made",
+            "after",
+            f"{ATTACH}:transform",
+            1,
+            "what was made lies in a folder of the system's for what is temporary",
+            "as before it",
+        ),
+        (
+            "original admitted, in the transaction",
+            "after",
+            f"{STORE}.admit",
+            1,
+            "a kept file, and nothing that knows of it",
+            "both are put",
+        ),
+        (
+            "original put",
+            "after",
+            f"{ATTACH}:_put_original",
+            1,
+            "the original waits to be sent, and the row knows its hash; nothing of what was made",
+            "both are put; the original once more, of which its server needs no second copy",
+        ),
+        (
+            "made admitted, in the transaction",
+            "after",
+            f"{STORE}.admit",
+            2,
+            "as above, and a kept file that nothing knows of",
+            "as above",
+        ),
+        (
+            "made put",
+            "after",
+            f"{ATTACH}:_put_this",
+            1,
+            "everything",
+            "there is nothing to do",
         ),
     ),
     *_points(

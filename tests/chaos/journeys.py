@@ -9,8 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from backhaul.attach import attach
+from backhaul.bell import Queue
 from backhaul.clock import SystemClock
 from backhaul.database import Database, open_database
+from backhaul.files import enqueue_upload
 from backhaul.media import fetch, transfer
 from backhaul.media.cache import Limits, evict
 from backhaul.media.put import put
@@ -23,7 +26,7 @@ from backhaul.server import auth
 from backhaul.server.memory import StoreRemote
 from backhaul.server.store import ServerDatabase, Store
 from tests.convergence.servers import SCOPE
-from tests.replicas import Undisturbed
+from tests.replicas import MovedClock, Undisturbed
 
 CLOCK = SystemClock()
 BATCH = 2
@@ -33,7 +36,8 @@ CHUNK_BYTES = 64 * 2**10
 
 def run(journey: str, job: dict[str, Any]) -> Any:
     """job: database (URL); server (URL of its database), replica, and op ids to give up; for an upload url, token and
-    upload; for a download content and folder; for kept files file and folder."""
+    upload; for a download content and folder; for kept files file and folder; for
+    files of rows home, folder and when it is (now)."""
     with ExitStack() as stack:
         database = open_database(job["database"])
         stack.callback(database.close)
@@ -94,6 +98,26 @@ def _put(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     return made.sha256
 
 
+def _attach(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    return _look_at_files(database, job, transforming=False)
+
+
+def _reduce(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
+    return _look_at_files(database, job, transforming=True)
+
+
+def _look_at_files(database: Database, job: dict[str, Any], *, transforming: bool) -> int:
+    clock = MovedClock(job["now"])
+
+    def enqueue(connection: Connection, upload: Upload, /, *, later: bool = False) -> None:
+        enqueue_upload(connection, upload, [Queue(name="media")], requires=frozenset(), now=clock.now())
+
+    given = {"store": MediaStore(Path(job["folder"])), "clock": clock, "context": Undisturbed()}
+    done = attach(database, home=Path(job["home"]), enqueue=enqueue, transforming=transforming, **given)
+    _done()
+    return done.put
+
+
 def _no_work(_connection: Connection, _upload: Upload) -> None:
     """The files of this journey are never sent."""
 
@@ -133,6 +157,8 @@ JOURNEYS: dict[str, Callable[[Database, dict[str, Any], ExitStack], Any]] = {
     "upload": _upload,
     "download": _download,
     "put": _put,
+    "attach": _attach,
+    "reduce": _reduce,
     "tidy": _tidy,
     "evict": _evict,
 }
