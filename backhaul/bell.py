@@ -64,13 +64,15 @@ class Node:
 class MediaRules:
     """What the settings say of files. folder: of the contents that are kept; None where there are no settings. keep:
     whether a file that is put is kept there until it is sent. download_requires: the constraint tags of a download.
-    cache: bytes of all that is kept. floor: bytes of the disk that stay free."""
+    cache: bytes of all that is kept. floor: bytes of the disk that stay free. eager: by table, the column of the hash
+    of files that are fetched when a record arrives."""
 
     folder: Path | None = None
     keep: bool = False
     download_requires: frozenset[str] = frozenset()
     cache: int = 2 * 10**9
     floor: int = 5 * 10**8
+    eager: Mapping[str, str] = field(default_factory=dict)
 
 
 class Bell(Protocol):

@@ -24,6 +24,7 @@ from backhaul.bell import Bell, Ring, open_bell
 from backhaul.clock import Clock, SystemClock
 from backhaul.conflicts import Conflicts
 from backhaul.database import Database, open_database, sqlite_file
+from backhaul.eager import fetching
 from backhaul.errors import BackhaulError
 from backhaul.files import Media
 from backhaul.media import uploads
@@ -118,6 +119,7 @@ class Backhaul:
             run=run,
             renew=self._renew,
             arriving=noting(self._clock),
+            brought=fetching(self._bell.media, self._bell.queues, self._clock),
         )
 
     def close(self) -> None:

@@ -10,14 +10,27 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
-from backhaul.bell import Queue
+from backhaul.bell import MediaRules, Queue
+from backhaul.clock import Clock
 from backhaul.files import DOWNLOAD, HASH
 from backhaul.media import downloads
+from backhaul.replica.pull import Brought
 from backhaul.wire import Record
 from backhaul.work import ledger
 from backhaul.work.ledger import Entry
 from backhaul.work.placing import place
 from backhaul.work.request import WorkRequest
+
+
+def fetching(rules: MediaRules, queues: Sequence[Queue], clock: Clock) -> Brought:
+    """What a journey calls with what it has brought."""
+
+    def brought(connection: Connection, records: Sequence[Record]) -> None:
+        if rules.eager:
+            requires = rules.download_requires
+            want(connection, records, rules.eager, queues=queues, requires=requires, now=clock.now())
+
+    return brought
 
 
 def want(

@@ -23,7 +23,7 @@ from backhaul.errors import Misused, TableAltered, TryLater
 from backhaul.remotes.base import Remote
 from backhaul.replica import outbox
 from backhaul.replica.arriving import Arriving, untold
-from backhaul.replica.pull import Received, pull
+from backhaul.replica.pull import Brought, Received, pull
 from backhaul.replica.push import Sent, push
 
 LOOK_SECONDS = 0.1
@@ -58,6 +58,7 @@ class Session:
         run: Run | None = None,
         renew: Callable[[Remote], bool] = lambda _: False,
         arriving: Arriving = untold,
+        brought: Brought = lambda _connection, _records: None,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -66,6 +67,7 @@ class Session:
         self._run = run
         self._renew = renew
         self._arriving = arriving
+        self._brought = brought
         self._remote: Remote | None = None
 
     def __enter__(self) -> Session:
@@ -105,7 +107,12 @@ class Session:
 
     def _renewing(self, journey: Callable[..., Done], remote: Remote, deadline: _Deadline) -> Done:
         """And once more, as workers do it, after tables have grown that need no person to be synced as they are now."""
-        options = {"clock": self._clock, "context": deadline, "arriving": self._arriving}
+        options = {
+            "clock": self._clock,
+            "context": deadline,
+            "arriving": self._arriving,
+            "brought": self._brought,
+        }
         try:
             return journey(self._database, remote, **options)
         except TableAltered:

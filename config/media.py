@@ -22,6 +22,7 @@ def media_rules(settings: Settings) -> MediaRules:
         download_requires=download_requires(settings),
         cache=settings.media.cache,
         floor=settings.media.floor,
+        eager=eager_columns(settings),
     )
 
 

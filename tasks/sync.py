@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from celery import Task
-from sqlalchemy import Connection
 
 from backhaul import eager
 from backhaul.aimd import MUCH
@@ -20,16 +19,14 @@ from backhaul.replica.lanes import Lane
 from backhaul.replica.pacing import lanes_in_use
 from backhaul.replica.pull import Brought
 from backhaul.replica.reconcile import Comparison
-from backhaul.wire import Record
 from backhaul.work import ledger
 from backhaul.work.changes import noting
 from backhaul.work.context import Context
 from backhaul.work.run import Settled
 from config import retry
-from config.media import eager_columns
-from config.queues import declared, download_requires
+from config.media import media_rules
+from config.queues import declared
 from config.schedule import lane_number, lane_work, pace_interval
-from config.settings import Settings
 from tasks import process
 from tasks.base import named, ring, ring_what_is_left, run_work, settings_of, told
 
@@ -59,7 +56,7 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
                 lane=lane,
                 batch=settings_of(task).sync.push_most_ops,
                 arriving=noting(context.clock),
-                brought=_fetching(settings_of(task)),
+                brought=_fetching(task, context),
             ),
         )
         acked = sent.acked
@@ -94,7 +91,7 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
                 limit=settings_of(task).sync.pull_most_records,
                 on_reset=settings_of(task).sync.on_reset,
                 arriving=noting(context.clock),
-                brought=_fetching(settings_of(task)),
+                brought=_fetching(task, context),
             ),
         )
         offered = received.offered
@@ -108,15 +105,10 @@ def pull_changes(task: Task, work_id: str, generation: int) -> str:
     return told(settled)
 
 
-def _fetching(settings: Settings) -> Brought:
+def _fetching(task: Task, context: Context) -> Brought:
     """Have the files come that the settings want here with the records that name them."""
-    columns, queues, requires = eager_columns(settings), declared(settings), download_requires(settings)
-
-    def brought(connection: Connection, records: Sequence[Record]) -> None:
-        if columns:
-            eager.want(connection, records, columns, queues=queues, requires=requires, now=_now())
-
-    return brought
+    settings = settings_of(task)
+    return eager.fetching(media_rules(settings), declared(settings), context.clock)
 
 
 @named("backhaul.reconcile")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from backhaul.eager import fetching
 from backhaul.errors import Refused
 from backhaul.replica.pull import pull
 from backhaul.replica.push import push
@@ -52,12 +53,21 @@ class _Watched:
 
 
 def _push(here: Here, context: _Watched) -> None:
-    retry = policy(here.settings, "push")
-    push(here.database, here.remote, clock=here.clock, context=context, retry=retry, arriving=noting(here.clock))
+    push(here.database, here.remote, retry=policy(here.settings, "push"), **_given(here, context))
 
 
 def _pull(here: Here, context: _Watched) -> None:
-    pull(here.database, here.remote, clock=here.clock, context=context, arriving=noting(here.clock))
+    pull(here.database, here.remote, limit=here.settings.sync.pull_most_records, **_given(here, context))
+
+
+def _given(here: Here, context: _Watched) -> dict[str, Any]:
+    return {
+        "clock": here.clock,
+        "context": context,
+        "on_reset": here.settings.sync.on_reset,
+        "arriving": noting(here.clock),
+        "brought": fetching(here.bell.media, here.bell.queues, here.clock),
+    }
 
 
 def _reconcile(here: Here, context: _Watched) -> None:

@@ -42,6 +42,7 @@ def put(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
     *,
     keep: Keep = None,
+    priority: Annotated[int, typer.Option(help="Higher goes earlier than all that is lower.")] = 0,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +51,7 @@ def put(
         with here.database.reading() as connection:
             checkpoint.read(connection)
         media = Media(here.database, here.bell, here.clock)
-        uploads = [media.put(file, keep=keep) for file in files]
+        uploads = [media.put(file, keep=keep, priority=priority) for file in files]
     if as_json:
         return say_json({"uploads": [asdict(one) for one in uploads]})
     for one in uploads:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, create_engine, event, select
 
-from backhaul import eager
-from backhaul.bell import Queue
+from backhaul import Backhaul, eager
+from backhaul.bell import MediaRules, Queue, SilentBell
 from backhaul.database import Database
 from backhaul.files import DOWNLOAD
 from backhaul.media import contents, downloads
-from backhaul.replica.pull import Brought
+from backhaul.remotes.base import Remote
+from backhaul.remotes.endpoint import Endpoint
 from backhaul.schema import work
 from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.wire import Record
@@ -88,17 +89,38 @@ def test_what_others_put_comes_with_their_records(tmp_path: Path) -> None:
     theirs = named(b"theirs")
     a.write("INSERT INTO photo VALUES ('1', ?), ('2', NULL)", theirs)
     a.push()
-    b.pull(brought=_fetching())
+    b.pull(brought=eager.fetching(MediaRules(eager={"photo": "hash"}), QUEUES, b.clock))
     assert wanted(b.database) == {theirs}
     a.close()
     b.close()
 
 
-def _fetching() -> Brought:
-    def brought(connection: Connection, records: Sequence[Record]) -> None:
-        want(connection, *(record.fields.get("hash") for record in records))
+class Desk(SilentBell):
+    """It has the photos come, and knows the way to the server."""
 
-    return brought
+    def __init__(self, way: Remote) -> None:
+        super().__init__(QUEUES)
+        self.media = MediaRules(eager={"photo": "hash"})
+        self._way = way
+
+    def remote(self, endpoint: Endpoint | None = None) -> Remote:
+        return self._way
+
+
+def test_so_it_does_in_a_session_of_the_app(tmp_path: Path) -> None:
+    server = MemoryServer()
+    a, b = (
+        make_replica(tmp_path / f"{name}.sqlite", MemoryRemote(server), schema=PHOTOS, code=server.enrol())
+        for name in "ab"
+    )
+    theirs = named(b"theirs")
+    a.write("INSERT INTO photo VALUES ('1', ?)", theirs)
+    a.push()
+    with closing(Backhaul(create_engine(b.database.engine.url), bell=Desk(b.remote))) as app:
+        app.session().download_all_server_changes(timeout=60)
+    assert wanted(b.database) == {theirs}
+    a.close()
+    b.close()
 
 
 def test_what_is_fetched_so_is_said_for_all_tables_or_for_one(tmp_path: Path) -> None:
