@@ -22,7 +22,7 @@ from workers.probes.power import DISPLAY, UPOWER
 from workers.probes.talk import OBJECTS, PROPERTIES, Watched
 
 Result = TypeVar("Result")
-DONE_SECONDS = 10
+DONE_SECONDS = 60
 
 
 class Played:

@@ -56,7 +56,7 @@ class ServerProcess:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
 
     def enroll(self) -> str:
         return backhaul("enroll", "--data", str(self.folder / "data"), cwd=self.folder).stdout.strip()

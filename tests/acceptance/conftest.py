@@ -90,7 +90,7 @@ def started(*arguments: str, folder: Path, until: str) -> Iterator[subprocess.Po
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -167,7 +167,7 @@ class Local:
             eventually(lambda: self.healthy(name, process), timeout=60, what=f"{name} is healthy", pause=0.3)
             yield
             process.terminate()
-            process.wait(30)
+            process.wait(60)
         except BaseException:
             print(f"--- {name}\n{(self.folder / f'{name}.log').read_text(errors='replace')[-4000:]}")
             raise

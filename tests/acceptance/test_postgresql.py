@@ -56,7 +56,7 @@ def test_a_replica_on_postgresql_is_made_run_asked_and_equal(
             eventually(lambda: "synced" in why(home, "visit"), timeout=60, what="the visit is synced")
         finally:
             running.terminate()
-            running.wait(30)
+            running.wait(60)
         verified = backhaul("verify", "--json", cwd=home)
         assert json.loads(verified.stdout)["equal"] is True
         looked = backhaul("doctor", "--json", cwd=home, status=None).stdout

@@ -64,7 +64,7 @@ def server(node: str, folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
             process.stdin.close()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture

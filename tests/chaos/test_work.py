@@ -130,7 +130,7 @@ class Storm:
         name = self._random.choice([one for one in sorted(self._running) if one.startswith("worker")])
         process = self._running[name]
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         self._killed(process.pid)
         self._orphaned.append(process)
         self._running[name] = self._worker()
@@ -152,7 +152,7 @@ class Storm:
         for process in self._running.values():
             process.terminate()
         for process in self._running.values():
-            process.wait(30)
+            process.wait(60)
         for process in self._orphaned:
             kill(process)  # what is left of its group
 

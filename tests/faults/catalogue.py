@@ -170,12 +170,12 @@ def _journey_dies(name: str) -> Callable[[Stage], None]:
         def rule(_request: Request, pass_on: PassOn) -> None:
             pass_on()
             arrived.set()
-            killed.wait(10)
+            killed.wait(60)
 
         stage.a.sync()
         stage.between.rule = first(1, rule, path=f"/v1/{name}")
         process = processes.start(run_once, name, stage.b.database.engine.url.render_as_string(), *_sign_in(stage))
-        assert arrived.wait(10)
+        assert arrived.wait(60)
         processes.kill(process)
         killed.set()
 
@@ -222,7 +222,7 @@ def _replica_meets_its_quota(stage: Stage) -> None:
     before = stage.b.rows("customer")
     stage.b.app.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what is to be written has to find new room
     process = processes.start(run_limited, "pull", stage.b.database.engine.url.render_as_string(), *_sign_in(stage))
-    process.join(20)
+    process.join(60)
     assert process.exitcode == DatabaseBusy.exit_status
     assert stage.b.rows("customer") == before
 

@@ -91,7 +91,7 @@ class Stage:
     def death_of_server(self) -> int | None:
         """The exit status of a server that dies by itself."""
         assert self._server is not None
-        self._server.join(10)
+        self._server.join(60)
         status = self._server.exitcode
         self.kill_server()
         return status

@@ -46,7 +46,7 @@ class CuttingLine:
         for one in [self._listening, *self._open]:
             _end(one)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def _accept(self) -> None:
         with suppress(OSError):

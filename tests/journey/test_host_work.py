@@ -118,7 +118,7 @@ def test_a_warm_shutdown_asks_at_once_and_loses_nothing(crew: Crew, pool: str) -
     eventually(lambda: crew.work(work).checkpoint, 10, "it has begun")
     asked = time.time()
     worker.terminate()
-    worker.wait(10)
+    worker.wait(60)
     row = crew.work(work)
     assert (row.state, row.stop_reason, row.attempt) == ("ENQUEUED", "DEPLOY_DRAIN", 1)
     stopped = next(float(note.split()[1]) for note in crew.notes() if note.startswith("stopped"))

@@ -188,7 +188,7 @@ def test_data_flows_while_media_hangs_fails_is_forbidden_and_is_busy(
             put(crew, photo)
             if mode != "hangs":
                 ended.set()
-            assert asked.wait(30), f"nobody asked while media {mode}"
+            assert asked.wait(60), f"nobody asked while media {mode}"
             write(crew, 1_000 * number, 1_000)
             eventually(lambda: not waiting(crew), 10, f"data goes while media {mode}")
             assert done(crew) == 0

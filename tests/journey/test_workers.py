@@ -218,7 +218,7 @@ def test_a_folder_without_a_replica_is_told_in_one_line(tmp_path: Path) -> None:
     crew = Crew(tmp_path / "home")
     (crew.home / "backhaul.toml").unlink()
     process = crew._start("worker-lost", "worker")
-    assert process.wait(20) == 2
+    assert process.wait(60) == 2
     assert "holds no replica" in crew.log("worker-lost")
     assert "Traceback" not in crew.log("worker-lost")
     crew.end()
@@ -231,7 +231,7 @@ def test_a_worker_that_is_ended_lets_its_run_checkpoint(crew: Crew, pool: str) -
     crew.ring(work.ring)
     eventually(crew.notes, 10, "it has begun")
     worker.terminate()
-    worker.wait(10)
+    worker.wait(60)
     stopped = crew.work(work)
     assert (stopped.state, stopped.stop_reason) == ("ENQUEUED", "DEPLOY_DRAIN")
     assert crew.queue("sync") is None

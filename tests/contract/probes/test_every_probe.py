@@ -57,7 +57,7 @@ def test_what_flips_is_heard(case: Case, clock: FrozenClock, heard: threading.Ev
     heard.clear()
     case.flips()
     becomes(case, clock, case.flipped)
-    assert heard.wait(20)
+    assert heard.wait(60)
 
 
 def test_what_its_source_does_not_tell_any_more_is_not_believed(case: Case, clock: FrozenClock) -> None:

@@ -93,7 +93,7 @@ def test_a_signal_takes_effect_at_once_without_anyone_looking(desk: Desk, flip: 
     eventually(lambda: desk.is_(name, before), 5, f"before {flip}")
     desk.woken.clear()
     happens(desk)
-    assert desk.woken.wait(20)
+    assert desk.woken.wait(60)
     eventually(lambda: desk.is_(name, after), 5, flip)
 
 

@@ -6,14 +6,17 @@ import re
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backhaul.errors import AlreadyInitialised, ConfigurationInvalid, NotInitialised
+from backhaul.replica.media_columns import MediaColumn
 from backhaul.work.conditions import effective
 from config.fresh import write_fresh
 from config.loading import load
 from config.media import most_bytes
 from config.settings import Settings
+from config.sync_sections import MediaOfTable
 
 REPLICA = '[replica]\ndatabase = "sqlite:///shop.db"\nremote = "https://sync.example"\n'
 
@@ -198,3 +201,10 @@ def test_how_large_a_file_may_be_is_said_by_the_kind_of_link(
     settings = Settings(home=tmp_path, media={"max_bytes": limits})
     held = {"unmetered": unmetered, "not_roaming": not_roaming}
     assert most_bytes(settings, effective(held, {}, {})) == expected
+
+
+def test_what_is_said_of_a_tables_files_is_what_the_library_knows_of_them() -> None:
+    """Both say the same fields: one judges what a person wrote, the other goes with the replica."""
+    said = {name: field.default for name, field in MediaOfTable.model_fields.items() if name != "download"}
+    known = {field.name: field.default for field in msgspec.structs.fields(MediaColumn)}
+    assert said == known | {"column": None}

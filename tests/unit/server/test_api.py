@@ -340,7 +340,7 @@ def test_a_stop_that_was_asked_for_is_a_good_end(tmp_path):
         port = int(process.stdout.readline())
         assert requests.get(f"http://127.0.0.1:{port}/v1/health", timeout=20).status_code == 200
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_what_was_pushed_survives_a_restart(tmp_path):

@@ -141,7 +141,7 @@ def test_of_two_writers_of_one_upload_one_ends_and_the_content_is_right(till: Ca
         statuses: list[int] = []
         headers = CHUNK | {"Authorization": str(till.session.headers["Authorization"])}
         with requests.Session() as session:
-            together.wait(20)
+            together.wait(60)
             while statuses.count(204) < 100:
                 at = session.head(till.server.url + address, headers=headers, timeout=20).headers.get("Upload-Offset")
                 if at is None or int(at) == len(FILM):

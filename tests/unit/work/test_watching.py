@@ -36,7 +36,7 @@ def test_a_wait_ends_when_the_work_is_cancelled(bench: Bench) -> None:
 
     def body(context: Context) -> None:
         later(lambda: bench.cancel(work))
-        assert context.wait(30)
+        assert context.wait(60)
         assert context.stop_reason == "CANCELLED_BY_APP"
 
     began = time.monotonic()
@@ -49,7 +49,7 @@ def test_a_wait_ends_when_a_constraint_is_lost_also_without_the_thread(bench: Be
 
     def body(context: Context) -> None:
         later(lambda: bench.switch("charging", False))
-        assert context.wait(30)
+        assert context.wait(60)
 
     assert bench.run(work, body).reason == "CONSTRAINT_CHARGING"
 
@@ -67,7 +67,7 @@ def test_a_worker_that_ends_stops_its_runs(bench: Bench) -> None:
 
     def body(context: Context) -> None:
         ending.append(True)
-        assert context.wait(30)
+        assert context.wait(60)
 
     assert bench.run(work, body, watch=watch, ending=lambda: bool(ending)).reason == "DEPLOY_DRAIN"
     assert bench.row(work).state == "ENQUEUED"
@@ -114,6 +114,6 @@ def test_a_database_that_cannot_be_read_does_not_end_the_watch(bench: Bench, mon
     def body(context: Context) -> None:
         eventually(lambda: not broken, 10, "it was looked at")
         bench.cancel(work)
-        assert context.wait(30)
+        assert context.wait(60)
 
     assert bench.run(work, body, watch=watch).kind == "cancelled"

@@ -305,7 +305,7 @@ def test_observing_yields_each_change_and_ends_with_the_work(desk: Desk) -> None
     run = desk.claim(work)
     eventually(lambda: seen == ["ENQUEUED", "RUNNING"])
     desk.settle(ledger.succeed, run)
-    thread.join(10)
+    thread.join(60)
     assert seen == ["ENQUEUED", "RUNNING", "SUCCEEDED"]
 
 

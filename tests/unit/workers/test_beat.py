@@ -200,7 +200,7 @@ def test_a_look_does_not_wait_for_ever_for_a_process_of_postgresql_that_hangs(
     look = threading.Thread(target=scheduler.tick, daemon=True)
     try:
         look.start()
-        look.join(20)
+        look.join(60)
         assert not look.is_alive()
         scheduler.tick()  # by another process
         assert scheduler._leading

@@ -98,7 +98,7 @@ def test_who_does_not_listen_is_killed_after_the_grace(tmp_path: Path) -> None:
         process = subprocess.Popen(STUBBORN, stdout=out, start_new_session=True)
     eventually(lambda: "up" in log.read_text(), what="it is up")
     end_groups([process.pid], grace=0.2)
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def test_when_the_supervisor_is_killed_the_warden_ends_what_it_has_started(tmp_path: Path) -> None:
