@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from billiard.process import current_process
 from celery import Celery, Task, shared_task
@@ -58,30 +58,38 @@ def run_work(task: Task, work_id: str, generation: int, body: Body) -> Settled:
     if ending.begun() and queue is not None:
         raise Reject("this worker is ending", requeue=True)
     try:
-        settled = run(
-            process.database(settings),
-            work_id,
-            generation,
-            worker=worker_of(task),
-            node=settings.node,
-            process=os.getpid(),
-            queue=queue,
-            queues=declared(settings),
-            conditions=conditions_of(settings, worker_name=worker_of(task)),
-            clock=SystemClock(),
-            body=body,
-            lease_ms=LEASE_MS,
-            most_ms=settings.work.run_limit,
-            ending=ending.begun,
-            watch=_watch(settings),
-        )
-    except DatabaseBusy as error:
-        raise _again(str(error), None) from None
+        with in_reach():
+            settled = run(
+                process.database(settings),
+                work_id,
+                generation,
+                worker=worker_of(task),
+                node=settings.node,
+                process=os.getpid(),
+                queue=queue,
+                queues=declared(settings),
+                conditions=conditions_of(settings, worker_name=worker_of(task)),
+                clock=SystemClock(),
+                body=body,
+                lease_ms=LEASE_MS,
+                most_ms=settings.work.run_limit,
+                ending=ending.begun,
+                watch=_watch(settings),
+            )
     finally:
         process.write_traffic(settings)
     if settled.kind in ("handed-back", "misrouted"):
         _count_misrouted(task, settings)
     return settled
+
+
+@contextmanager
+def in_reach() -> Iterator[None]:
+    """Raises Retry where the database is out of reach before a run: Beat rings again."""
+    try:
+        yield
+    except DatabaseBusy as error:
+        raise _again(str(error), None) from None
 
 
 def _count_misrouted(task: Task, settings: Settings) -> None:

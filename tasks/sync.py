@@ -28,7 +28,7 @@ from config.media import media_rules
 from config.queues import declared
 from config.schedule import lane_number, lane_work, pace_interval
 from tasks import process
-from tasks.base import named, ring, ring_what_is_left, run_work, settings_of, told
+from tasks.base import in_reach, named, ring, ring_what_is_left, run_work, settings_of, told
 
 Done = TypeVar("Done")
 
@@ -36,7 +36,9 @@ Done = TypeVar("Done")
 @named("backhaul.push")
 def push_changes(task: Task, work_id: str, generation: int) -> str:
     """One of the lanes: which one is said by the work's id."""
-    lane = _lane(task, work_id)
+    with in_reach():
+        lane = _lane(task, work_id)
+        _wake_if_pending(task, work_id, lane)
     acked = 0
 
     def body(context: Context) -> dict[str, Any]:
@@ -62,12 +64,12 @@ def push_changes(task: Task, work_id: str, generation: int) -> str:
         acked = sent.acked
         return {"acked": sent.acked, "parked": sent.parked}
 
-    _wake_if_pending(task, work_id, lane)
     settled = run_work(task, work_id, generation, body)
-    if settled.kind == "done" and not lane.number:
-        settled = _push_again_if_pending(task, settled)
-    elif settled.kind == "done" and push.is_wanted(process.database(settings_of(task)), _first(lane), now=_now()):
-        _wake_and_ring(task, "push")  # what this lane held up, or may not take, is the first one's
+    with suppress(DatabaseBusy):  # it has run, whatever comes after; Beat finds what is left
+        if settled.kind == "done" and not lane.number:
+            settled = _push_again_if_pending(task, settled)
+        elif settled.kind == "done" and push.is_wanted(process.database(settings_of(task)), _first(lane), now=_now()):
+            _wake_and_ring(task, "push")  # what this lane held up, or may not take, is the first one's
     ring_what_is_left(task, settled)
     if acked:
         _wake_and_ring(task, "pull")
@@ -208,7 +210,9 @@ def _push_again_if_pending(task: Task, settled: Settled) -> Settled:
 
 
 def _wake_and_ring(task: Task, work_id: str) -> None:
-    with process.database(settings_of(task)).writing() as connection:
+    """A hint: Beat finds what is due, when the database is in reach again."""
+    woken = None
+    with suppress(DatabaseBusy), process.database(settings_of(task)).writing() as connection:
         woken = ledger.wake(connection, work_id, _now())
     if woken is not None:
         ring(task.app, woken.ring)
