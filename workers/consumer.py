@@ -1,5 +1,5 @@
-"""Celery's consumer, at the pace of a machine that has nothing to do: what it does again and again, each for a reason of
-its own, would wake an idle worker four times a second.
+"""Celery's consumer, at the pace of a machine that has nothing to do: what it does again and again, each for a reason
+of its own, would wake an idle worker three times a second.
 
 Nothing that is heard waits for it: messages, remote control, the gate's pipe and what the pool has done come by
 descriptors that the loop sleeps on. Where the transport's waiting is longer than it was, the doorbell ends it
@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
-from kombu import Connection
+from kombu.connection import Connection
 
-HEARTBEAT_SECONDS = 10.0  # of Celery's event; who draws it (Flower) is told how often to expect it
+HEARTBEAT_SECONDS = 15.0  # of Celery's event; who draws it (Flower) is told how often to expect it
 LEAST_SECONDS = 25.0  # between two turns of what the Redis transport does again and again: its own looks at connections
 
 
@@ -25,7 +25,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types
 
     def connect(self) -> Connection:
         """As Celery's, but for the loop that a transport on Redis is shown."""
-        connection = self.connection_for_read(heartbeat=self.amqheartbeat)
+        connection: Connection = self.connection_for_read(heartbeat=self.amqheartbeat)
         if self.hub is not None:
             redis = connection.transport.driver_type == "redis"
             loop = Unhurried(self.hub, LEAST_SECONDS) if redis else self.hub

@@ -48,7 +48,7 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
         self._apply(beginning=True)
         self._announce()
         consumer.on_task_message.add(self._turn_away)
-        lookout.judged = self._follow
+        lookout.judged, lookout.consuming = self._follow, True
         self._follow()  # for what has flipped since the queues were judged
 
     def stop(self, consumer: Consumer) -> None:
@@ -58,7 +58,7 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
         if self._doorbell is not None:
             self._doorbell.take_down(last_ring=consumer.blueprint.state != bootsteps.RUN)
         if self._lookout is not None:
-            self._lookout.judged = lambda: None
+            self._lookout.judged, self._lookout.consuming = lambda: None, False
             self._lookout.mend_broker()
 
     def shutdown(self, _consumer: Consumer) -> None:
