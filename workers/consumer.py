@@ -15,7 +15,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.connection import Connection
 
 HEARTBEAT_SECONDS = 15.0  # of Celery's event; who draws it (Flower) is told how often to expect it
-LEAST_SECONDS = 25.0  # between two turns of what the Redis transport does again and again: its own looks at connections
+LEAST_SECONDS = 30.0  # between two turns of what the Redis transport does again and again: its own looks at connections
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types

@@ -21,7 +21,7 @@ from kombu.messaging import Consumer
 from config.queues import DIRECT
 from workers.errand import Errand
 
-BRPOP_SECONDS = 15  # the transport has its own eye on a connection that says nothing for 25 s more
+BRPOP_SECONDS = 15  # the transport has its own eye on a connection that says nothing for half a minute more
 WAIT_SECONDS = 1.0  # for a connection to ring by
 EXPIRES_SECONDS = 60.0  # a message that nobody came for
 

@@ -109,8 +109,10 @@ class Machine:
 
     def _heard(self) -> None:
         """In the thread of a probe, or of the bus."""
-        if self._begun and not self._ended and self._follow():
-            self._wake()
+        if self._begun and not self._ended:
+            held = self._held
+            if self._follow() or self._held > held:  # who rests does not look in time for what waits to be believed
+                self._wake()
 
     def _follow(self) -> bool:
         """Have each probe look, if it is due, and take what it says; whether an answer has become another."""
