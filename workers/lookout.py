@@ -51,6 +51,7 @@ LOOK_SECONDS = 1.0  # between two looks that nobody has woken it for
 MINUTE_MS = 60_000
 BEAT_MS = 5_000
 ANSWER_MS = 15_000  # of a broker that a resting consumer has: it would tell of a broken connection
+MOMENTS = 10  # that a commit may take, after its writing was said; else it is looked for a second later
 PATIENCE_MS = 200  # for a lock of SQLite: three of them are less than a second
 SILENT_SECONDS = 30.0  # PostgreSQL, while it is asked for what takes milliseconds
 LEAVING_TRIES = 5
@@ -219,11 +220,11 @@ class Lookout:
         said = self._notices is not None and self._notices.take()
         try:
             with self._database.using() as database:
-                moved, awake = self._watch.moved(database), said and self._rests()
-                wrote = self._keep_up(database, now, moved=moved, awake=awake)
-                if wrote and not moved and self._watch.moved(database):  # what was said was committed before we wrote
-                    moved = True
-                    self._keep_up(database, now, moved=True, awake=False)
+                moved = any(self._watch.moved(database) for _ in range(MOMENTS if said else 1))
+                if moved or not 0 <= now - self._heard_at < BEAT_MS:  # or the clock was set
+                    self._hear(database, now)
+                    self._judge_anew()
+                wrote = self._beat(database, now, awake=moved and self._rests())
                 self._push = self._watch.push(database, now) if moved else None
                 if moved or not said:  # or it is still to be committed
                     self._told_of_files = self._has_read_all(database, wrote=wrote or moved)
@@ -232,13 +233,6 @@ class Lookout:
         if self._opened or self._push is not None:
             self._ringing.ask()
         self._listener.listen()
-
-    def _keep_up(self, database: Database, now: int, *, moved: bool, awake: bool) -> bool:
-        """With what others have written, and they with us. Whether we wrote."""
-        if moved or not 0 <= now - self._heard_at < BEAT_MS:  # or the clock was set
-            self._hear(database, now)
-            self._judge_anew()
-        return self._beat(database, now, awake=awake)
 
     def _has_read_all(self, database: Database, *, wrote: bool) -> bool:
         """Whether what is written from now on will be said, and all before that has been read."""
