@@ -119,8 +119,8 @@ def _work() -> list[tuple[str, str, str]]:
         ),
     ]
     for who, (share, woken) in idle.items():
-        said = f"{share:.1%}, {woken:.1f} wakings a second (all threads)"
-        rows.append((f"an idle {who}: share of a core", "under 1 %", said))
+        line = f"an idle {who}, all its threads and processes: share of a core, wakings a second"
+        rows.append((line, "under 1 %, at most 1.0", f"{share:.1%}, {woken:.1f}"))
     return rows
 
 

@@ -73,6 +73,7 @@ def _working() -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,
         "worker_hijack_root_logger": False,
+        "worker_consumer": "workers.consumer:Consumer",
         "beat_scheduler": "workers.beat:LedgerScheduler",
     }
 

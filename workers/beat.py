@@ -32,7 +32,7 @@ from workers.waking import see_to_files, wake_push
 
 LEASE = "beat"
 LEASE_MS = 10_000
-RENEW_MS = 3_000
+RENEW_MS = 4_000
 LOOK_SECONDS = 1.0
 AT_ONCE_SECONDS = 0.05  # when there is more to ring for than was rung for at once
 AWAY_MS = 10_000  # between two looks: this machine has slept, or its clock was set, or Beat itself was held up

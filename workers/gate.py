@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
+from celery.signals import worker_shutting_down
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
@@ -38,6 +39,7 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
         self._pipe: tuple[int, int] | None = None
         self._applied: set[str] = set()
         self._held: list[Request] = []
+        worker_shutting_down.connect(self._ending)
 
     def start(self, consumer: Consumer) -> None:
         """Before the first message of every connection."""
@@ -47,7 +49,7 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
         self._apply(beginning=True)
         self._announce()
         consumer.on_task_message.add(self._turn_away)
-        lookout.judged = self._follow
+        lookout.judged, lookout.consuming = self._follow, True
         self._follow()  # for what has flipped since the queues were judged
 
     def stop(self, consumer: Consumer) -> None:
@@ -55,9 +57,9 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
         if self._pipe is not None:
             consumer.hub.remove(self._pipe[0])
         if self._doorbell is not None:
-            self._doorbell.take_down()
+            self._doorbell.take_down(last_ring=consumer.blueprint.state != bootsteps.RUN)
         if self._lookout is not None:
-            self._lookout.judged = lambda: None
+            self._lookout.judged, self._lookout.consuming = lambda: None, False
             self._lookout.mend_broker()
 
     def shutdown(self, _consumer: Consumer) -> None:
@@ -86,13 +88,26 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
         if self._open() == self._applied:
             return
         if self._pipe is not None:
-            with suppress(BlockingIOError):
-                os.write(self._pipe[1], b".")
+            self._wake()
         elif self._doorbell is not None:
             self._consumer.call_soon(self._apply)
             self._doorbell.ring()
 
     # what the consumer's loop calls
+
+    def call_away(self) -> None:
+        """What waits for the broker still names the queues of before."""
+        if self._doorbell is not None:
+            self._doorbell.ring()
+
+    def _ending(self, **_: Any) -> None:
+        """In the signal's handler, whatever the loop is doing: it goes on sleeping after a signal."""
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._pipe is not None:
+            with suppress(BlockingIOError):
+                os.write(self._pipe[1], b".")
 
     def _begin(self, consumer: Consumer) -> Lookout:
         lookout = Lookout(
@@ -148,8 +163,6 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
             self._applied.add(queue)
         if self._applied != before:
             self._tell(before)
-            if self._pipe is not None and self._doorbell is not None:
-                self._doorbell.ring()  # what waits for the broker still names the queues of before
 
     def _tell(self, before: set[str]) -> None:
         assert self._lookout is not None

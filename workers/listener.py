@@ -1,5 +1,5 @@
-"""What the lookout sleeps by: it is woken by other threads, and on PostgreSQL by the bell that the triggers ring
-(NOTIFY) when something was written, by whatever means.
+"""What the lookout sleeps by: it is woken by other threads, and when something was written, by whatever means: on
+PostgreSQL by the bell that the triggers ring (NOTIFY), on SQLite by the file (notices.py).
 
 The connection must not be open in a process that forks: the child would share the socket, and end the parent's session
 with its own. So a fork wakes whoever listens, waits for the connection to be closed, and lets it be opened again. It
@@ -20,14 +20,16 @@ from sqlalchemy import make_url
 
 from backhaul.database import SIGNS_OF_LIFE, cut
 from backhaul.replica.capture_postgresql import CHANNEL
+from workers.notices import Notices
 
 LEAST_SECONDS = 0.05  # between two times that the bell is heard, however often it rings
 FORK_SECONDS = 1.0  # that a fork waits for a connection that is being made, and once more after that was cut
 
 
 class Listener:
-    def __init__(self, url: str | None) -> None:
-        """url: of a database on PostgreSQL; None: there is no bell to be heard."""
+    def __init__(self, url: str | None, notices: Notices | None = None) -> None:
+        """url: of a database on PostgreSQL; None: there is no bell to be heard. notices: of one on SQLite."""
+        self._notices = notices
         self._url = url and _with_signs_of_life(url)
         self._connection: Any = None
         self._being_made: Any = None
@@ -42,8 +44,12 @@ class Listener:
         if url is not None:
             os.register_at_fork(before=self._let_go, after_in_parent=self._go_on, after_in_child=self._forget)
 
-    def wait(self, seconds: float) -> bool:
-        """Until the bell rings, somebody wakes it, or so long; whether it was the bell. It opens no connection."""
+    def wait(self, seconds: float, *, to_files: bool = False) -> bool:
+        """Until the bell rings, somebody wakes it, or so long; whether it was the bell. It opens no connection.
+
+        to_files: or until the files are written, which is told as the bell is. Then the notices are the caller's to
+        take, or the next waiting ends at once.
+        """
         deadline = time.monotonic() + seconds
         while True:
             while self._forking:
@@ -52,13 +58,13 @@ class Listener:
                 now = time.monotonic()
                 left, deaf = max(0.0, deadline - now), self._deaf_until - now
                 hears = self._connection is not None and deaf <= 0
-                ready = self._ready(left if hears or self._connection is None else min(left, deaf), hears)
+                ready = self._ready(left if hears or self._connection is None else min(left, deaf), hears, to_files)
                 if self._wake_in in ready:
                     with suppress(BlockingIOError):
                         os.read(self._wake_in, 4096)
                     return False
                 if ready:
-                    return self._heard()
+                    return to_files or self._heard()
             if time.monotonic() >= deadline:
                 return False
 
@@ -84,13 +90,17 @@ class Listener:
         self.wake()
         with self._in_use:
             self._close()
+            if self._notices is not None:
+                self._notices.close()
 
     def wake(self) -> None:
         with suppress(OSError):  # a full pipe wakes as well
             os.write(self._wake_out, b".")
 
-    def _ready(self, seconds: float, hears: bool) -> list[Any]:
+    def _ready(self, seconds: float, hears: bool, to_files: bool) -> list[Any]:
         watched = [self._wake_in, *([self._connection.fileno()] if hears else [])]
+        if to_files and self._notices is not None and self._notices.descriptor >= 0:
+            watched.append(self._notices.descriptor)
         return select.select(watched, [], [], seconds)[0]
 
     def _heard(self) -> bool:

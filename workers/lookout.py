@@ -5,6 +5,9 @@ from what it remembers; asks the database for what was overridden and for what i
 seconds and whenever a queue or a condition flips, that the worker is alive, what it serves, and how the machine is; and
 looks whether the broker answers.
 
+A worker that runs nothing, and is told by the system when SQLite's file is written (notices.py), rests: it wakes for
+that, once a second at most, and for what is due by the clock.
+
 Nothing that can block keeps it from judging: on SQLite its own connection waits a fifth of a second for a lock and
 tries again a second later; what goes over a network (PostgreSQL, ringing, mending the broker) is an errand of its own
 (errand.py). When a queue opens, it rings for the work that waits there, so that nothing waits for Beat.
@@ -21,7 +24,7 @@ from celery import Celery
 from celery.worker import state
 
 from backhaul.clock import SystemClock
-from backhaul.database import Database, on_server
+from backhaul.database import Database, on_server, sqlite_file
 from backhaul.errors import BackhaulError, DatabaseBusy
 from backhaul.remotes import traffic
 from backhaul.remotes.traffic import Spent
@@ -36,6 +39,7 @@ from workers.database import WorkerDatabase
 from workers.errand import Errand, told
 from workers.judge import Judge
 from workers.listener import Listener
+from workers.notices import Notices
 from workers.probes.machine import Machine
 from workers.replica import replica_of
 from workers.ringing import ring_and_mark, ring_due
@@ -43,8 +47,11 @@ from workers.watcher import Watch
 
 Saying = tuple[Mapping[str, bool], Mapping[str, tuple[bool, str, Answer | None]]]
 
-LOOK_SECONDS = 1.0  # an idle worker wakes no more often
+LOOK_SECONDS = 1.0  # between two looks that nobody has woken it for
+MINUTE_MS = 60_000
 BEAT_MS = 5_000
+ANSWER_MS = 15_000  # of a broker that a resting consumer has: it would tell of a broken connection
+MOMENTS = 10  # that a commit may take, after its writing was said; else it is looked for a second later
 PATIENCE_MS = 200  # for a lock of SQLite: three of them are less than a second
 SILENT_SECONDS = 30.0  # PostgreSQL, while it is asked for what takes milliseconds
 LEAVING_TRIES = 5
@@ -63,6 +70,7 @@ class Lookout:
     ) -> None:
         self.served = served
         self.judged: Callable[[], None] = lambda: None  # what the gate does about it; called by any thread
+        self.consuming = False  # as long as the gate says so; the broker's end is noticed there
         self.seconds = 0.0  # of processor time, that this thread has spent
         self._app = app
         self._name = name
@@ -77,7 +85,9 @@ class Lookout:
         url = self._settings.database_url
         self._database = WorkerDatabase(url, patience_ms=PATIENCE_MS)
         self._on_server = on_server(url)
-        self._listener = Listener(url if self._on_server else None)
+        file = sqlite_file(url)
+        self._notices = None if file is None else Notices(file)
+        self._listener = Listener(url if self._on_server else None, self._notices)
         self._watch = Watch()
         self._judge = Judge(self._settings, served, lambda: self.readings())
         self._judging = threading.Lock()
@@ -86,6 +96,8 @@ class Lookout:
         self._heard_at = 0
         self._told: Saying | None = None
         self._beat_at = 0
+        self._told_of_files = False  # what is written from now on is said, and all that was is read
+        self._answered_at = 0  # by the broker
         self._opened: set[str] = set()
         self._push: Work | None = None
         self._asking = Errand("database", self._see_to_database)
@@ -142,13 +154,34 @@ class Lookout:
         return None
 
     def _look_for_ever(self) -> None:
-        due = time.monotonic() + LOOK_SECONDS
+        looked_at = time.monotonic()
         while not self._ended.is_set():
-            self._listener.wait(max(0.0, due - time.monotonic()))
-            due = time.monotonic() + LOOK_SECONDS
+            self._sleep(looked_at)
+            looked_at = time.monotonic()
             if not self._ended.is_set():
                 self._guarded(self._look)
             self.seconds = time.thread_time()
+
+    def _sleep(self, looked_at: float) -> None:
+        pause = self._pause() if self._told_of_files and self._rests() else LOOK_SECONDS
+        files = pause > LOOK_SECONDS
+        heard = self._listener.wait(max(0.0, looked_at + pause - time.monotonic()), to_files=files)
+        early = looked_at + LOOK_SECONDS - time.monotonic()
+        if heard and files and early > 0:
+            self._listener.wait(early)
+
+    def _rests(self) -> bool:
+        """Nothing runs here or waits to, the consumer has its broker, and no probe waits to be believed."""
+        return self.consuming and not state.reserved_requests and not self._machine.hurries
+
+    def _pause(self) -> float:
+        """Seconds to what is due next by the clock."""
+        now = self._clock.now()
+        due = [self._beat_at + BEAT_MS]
+        due += [one.expires_at for one in (self._said or {}).values() if one.expires_at and one.expires_at > now]
+        if self._settings.quiet.hours or self._settings.budget.limits:  # which begin and end with a minute
+            due.append(now - now % MINUTE_MS + MINUTE_MS)
+        return max(LOOK_SECONDS, min(BEAT_MS, min(due) - now) / 1000)
 
     def _guarded(self, look: Callable[[], None]) -> None:
         try:
@@ -167,8 +200,11 @@ class Lookout:
             self._asking.ask()
         else:
             self._see_to_database()
-        if not self._replica.broker_answers():
-            self._mending.ask()
+        now = self._clock.now()
+        if not (self._rests() and 0 <= now - self._answered_at < ANSWER_MS):
+            self._answered_at = now
+            if not self._replica.broker_answers():
+                self._mending.ask()
 
     def _judge_anew(self) -> None:
         """From memory alone. By the lookout's own thread, and by the errand that has asked the database."""
@@ -180,20 +216,34 @@ class Lookout:
         self.judged()
 
     def _see_to_database(self) -> None:
-        now = self._clock.now()
+        now, self._told_of_files = self._clock.now(), False
+        said = self._notices is not None and self._notices.take()
         try:
             with self._database.using() as database:
-                moved = self._watch.moved(database)
+                moved = any(self._watch.moved(database) for _ in range(MOMENTS if said else 1))
                 if moved or not 0 <= now - self._heard_at < BEAT_MS:  # or the clock was set
                     self._hear(database, now)
                     self._judge_anew()
-                self._beat(database, now)
+                wrote = self._beat(database, now, awake=moved and self._rests())
                 self._push = self._watch.push(database, now) if moved else None
+                if moved or not said:  # or it is still to be committed
+                    self._told_of_files = self._has_read_all(database, wrote=wrote or moved)
         except DatabaseBusy:
             self._watch.forget()  # all stays as it was, until the next look
         if self._opened or self._push is not None:
             self._ringing.ask()
         self._listener.listen()
+
+    def _has_read_all(self, database: Database, *, wrote: bool) -> bool:
+        """Whether what is written from now on will be said, and all before that has been read."""
+        if self._notices is None or not self._notices.watch():
+            return False
+        if self._notices.take() and not wrote:
+            return False
+        if self._watch.moved(database):
+            self._watch.forget()
+            return False
+        return True
 
     def _hear(self, database: Database, now: int) -> None:
         with database.reading() as connection:
@@ -201,10 +251,11 @@ class Lookout:
                 self._spent = traffic.spent(connection, self._settings.node, traffic.local_day(now))
             self._said, self._heard_at = overrides(connection, now, self._settings.node), now
 
-    def _beat(self, database: Database, now: int) -> None:
+    def _beat(self, database: Database, now: int, *, awake: bool) -> bool:
+        """Whether it wrote. awake: for another reason, and this need not be one of its own soon."""
         saying = _saying(self.states, self._judge.conditions)
-        if saying == self._told and 0 <= now - self._beat_at < BEAT_MS:
-            return
+        if saying == self._told and 0 <= now - self._beat_at < (BEAT_MS // 2 if awake else BEAT_MS):
+            return False
         with database.writing(lasting=False) as connection:
             roster.beat(
                 connection,
@@ -221,6 +272,7 @@ class Lookout:
                 now=now,
             )
         self._beat_at, self._told = now, saying
+        return True
 
     def _ring(self) -> None:
         with self._judging:

@@ -19,10 +19,10 @@ from workers.waking import wake_push
 
 
 class Watch:
-    """Of one database, by one connection."""
+    """Of one database, by one connection at a time: what another one counts says nothing of the time before it."""
 
     def __init__(self) -> None:
-        self._seen: int | None = None
+        self._seen: tuple[Any, int] | None = None
 
     def moved(self, database: Database) -> bool:
         """Whether others can have committed anything since this was asked last. It begins no transaction: most looks
@@ -35,8 +35,8 @@ class Watch:
                 (version,) = driver.execute("PRAGMA data_version").fetchone()
             except sqlite3.OperationalError as error:
                 raise OperationalError("PRAGMA data_version", None, error) from error
-        before, self._seen = self._seen, version
-        return bool(version != before)
+        before, self._seen = self._seen, (driver, version)
+        return before != self._seen
 
     def forget(self) -> None:
         """What has moved was not looked at."""

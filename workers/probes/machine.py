@@ -67,7 +67,7 @@ class Machine:
         self._damping = {name: Damping(settings.probes.steady) for name in self._on}
         self._readings: Mapping[str, Reading] = MappingProxyType({})
         self._polled_at = 0
-        self._begun = self._ended = False
+        self._begun = self._ended = self._held = False
 
     def start(self, wake: Callable[[], None]) -> None:
         """Ask everything once, and wait for the answers, half a second at most. wake: called, from whatever thread,
@@ -88,7 +88,7 @@ class Machine:
         return self._readings
 
     def look(self, now: int) -> None:
-        """The slow poll, and whatever else is due; to be called about once a second."""
+        """The slow poll, and whatever else is due; to be called every 5 s, and every second while it hurries."""
         if not self._on or self._ended:
             return
         if abs(now - self._polled_at) >= POLL_MS:
@@ -97,6 +97,11 @@ class Machine:
         if self._follow():
             self._wake()
 
+    @property
+    def hurries(self) -> bool:
+        """Whether an answer is awaited, or waits to be believed: that is due sooner than the slow polls."""
+        return self._held or (self._begun and not self._settled())
+
     def end(self) -> None:
         self._ended = True
         if self._begun:
@@ -104,8 +109,10 @@ class Machine:
 
     def _heard(self) -> None:
         """In the thread of a probe, or of the bus."""
-        if self._begun and not self._ended and self._follow():
-            self._wake()
+        if self._begun and not self._ended:
+            held = self._held
+            if self._follow() or self._held > held:  # who rests does not look in time for what waits to be believed
+                self._wake()
 
     def _follow(self) -> bool:
         """Have each probe look, if it is due, and take what it says; whether an answer has become another."""
@@ -118,6 +125,7 @@ class Machine:
                 said |= {one.name: one for one in probe.said(now)}
             readings = {name: self._damped(said[name], now) for name in self._on if name in said}
             self._readings = MappingProxyType(readings)
+            self._held = any(said[name].answer != one.answer for name, one in readings.items())
         changed = [one for name, one in readings.items() if name not in before or before[name].answer != one.answer]
         for one in (one for one in changed if one.name in before):
             emit("probe.changed", condition=one.name, answer=one.answer, source=one.source, detail=one.detail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -112,6 +113,82 @@ def test_while_nothing_moves_the_database_is_asked_for_nothing_but_that(
     looks()
     assert not world.lookout.states["media"].open
     assert len(said) > 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the database is asked each second")
+class TestWhoRests:
+    """Nothing is due for an hour, and it runs nothing."""
+
+    @pytest.fixture
+    def resting(self, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+        monkeypatch.setattr(module, "BEAT_MS", 3_600_000)
+        world.lookout.consuming = True
+        return world
+
+    def test_an_override_is_seen_because_the_file_was_written(self, resting: World) -> None:
+        resting.begin()
+        eventually(lambda: resting.lookout._told_of_files, WIDE, "it rests")
+        for closed in (True, False):  # of which the second is written within a second of the first look
+            began = time.monotonic()
+            with resting.database.writing() as connection:
+                conditions.set_condition(connection, "unmetered", not closed, now=SystemClock().now())
+            eventually(lambda was=began, is_open=not closed: resting.saw(is_open, was), WIDE, "it is followed")  # type: ignore[misc]
+
+    def test_it_is_seen_though_everybody_else_had_closed_the_database(self, resting: World) -> None:
+        """The last one to close it takes the log away, and the next one makes another."""
+        resting.begin()
+        with resting.lookout._database.using():
+            resting.lookout._database._close()
+            resting.database.close()
+        began = time.monotonic()
+        database = open_database(resting.settings.database_url)
+        with database.writing() as connection:
+            conditions.set_condition(connection, "unmetered", False, now=SystemClock().now())
+        eventually(lambda: resting.saw(False, began), WIDE, "media is closed")
+        database.close()
+
+    def test_an_override_that_expires_is_seen(self, resting: World) -> None:
+        now = SystemClock().now()
+        with resting.database.writing() as connection:
+            conditions.set_condition(connection, "unmetered", False, now=now, expires_at=now + 1_500)
+        resting.begin()
+        eventually(lambda: resting.lookout.states["media"].open, WIDE, "media is open again")
+
+    def test_its_pause_ends_with_what_is_due(self, resting: World) -> None:
+        resting.lookout._beat_at = SystemClock().now()
+        assert resting.lookout._pause() > 60
+        quiet = resting.settings.quiet.model_copy(update={"hours": ["22:00-06:00"]})
+        resting.lookout._settings = resting.settings.model_copy(update={"quiet": quiet})
+        assert resting.lookout._pause() <= 60
+
+    @pytest.mark.parametrize("what", ["no broker", "a run", "a probe"])
+    def test_who_has_something_to_do_does_not_rest(
+        self, resting: World, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        assert resting.lookout._rests()
+        if what == "no broker":
+            resting.lookout.consuming = False
+        elif what == "a run":
+            monkeypatch.setattr(module.state, "reserved_requests", {"a request"})
+        else:
+            resting.lookout._machine._held = True
+        assert not resting.lookout._rests()
+
+    def test_what_is_said_and_not_committed_yet_is_looked_for_again(
+        self, resting: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lookout = resting.lookout
+
+        def rests() -> bool:
+            lookout._see_to_database()
+            return lookout._told_of_files
+
+        eventually(rests, WIDE, "what opened was rung for")
+        monkeypatch.setattr(lookout._watch, "moved", lambda _: False)
+        with resting.database.writing() as connection:
+            conditions.set_condition(connection, "unmetered", False, now=SystemClock().now())
+        lookout._see_to_database()
+        assert not lookout._told_of_files
 
 
 def test_it_judges_while_another_program_holds_the_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
