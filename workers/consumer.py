@@ -1,5 +1,6 @@
-"""Celery's consumer, at the pace of a machine that has nothing to do: what it does again and again, each for a reason
-of its own, would wake an idle worker three times a second.
+"""Celery's consumer, where the connection is lost in the middle of something; and at the pace of a machine that has
+nothing to do: what it does again and again, each for a reason of its own, would wake an idle worker three times a
+second.
 
 Nothing that is heard waits for it: messages, remote control, the gate's pipe and what the pool has done come by
 descriptors that the loop sleeps on. Where the transport's waiting is longer than it was, the doorbell ends it
@@ -31,6 +32,14 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery ships no types
             loop = Unhurried(self.hub, LEAST_SECONDS) if redis else self.hub
             connection.transport.register_with_event_loop(connection.connection, loop)
         return connection
+
+    def perform_pending_operations(self) -> None:
+        """Celery logs what one of them raised, and listens on. For that kombu connects anew where the connection was
+        lost, without the channel that consumes: the worker would hear nothing for ever. Raises ConnectionResetError,
+        upon which the consumer begins again. (Where there is an event loop, it does so by itself.)"""
+        super().perform_pending_operations()
+        if self.hub is None and not self.connection.connected:
+            raise ConnectionResetError("the connection to the broker was lost")
 
     def add_task_queue(self, *arguments: Any, **options: Any) -> None:
         """Also for remote control, which the gate does not hear of."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -125,8 +124,6 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
         if consumer.hub is not None:
             self._pipe = self._pipe or _opened()
             consumer.hub.add_reader(self._pipe[0], self._woken)
-        else:
-            consumer.perform_pending_operations = partial(_perform_pending_operations, consumer)
         redis = consumer.connection.transport.driver_type == "redis"
         if consumer.hub is None or redis:
             # On Redis a channel with all its places taken waits for nothing, and hears nothing: another one does.
@@ -214,15 +211,6 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no ty
             {"name": queue.name, "open": queue.open, "reason": queue.reason, "since": iso(queue.since)}
             for queue in self._lookout.states.values()
         ]
-
-
-def _perform_pending_operations(consumer: Consumer) -> None:
-    """Celery's own, where its loop is no event loop, and what it lacks: it logs what an operation raised and goes on to
-    listen. For that kombu connects anew where the connection was lost, without the channel that consumes, so that the
-    worker would hear nothing for ever. Raises ConnectionResetError, upon which the consumer begins again."""
-    Consumer.perform_pending_operations(consumer)
-    if not consumer.connection.connected:
-        raise ConnectionResetError("the connection to the broker was lost")
 
 
 def _processes(consumer: Consumer) -> list[int] | None:
