@@ -23,6 +23,12 @@ from tests.waiting import eventually
 from workers.ringing import waiting_messages
 
 
+@pytest.fixture(autouse=True)
+def _a_crowded_machine_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits when a bell is closed is said all the same."""
+    monkeypatch.setattr("config.bell.CLOSE_SECONDS", 60)
+
+
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.delenv("BACKHAUL_BROKER_URL", raising=False)
