@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from backhaul.merge.plain import SERVER
 from backhaul.wire import OutgoingOp, Pushed
 from tests.convergence.app import DELTAS, MERGED, RENAMED
 
@@ -20,7 +21,8 @@ FINAL = ("applied", "rejected", "conflict")
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """A change that took effect. op: its id. branch: the number of the replica, whoever it was to the server (writer).
+    """A change that took effect. op: its id. branch: the number of the replica, whoever it was to the server (writer);
+    0 is the server itself.
     base, version: feed positions. hlc: as text; it sorts by time."""
 
     op: str
@@ -57,6 +59,22 @@ class Journal:
                 self.outcomes[writer, op.seq] = (op.op, result.status)
                 if result.status == "applied" and op.kind != "void" and not self._is_again(op):
                     self.accepted.append(_accepted(branch, writer, op, result.version))
+
+    def enter_own(self, table: str, name: str, fields: dict[str, Any], *, hlc: str, version: int) -> None:
+        """What the server has written itself, as who has seen everything."""
+        one = Accepted(
+            op="",
+            branch=0,
+            writer=SERVER,
+            kind="update",
+            table=table,
+            key=json.dumps([name]),
+            fields=fields,
+            hlc=hlc,
+            base=version - 1,
+            version=version,
+        )
+        self.accepted.append(one)
 
     def _is_again(self, op: OutgoingOp) -> bool:
         """It was taken before, by a former self, and its outcome is forgotten: with the stamp that it had, it does no

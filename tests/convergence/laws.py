@@ -6,13 +6,14 @@ import json
 from collections import Counter, defaultdict
 from typing import Any
 
+from backhaul.merge.plain import SERVER
 from backhaul.replica.reconcile import compare
 from tests.convergence.app import FIELDS, MERGED, MORE_FIELDS
 from tests.convergence.branch import Branch, Rows
 from tests.convergence.journal import Accepted, Said, count
 from tests.convergence.world import World
 
-PARKED_FOR = {"key-taken", "depends-on-refused", "depends-on-parked", "malformed", "batch-too-large"}
+PARKED_FOR = {"key-taken", "depends-on-refused", "depends-on-parked", "malformed", "batch-too-large", "immutable"}
 PARKED_AFTER = {
     "late": {"record-gone", "outcome-forgotten"},
     "backups": {"record-gone"},
@@ -166,6 +167,24 @@ def _agree(other: Accepted, one: Accepted, before: list[Accepted]) -> bool:
     stands = max(before, key=lambda each: (each.hlc, each.writer))
     standing = _now(stands.fields.get("body"))
     return _now(one.fields["body"]) in (_now(other.fields["body"]), standing) or (was is not None and was == standing)
+
+
+def check_articles(world: World) -> None:
+    """A price is the last one that the server has written itself, or else the last one of any replica. A serial number
+    is the first that was taken: who had seen one, and would have changed it, finds that parked."""
+    for key, row in world.branches[0].rows()["article"].items():
+        history = _histories(world)["article", key]
+        prices = [one for one in history if "price" in one.fields]
+        last = max(prices, key=lambda one: (one.writer == SERVER, one.hlc, one.writer))
+        assert row["price"] == last.fields["price"], (key, row, last)
+        serials = [one for one in history if one.fields.get("serial") is not None]
+        first = min(serials, key=lambda one: (one.hlc, one.writer), default=None)
+        assert row["serial"] == (first.fields["serial"] if first else None), (key, row, first)
+        for place, one in enumerate(serials):
+            stands = min(serials[:place], key=lambda one: (one.hlc, one.writer), default=one)
+            same = one.kind == "backfill" or one.fields["serial"] == stands.fields["serial"]
+            seen = stands.writer == one.writer or (stands.version <= one.base and not world.was_restored)
+            assert same or not seen, f"{one} was taken over {stands}, which it had seen"
 
 
 def check_what_is_merged(world: World) -> None:

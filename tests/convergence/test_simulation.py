@@ -48,6 +48,7 @@ def simulate(folder: Path, seed: int, steps: int = STEPS, features: Collection[s
             laws.check_what_was_deleted_is_gone_and_nothing_else(world)
             laws.check_edits_win(world)
             laws.check_no_conflict_was_decided_silently(world)
+            laws.check_articles(world)
             laws.check_what_is_merged(world)
         finally:
             world.close()
