@@ -23,7 +23,8 @@ FINAL = ("applied", "rejected", "conflict")
 class Accepted:
     """A change that took effect. op: its id. branch: the number of the replica, whoever it was to the server (writer);
     0 is the server itself.
-    base, version: feed positions. hlc: as text; it sorts by time."""
+    base, version: feed positions. hlc: as text; it sorts by time. again: as was said once more, in sight of what became
+    of it."""
 
     op: str
     branch: int
@@ -35,6 +36,7 @@ class Accepted:
     hlc: str
     base: int
     version: int
+    again: bool = False
 
     @property
     def said(self) -> Said:
@@ -58,7 +60,8 @@ class Journal:
             if known is None and result.status in FINAL:
                 self.outcomes[writer, op.seq] = (op.op, result.status)
                 if result.status == "applied" and op.kind != "void" and not self._is_again(op):
-                    self.accepted.append(_accepted(branch, writer, op, result.version))
+                    again = op.former and any(one.op == op.op and one.version <= op.base for one in self.accepted)
+                    self.accepted.append(_accepted(branch, writer, op, result.version, again=again))
 
     def enter_own(self, table: str, name: str, fields: dict[str, Any], *, hlc: str, version: int) -> None:
         """What the server has written itself, as who has seen everything."""
@@ -83,7 +86,7 @@ class Journal:
         return may_be and any(one.op == op.op for one in self.accepted)
 
     def of_branch(self, branch: int) -> Counter[Said]:
-        return Counter(one.said for one in self.accepted if one.branch == branch)
+        return Counter(one.said for one in self.accepted if one.branch == branch and not one.again)
 
     def lost_of_branch(self, branch: int) -> Counter[Said]:
         return Counter(one.said for one in self.lost if one.branch == branch)
@@ -119,7 +122,7 @@ def _said(kind: str, table: str, key: str, fields: dict[str, Any]) -> Said:
     return kind, table, key, json.dumps(members, sort_keys=True)
 
 
-def _accepted(branch: int, writer: str, op: OutgoingOp, version: int) -> Accepted:
+def _accepted(branch: int, writer: str, op: OutgoingOp, version: int, *, again: bool) -> Accepted:
     return Accepted(
         op=op.op,
         branch=branch,
@@ -131,6 +134,7 @@ def _accepted(branch: int, writer: str, op: OutgoingOp, version: int) -> Accepte
         hlc=op.hlc if op.kind != "backfill" else "",
         base=op.base,
         version=version,
+        again=again,
     )
 
 
