@@ -21,7 +21,7 @@ Each table has one owner, the only file that writes it:
     server_enrolment    server/auth.py            server_media        server/uploads.py
     server_replica      server/auth.py (**)       server_aggregate    server/aggregates.py
     server_commit       server/scopes.py          server_block        server/blocks.py
-    server_lane         server/outcomes.py
+    server_lane         server/outcomes.py        server_leap         server/leaps.py
 
 (*) rows are born in the triggers of replica/capture.py and in replica/backfill.py; every later step is the outbox's,
 but for the numbers that are given out anew, and what is offered anew, in a recovery: replica/renumbering.py.
@@ -660,6 +660,19 @@ server_commit = Table(
     Column("position", BigInteger, nullable=False),
     Column("nonce", Text, nullable=False),
     Column("committed_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "position"),
+)
+
+# Where the feed has leapt since the server was put back to a backup: kept for ever, for nobody knows who will still
+# name what the past that is lost had given out (server/leaps.py).
+server_leap = Table(
+    "server_leap",
+    server_metadata,
+    Column("scope", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),  # to here
+    Column("since", BigInteger, nullable=False),  # from here: nothing that is between was given out since
+    Column("common", BigInteger, nullable=False),  # where the backup stood
+    Column("resumed_at", BigInteger, nullable=False),  # when the first position after that was given out once more
     PrimaryKeyConstraint("scope", "position"),
 )
 

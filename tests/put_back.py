@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
 
 from backhaul.database import open_database
+from backhaul.errors import Unreachable
 from backhaul.server import auth
 from backhaul.server.memory import StoreRemote
 from backhaul.server.store import ServerDatabase, Store, prepare
@@ -125,3 +127,35 @@ def seen_between_pushes(sender: Replica, reader: Replica) -> list[tuple[int, int
     sender.push(batch=1)
     sender.remote.push = push  # type: ignore[method-assign]
     return seen
+
+
+@contextmanager
+def answers_lost(replica: Replica) -> Iterator[None]:
+    """What it pushes arrives, and nobody hears of it."""
+    with _pushing(replica, arrives=1, answered=0):
+        yield
+
+
+@contextmanager
+def sent_once(replica: Replica) -> Iterator[None]:
+    """Its next push arrives and is answered; then there is no network any more."""
+    with _pushing(replica, arrives=1, answered=1):
+        yield
+
+
+@contextmanager
+def _pushing(replica: Replica, *, arrives: int, answered: int) -> Iterator[None]:
+    push, pushes = replica.remote.push, count(1)
+
+    def pushed(ops: Any) -> Any:
+        number = next(pushes)
+        reply = push(ops) if number <= arrives else None
+        if number > answered or reply is None:
+            raise Unreachable("no answer")
+        return reply
+
+    replica.remote.push = pushed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        replica.remote.push = push  # type: ignore[method-assign]

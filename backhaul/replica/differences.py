@@ -147,7 +147,7 @@ def _otherwise(
     differing = {
         name: value
         for name, value in record.fields.items()
-        if name in names and not _same(here.get(name), deltas.plain(msgspec.to_builtins(value)))
+        if name in names and not same(here.get(name), deltas.plain(msgspec.to_builtins(value)))
     }
     if differing:
         yield msgspec.structs.replace(record, whole=False, fields=differing)
@@ -158,10 +158,10 @@ def _plain(record: Record | None) -> dict[str, Any]:
 
 
 def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in ours.items() if not _same(value, theirs.get(name))}
+    return {name: value for name, value in ours.items() if not same(value, theirs.get(name))}
 
 
-def _same(ours: Any, theirs: Any) -> bool:
+def same(ours: Any, theirs: Any) -> bool:
     """As databases hold them: true is 1 to SQLite, and a decimal may be spelt in more than one way."""
     if ours == theirs:
         return True

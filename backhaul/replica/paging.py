@@ -31,7 +31,7 @@ def page(database: Database, remote: Remote, since: str, limit: int, on_reset: O
         if refusal.problem == "replica-forked":
             recover.heal_pull(database, remote, known)
         elif refusal.problem == "server-restored" and (refusal.cursor or refusal.due is not None):
-            recover.begin_restored(database, refusal, since=since, settled=settled, now=now)
+            recover.begin_restored(database, refusal, since=since, settled=settled, now=now, on_reset=on_reset)
         elif refusal.problem == "cursor-expired" and since:
             # What waits in the outbox stays; everything the server has comes again, and is laid under it.
             recover.begin_anew(database, since=since, on_reset=on_reset)

@@ -13,7 +13,7 @@
     late       pulling from the beginning, noting which records come; then
     sweep      deleting what did not come
     restored   fetching all that a server has that was put back; then
-    offer      putting what it has lost into the outbox
+    offer      putting what it has lost into the outbox; then `late`, if there is no cursor to go on from
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from sqlalchemy import Connection
 from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
-from backhaul.replica import blocks, checkpoint, conflicts, lanes, outbox, renumbering, stage, tables
+from backhaul.replica import blocks, checkpoint, conflicts, lanes, outbox, renumbering, stage, tables, withheld
+from backhaul.replica.apart import Ours
 from backhaul.telemetry import emit
 from backhaul.wire import Page, Registered
 
@@ -94,6 +95,10 @@ def heal_push(database: Database, remote: Remote, refusal: Refused, hear: Callab
     return False
 
 
+def _any_aggregate_waits(connection: Connection) -> bool:
+    return Ours(connection, tables.checked(connection)).any()
+
+
 def _any_aggregate(database: Database) -> bool:
     with database.reading() as connection:
         return any(one.table.aggregate for one in tables.checked(connection))
@@ -136,16 +141,25 @@ def note(connection: Connection, known: checkpoint.Checkpoint, page: Page) -> No
 
 
 def begin_restored(
-    database: Database, refusal: Refused, *, since: str, settled: int | None = None, now: int = 0
+    database: Database,
+    refusal: Refused,
+    *,
+    since: str,
+    settled: int | None = None,
+    now: int = 0,
+    on_reset: OnReset = "recover",
 ) -> None:
     """The server was put back: go on from the last place that both know. since, settled: the cursor, and the number up
-    to which every outcome was known, with which it was asked. Raises Busy while something is being sent."""
+    to which every outcome was known, with which it was asked. on_reset: where there is no such place, as in
+    `begin_anew`. Raises Busy while something is being sent."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         known = checkpoint.read(connection)
         if known.fetched != since or lanes.settled(connection) != settled:
             return
         lanes.wait_until_all_rest(connection)
+        if on_reset == "discard" and not refusal.cursor:
+            outbox.give_up(connection)
         if settled is not None and refusal.due is not None and refusal.due <= settled:
             lanes.wait_until_it_rests(connection, now)
             renumbering.go_on_from(connection, refusal.due)
@@ -155,14 +169,17 @@ def begin_restored(
             if settled is not None and refusal.due is not None:
                 renumbering.never_taken(connection, refusal.due, now=now)
         blocks.abandon(connection)
+        withheld.forget_what_stands_here(connection, tables.checked(connection))
         conflicts.forget_there(connection)
         stage.clear(connection)
         # Who is named another cursor than his own had seen more than the backup holds.
         seen_all = refusal.cursor != since
         checkpoint.server_restored(connection, cursor=refusal.cursor, position=refusal.position, seen_all=seen_all)
         if known.recovering in ("late", "sweep") or not refusal.cursor:
-            # What is gone there is not known yet, or there is nothing in common: nothing can be offered.
+            # What is gone there is not known yet, or is forgotten: nothing can be offered, but beside what waits.
             _pull_anew(connection)
+            if refusal.position and known.recovering not in ("late", "sweep") and _any_aggregate_waits(connection):
+                checkpoint.recover(connection, "restored")
         else:
             checkpoint.recover(connection, "restored")
     emit("replica.recovering", because="server-restored")

@@ -34,11 +34,13 @@ TRIES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Overtaken:
-    """changes: their ids, in the outbox. records: as the server has them. since: the cursor when that was asked."""
+    """changes: their ids, in the outbox. records: as the server has them. absent: those that it does not have. since:
+    the cursor when that was asked."""
 
     since: str
     changes: list[int]
     records: list[Record]
+    absent: list[Record]
 
 
 def overtaken(database: Database, remote: Remote, held: Overtaken | None = None) -> Overtaken | None:
@@ -55,7 +57,8 @@ def overtaken(database: Database, remote: Remote, held: Overtaken | None = None)
     if held is not None and (held.since, held.changes) == (since, changes):
         return held
     places = dict.fromkeys((row["table_name"], row["key"]) for row in passed)
-    return Overtaken(since=since, changes=changes, records=_there(remote, places))
+    there = _there(remote, places)
+    return Overtaken(since=since, changes=changes, records=there, absent=never_were(keys_of(places), there))
 
 
 def lay_overtaken(
@@ -77,6 +80,8 @@ def lay_overtaken(
     outbox.forget_overtaken(connection, found.changes)
     shapes = [one.table for one in tracked]
     records = list(upgrades.under_present_names(shapes, found.records))
+    stale = conflicts.live(connection, [(one.table, canonical_key(one.key)) for one in found.absent])
+    records += [one for one in found.absent if (one.table, canonical_key(one.key)) in stale]
     parts = apart(connection, Ours(connection, tracked), records, now=now)
     _, refused = apply.apply_what_fits(connection, shapes, parts.released, known.position)
     return len(found.changes), refused + apply.lay_under(connection, shapes, parts.records, known.position)

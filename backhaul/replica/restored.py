@@ -13,6 +13,10 @@ nothing is offered but what the server does not have at all: its row is not what
 Rows are looked at without a lock, and offered in small transactions; whatever waits of a record already goes before.
 What is of one aggregate is offered as one (grouping.py), together with what waits of it (joining.py), and what a person
 decides about apart (differences.py).
+Where it cannot be told what is lost and what was deleted, for deletions are forgotten since (there is no cursor to go
+on from), no more is offered than what belongs to aggregates of which something waits, with that: what the server knows
+of as this replica's own it takes for seen, and others may have changed it in the past that is lost.
+
 Counters, sets, texts and the like are left as the server has them, and become that here, under what waits: two replicas
 that both offered what they add would add it twice.
 """
@@ -20,6 +24,8 @@ that both offered what they add would add it twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from sqlalchemy import Connection
 
 from backhaul.clock import Clock
 from backhaul.database import Database
@@ -33,6 +39,7 @@ from backhaul.replica.arriving import Arriving
 from backhaul.replica.context import Context
 from backhaul.replica.differences import key_of
 from backhaul.replica.grouping import Group
+from backhaul.replica.renumbering import Offer
 from backhaul.replica.tables import Tracked
 from backhaul.telemetry import emit
 from backhaul.wire import Record
@@ -87,7 +94,7 @@ def _offer_all(database: Database, *, clock: Clock, context: Context, arriving: 
         checkpoint.hold(connection)
         if checkpoint.read(connection).recovering == "offer":
             stage.clear(connection)
-            checkpoint.recover(connection, "")
+            checkpoint.recover(connection, "" if known.cursor else "late")
     emit("replica.recovered", deleted=0, offered=offered)
     return offered
 
@@ -102,13 +109,14 @@ def _settle(
     arriving: Arriving,
 ) -> int:
     """Offer what the server has lost; take what it has otherwise, and nobody offers. Returns how many are offered."""
-    theirs = [said for group in groups for said in group.said if isinstance(said, Record)]
     shapes = [one.table for one in tracked]
     with database.writing() as connection:
         checkpoint.hold(connection)
         here = checkpoint.read(connection)
         if here.recovering != "offer":
             return 0
+        groups = groups if here.cursor else _of_what_waits(connection, tracked, groups)
+        theirs = [said for group in groups for said in group.said if isinstance(said, Record)]
         places = [(said.table, key_of(said)) for group in groups for said in group.said]
         app_rows.hold_all(connection, shapes, places)
         joined = joining.join(connection, tracked, groups, now=now)
@@ -121,3 +129,11 @@ def _settle(
             _, refused = apply_what_fits(connection, shapes, [*fit.released, *fit.records], here.position)
             aside.keep_all(connection, refused, now=now)
         return offered
+
+
+def _of_what_waits(connection: Connection, tracked: Sequence[Tracked], groups: Sequence[Group]) -> list[Group]:
+    """What is offered of aggregates of which a change of ours waits. (What is otherwise there comes with the pull.)"""
+    ours = Ours(connection, tracked)
+    busy = set(ours.waiting({root for group in groups for root in group.roots}).values()) if ours.any() else set()
+    found = [group for group in groups if not busy.isdisjoint(group.roots)]
+    return [group._replace(said=[one for one in group.said if isinstance(one, Offer)]) for group in found]

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from backhaul.merge import Functions, State, merge
 from backhaul.merge.aggregate import Aggregates
-from backhaul.server import aggregates, conflicts, former, names, records, tables, trial
+from backhaul.server import aggregates, conflicts, former, leaps, names, records, tables, trial
 from backhaul.server.admission import Item, read, refuse
 from backhaul.server.auth import Replica
 from backhaul.server.gone import refuse_gone
@@ -36,16 +36,18 @@ def apply(
     """The result of each op, and the position after them. refused: the ops of this push that were refused before.
 
     Raises Refused `server-restored`: an op is of an aggregate of which its app has seen what this server has lost. What
-    is lost of it is offered beside the op, or it would be judged half.
+    is lost of it is offered beside the op, or it would be judged half. The same of any op whose app may have seen that,
+    for all that is known of its replica: what it saw has other meanings now.
     """
     shapes = tables.shapes(connection, replica.scope, functions)
     newest = tables.newest_names_of(shapes)
     whole = Aggregates(shapes)
     ops = names.read(ops, newest)
-    if any(op.base > position and op.table in whole.tables for op in ops):
+    may_be_lost = any(leaps.may_be_lost(standing.leaps, op.base, standing.heard) for op in ops)
+    if may_be_lost or any(op.base > position and op.table in whole.tables for op in ops):
         raise refusal("server-restored", f"the server was put back to a backup: it is at position {position}")
     refused = list(zip(names.read([op for op, _ in refused], newest), [one for _, one in refused], strict=True))
-    items = [read(_modest(op, position), shapes, replica.id, standing.lineage) for op in ops]
+    items = [read(_modest(op, position, standing), shapes, replica.id, standing.lineage) for op in ops]
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
@@ -72,10 +74,11 @@ def apply(
     return [_result(item, version) for item, version in zip(items, versions, strict=True)], reached
 
 
-def _modest(op: Op, position: int) -> Op:
-    """An app cannot have seen what is not there yet: it saw it before this server was put back, and it counts for
-    nothing now."""
-    return op if op.base <= position else msgspec.structs.replace(op, base=0)
+def _modest(op: Op, position: int, standing: Standing) -> Op:
+    """An app cannot have seen what is not there yet, or was leapt over: it saw it before this server was put back, and
+    it counts for nothing now."""
+    seen = op.base <= position and not leaps.was_never(standing.leaps, op.base)
+    return op if seen else msgspec.structs.replace(op, base=0)
 
 
 def _versions(items: Sequence[Item], position: int) -> tuple[list[int], int]:

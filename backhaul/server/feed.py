@@ -16,8 +16,7 @@ from sqlalchemy import Connection, Row
 
 from backhaul.clock import stamp_to_text
 from backhaul.digest import fingerprint, row_hash
-from backhaul.errors import Refused
-from backhaul.server import cursors, names, records, scopes, tables
+from backhaul.server import cursors, leaps, names, pasts, records, scopes, tables
 from backhaul.server.names import SAME, Renaming
 from backhaul.server.problems import refusal
 from backhaul.wire import MOST_OPS, MOST_PAGE, Digest, TableDigest, canonical_key
@@ -61,7 +60,7 @@ class Part(Struct, frozen=True, kw_only=True):
 
 class Heard(NamedTuple):
     """position: up to which the replica has everything; below zero at the beginning. forgotten: up to which the server
-    remembers no deletion."""
+    remembers no deletion, or whose positions mean two things (see leaps.py): it is noted at once who is past that."""
 
     position: int
     forgotten: int
@@ -85,9 +84,10 @@ def pull(
     known = scopes.head(connection, scope)
     feed, head = known.feed, known.position
     place = cursors.unseal(secret, scope, feed, cursor)
+    leapt = leaps.all_of(connection, scope, head)
     if cursor:
-        _check_is_young(place, known)
-        _check_is_of_this_past(connection, secret, scope, place, known, now)
+        pasts.check_is_of_this_past(connection, secret, scope, place, known, leapt, now)
+        pasts.check_is_young(place, known)
     if place.renamings != _renamings(connection, scope, place):
         place = msgspec.structs.replace(place, start=(place.start[0], "", ""))
     limit = min(limit, MOST_PAGE)
@@ -107,7 +107,7 @@ def pull(
         hlc=stamp_to_text(page.hlc),
         now=now,
     )
-    return outgoing, Heard(place.floor, max(known.horizon, known.collected))
+    return outgoing, Heard(place.floor, max(known.horizon, known.collected, *(one.common + 1 for one in leapt)))
 
 
 def whole(connection: Connection, scope: str, keys: Sequence[tuple[str, list[Any]]]) -> list[OutgoingRecord]:
@@ -248,51 +248,3 @@ def _renamings(connection: Connection, scope: str, place: cursors.Place) -> int:
     if not place.start[1]:
         return 0
     return len(tables.newest_names_of(tables.shapes(connection, scope)).tables)
-
-
-def _check_is_young(place: cursors.Place, head: scopes.Head) -> None:
-    """Whoever has not heard of a tombstone that is forgotten by now would keep the record for ever."""
-    if place.heard < max(head.horizon, head.collected):
-        raise refusal("cursor-expired", "the cursor is older than what the server remembers of deletions")
-
-
-def _check_is_of_this_past(
-    connection: Connection, secret: bytes, scope: str, place: cursors.Place, head: scopes.Head, now: int
-) -> None:
-    if place.seen <= head.position and scopes.nonce_at(connection, scope, place.seen) == place.nonce:
-        return
-    if place.floor == cursors.BEGINNING:
-        raise ServerRestored(place.seen)
-    # What was committed before the cursor was written, and is still here, was there before the backup was taken.
-    position, nonce = scopes.common(connection, scope, before=place.seen, until=place.at)
-    floor = min(position, place.floor)  # of a round that is under way, nothing after its floor is sure to have come
-    common = cursors.Place(floor=floor, start=(floor + 1, "", ""), began=floor, seen=position, nonce=nonce, at=now)
-    raise ServerRestored(place.seen, floor, cursors.seal(secret, scope, head.feed, common))
-
-
-def of_another_past(connection: Connection, secret: bytes, scope: str, cursor: str, due: int) -> Refused:
-    """For raising: the cursor is of what both have in common, and still the replica knows outcomes from number `due` on
-    that were never given here. The server was put back, and others have brought it further since."""
-    feed = scopes.head(connection, scope).feed
-    place, common = cursors.unseal(secret, scope, feed, cursor), ""
-    floor = max(place.floor, 0)
-    if place.floor != cursors.BEGINNING:
-        # Of a round that is under way, nothing after its floor is sure to have come.
-        begin = msgspec.structs.replace(place, start=(floor + 1, "", ""), began=floor)
-        common = cursors.seal(secret, scope, feed, begin)
-    told = refusal(
-        "server-restored", f"the server was put back to a backup: it has no outcome of number {due}", due=due
-    )
-    told.cursor, told.position = common, floor
-    return told
-
-
-class ServerRestored(Refused):
-    """seen: the position that the replica has been at, and the server is not any more. cursor: of the common one; a
-    replica that has not come to the end of its first round has nothing to offer, and begins anew."""
-
-    def __init__(self, seen: int, position: int = 0, cursor: str = "") -> None:
-        name = "server-restored" if cursor else "cursor-expired"
-        told = refusal(name, f"the server was put back to a backup: it knows nothing of position {seen}")
-        super().__init__(str(told), problem=name, status=told.status, cursor=cursor, position=position)
-        self.seen = seen

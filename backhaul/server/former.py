@@ -3,7 +3,8 @@
 A database that was put back to a backup holds changes that the server took after the backup was made. They have the
 same op ids as then, so they are known, and get the outcomes that they had. Outcomes are kept for 30 days: after that, a
 change whose stamp decides is merged once more, which does no harm. One that adds is left to a person, and so is one
-that makes a record which is not here, once deletions were forgotten: it may have been made and deleted.
+that makes a record which is not here, once deletions were forgotten: it may have been made and deleted. And what a
+person says once more in sight of what became of it is merged once more, too: it is another answer to another question.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ def known(connection: Connection, replica: str, ops: Sequence[Op]) -> dict[int, 
     """The results, by number, of those ops that were sent before."""
     former = [op for op in ops if op.former]
     return outcomes.recognise(connection, lineage.ancestors(connection, replica), former) if former else {}
+
+
+def is_said_anew(op: Op, result: Result) -> bool:
+    """Whether the op was taken before, and says the same once more in sight of that: a database from before has asked a
+    person again, who has seen what others wrote since. It counts as a new one, unless it adds."""
+    return 0 < result.version <= op.base and not _adds(op)
 
 
 def refuse_forgotten(items: Sequence[Item], states: Mapping[Place, Any], collected: int, now: int) -> None:

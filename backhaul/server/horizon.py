@@ -12,8 +12,9 @@ from sqlalchemy import Connection, text
 
 from backhaul.errors import Unknown
 from backhaul.merge import ALONE, Lineage
-from backhaul.server import lineage, records, scopes
+from backhaul.server import leaps, lineage, records, scopes
 from backhaul.server.auth import Replica
+from backhaul.server.leaps import Leap
 from backhaul.server.problems import refusal
 
 HORIZON_MS = 90 * 86_400_000  # after so long without a pull a replica has to begin anew
@@ -23,11 +24,13 @@ YOUNGEST_MS = 86_400_000  # a tombstone stays for a day, whoever has heard of it
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """What a push is held against. hlc: the highest stamp that the scope took. collected: see schema.py. lineage: whom
-    the replica was before."""
+    the replica was before. leaps: of the scope. heard: how far the replica is known to have pulled."""
 
     hlc: int
     collected: int
     lineage: Lineage = ALONE
+    leaps: tuple[Leap, ...] = ()
+    heard: int = 0
 
 
 def of_scope(connection: Connection, scope: str) -> Standing:
@@ -42,14 +45,20 @@ def of_scope(connection: Connection, scope: str) -> Standing:
 def standing(connection: Connection, replica: Replica) -> Standing:
     """Raises Refused `cursor-expired` to a replica that comes too late: it has to hear first what is gone."""
     statement = """
-        SELECT server_replica.position, hlc, collected, horizon, known
+        SELECT server_replica.position, server_scope.position AS head, hlc, collected, horizon, known
         FROM server_replica JOIN server_scope ON server_scope.name = server_replica.scope
         WHERE replica = :replica
     """
     row = connection.execute(text(statement), {"replica": replica.id}).one()
     if row.position is not None and row.position < max(row.collected, row.horizon):
         raise refusal("cursor-expired", "this replica was away so long that deletions are forgotten: pull first")
-    return Standing(hlc=row.hlc, collected=row.collected, lineage=lineage.read(row.known))
+    return Standing(
+        hlc=row.hlc,
+        collected=row.collected,
+        lineage=lineage.read(row.known),
+        leaps=leaps.all_of(connection, replica.scope, row.head),
+        heard=row.position or 0,
+    )
 
 
 def heard(connection: Connection, replica: str, position: int, now: int) -> None:

@@ -40,7 +40,8 @@ def take(connection: Connection, replica: Replica, ops: Sequence[Op], now: int, 
     accepted = _undrifted(fresh, now, standing.hlc)
     if accepted:
         again = former.known(connection, replica.id, accepted)
-        results |= again
+        said = {op.seq: op for op in accepted}
+        results |= {seq: one for seq, one in again.items() if not former.is_said_anew(said[seq], one)}
         versions = [result.version for result in again.values() if result.version]
         known = lineage.learn(connection, replica.id, standing.lineage, versions)
         standing = dataclasses.replace(standing, lineage=known)

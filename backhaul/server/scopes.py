@@ -16,9 +16,6 @@ from sqlalchemy import Connection, text
 
 from backhaul.errors import DatabaseBusy
 
-LEAP = 2**31  # over every position that may have been given out before the server was put back
-HARDLY = 2**30  # less than this ahead of one of them: not leapt yet
-
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
@@ -63,16 +60,6 @@ def advance(connection: Connection, scope: str, *, since: int, to: int, hlc: int
         _commit(connection, scope, to, now)
 
 
-def leap(connection: Connection, scope: str, *, over: int, now: int) -> bool:
-    """The server was put back to an older state, and positions up to about `over` were given out before: no position
-    may mean two things, so the feed goes on far behind them. False when it has done so already."""
-    position = lock(connection, scope)
-    if position >= over + HARDLY:
-        return False
-    advance(connection, scope, since=position, to=over + LEAP, now=now)
-    return True
-
-
 def head(connection: Connection, scope: str) -> Head:
     statement = """
         SELECT feed, position, horizon, collected,
@@ -105,6 +92,13 @@ def common(connection: Connection, scope: str, *, before: int, until: int) -> tu
     """
     row = connection.execute(text(statement), {"scope": scope, "before": before, "until": until}).one_or_none()
     return (0, "") if row is None else (row.position, row.nonce)
+
+
+def first_after(connection: Connection, scope: str, position: int, *, otherwise: int) -> int:
+    """When the first of the commits after this position was made."""
+    statement = "SELECT min(committed_at) FROM server_commit WHERE scope = :scope AND position > :position"
+    found = connection.execute(text(statement), {"scope": scope, "position": position}).scalar()
+    return otherwise if found is None else int(found)
 
 
 def names(connection: Connection) -> list[str]:

@@ -17,7 +17,7 @@ from backhaul.errors import DatabaseBusy
 from backhaul.merge import Functions
 from backhaul.merge.plain import SERVER
 from backhaul.migrations import upgrade_server
-from backhaul.server import auth, blocks, feed, horizon, names, outcomes, push, scopes, tables, writing
+from backhaul.server import auth, blocks, feed, horizon, leaps, names, outcomes, pasts, push, scopes, tables, writing
 from backhaul.server.apply import apply
 from backhaul.server.auth import Replica
 from backhaul.server.names import Renaming
@@ -154,11 +154,12 @@ class Store:
                 due = outcomes.high_water(connection, replica.id) + 1
                 page, heard = feed.pull(connection, self._secret, replica.scope, replica.id, cursor, limit, now, part)
                 if settled is not None and settled >= due:
-                    raise feed.of_another_past(connection, self._secret, replica.scope, cursor, due)
-        except feed.ServerRestored as restored:
+                    raise pasts.of_another_past(connection, self._secret, replica.scope, cursor, due)
+        except pasts.ServerRestored as restored:
             restored.due = due
+            self._heard.clear()  # what was noted before is noted nowhere any more
             with self.database.writing() as connection:
-                if scopes.leap(connection, replica.scope, over=restored.seen, now=now):
+                if leaps.leap(connection, replica.scope, over=restored.seen, common=restored.common, now=now):
                     blocks.leap(connection, replica.scope)
             raise
         if part is None:

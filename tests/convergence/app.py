@@ -27,6 +27,7 @@ SCHEMA = (
         PRIMARY KEY (bill, position));
     CREATE TABLE memo (name TEXT PRIMARY KEY, said TEXT, tone TEXT);
     CREATE TABLE ticket (id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT);
+    CREATE TABLE article (name TEXT PRIMARY KEY, price INTEGER, serial TEXT);
 """
 )
 OF_SHELF = {
@@ -42,6 +43,7 @@ RULES = {
     "doc": Rules(merge={"body": "manual"}),
     "item": Rules(aggregate="bill"),
     "memo": Rules(deletes="edit_wins"),
+    "article": Rules(merge={"price": "server_wins", "serial": "immutable"}),
 }
 FIELDS = {
     "customer": ["name", "phone", "credit", "photo"],
@@ -53,10 +55,11 @@ MORE_FIELDS = {"doc": ["body", "shade"], "memo": ["said", "tone"], "ticket": ["w
 KEYS = {"line": ("invoice_id", "position"), "item": ("bill", "position")} | dict.fromkeys(
     ("customer", "invoice", "ticket"), ("id",)
 )
-TABLES = [*FIELDS, "shelf", "doc", "bill", "item", "memo", "ticket"]
+TABLES = [*FIELDS, "shelf", "doc", "bill", "item", "memo", "ticket", "article"]
 MERGED = "shelf"  # the table of which changes say what was done, not what is there now
 DELTAS = ("doc",)  # the one of which they say both
 RENAMED = {"tag": {"colour": "hue"}}  # what a replica may do to its columns, and the newest names
+ARTICLES = 8
 SHARED_KEYS = 6  # of generated keys and of names that any replica may take
 
 
@@ -110,6 +113,7 @@ class App:
             "conflicts": [self._new_doc, self._change_doc, self._change_doc, self._delete_doc],
             "edit_wins": [self._new_memo, self._change_memo, self._change_memo, self._delete_memo],
             "blocks": [self._new_ticket, self._new_ticket, self._change_ticket],
+            "articles": [self._new_article, self._new_article, self._price, self._serial, self._serial, self._serial],
         }
         return [deed for feature in sorted(more.keys() & self._features) for deed in more[feature]] + [
             self._new_customer,
@@ -264,6 +268,20 @@ class App:
         row = self._some_row("ticket")
         if row is not None:
             self._execute("UPDATE ticket SET what = ? WHERE id = ?", self._text(), row[0])
+
+    def _new_article(self) -> None:
+        serial = self._random.choice([None, None, self._text()])
+        self._execute("INSERT OR IGNORE INTO article VALUES (?, ?, ?)", self._shared("article", ARTICLES), None, serial)
+
+    def _price(self) -> None:
+        price = self._number * 10**6 + next(self._values)
+        self._execute("UPDATE article SET price = ? WHERE name = ?", price, self._shared("article", ARTICLES))
+
+    def _serial(self) -> None:
+        """Mostly where there is none: who changes one finds it parked."""
+        missing = "" if self._random.random() < 0.3 else " AND serial IS NULL"
+        article = self._shared("article", ARTICLES)
+        self._execute(f"UPDATE article SET serial = ? WHERE name = ?{missing}", self._text(), article)
 
     @property
     def _colour(self) -> str:

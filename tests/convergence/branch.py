@@ -3,7 +3,7 @@
 `world_watched` is the simulation's own table in the replica's database: each change that ever came into the outbox, by
 whomever it was put there, and whether a person has given it up (gone), or it has become another row: what the product
 itself puts back into the queue (`outbox.resume`), or moves within it (`outbox.gather`), is one change. asked: why a
-person was asked about it. It is put back with the database.
+person was asked about it, as which op. It is put back with the database.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ Rows = dict[str, dict[str, dict[str, Any]]]  # by table and canonical key: the c
 WATCH = """
     CREATE TABLE world_watched (
         id INTEGER PRIMARY KEY, kind TEXT, table_name TEXT, key TEXT, fields TEXT, gone INTEGER NOT NULL DEFAULT 0,
-        asked TEXT);
+        asked TEXT, asked_op TEXT);
     INSERT INTO world_watched (id, kind, table_name, key, fields)
     SELECT id, kind, table_name, key, fields FROM backhaul_outbox WHERE kind <> 'void';
     CREATE TRIGGER world_watch AFTER INSERT ON backhaul_outbox WHEN NEW.kind <> 'void' BEGIN
@@ -52,8 +52,8 @@ WATCH = """
           AND kind = OLD.kind AND fields IS OLD.fields AND captured_at = OLD.captured_at) BEGIN
         UPDATE world_watched SET gone = 1 WHERE id = OLD.id;
     END;
-    CREATE TRIGGER world_asked AFTER UPDATE OF state ON backhaul_outbox WHEN NEW.state = 'parked' BEGIN
-        UPDATE world_watched SET asked = NEW.reason WHERE id = NEW.id;
+    CREATE TRIGGER world_asked AFTER UPDATE OF state ON backhaul_outbox WHEN NEW.state IN ('parked', 'conflict') BEGIN
+        UPDATE world_watched SET asked = NEW.reason, asked_op = NEW.op_id WHERE id = NEW.id;
     END;
 """
 
@@ -125,18 +125,24 @@ class Branch:
             )
         )
 
-    def unsure(self, *, purged: bool) -> Counter[Said]:
+    def unsure(self, *, purged: bool, taken: Iterable[str]) -> Counter[Said]:
         """What a person was asked about though the server may have taken it, for its outcome is forgotten (purged): an
         increment; a record that was made once more by a database from before, and has been changed since; the edit of
-        one that is gone by now, by such a database; and what waits with one of these."""
+        one that is gone by now, by such a database; and what waits with one of these. And what such a database has in a
+        conflict, as an op that the server has taken. taken: those ops."""
         asked = {row[0] for row in self.replica.app.execute("SELECT DISTINCT asked FROM world_watched")}
         causes = asked & {"outcome-forgotten", *(["key-taken", "record-gone"] if purged and self.was_put_back else [])}
         reasons = sorted(causes | {"depends-on-refused", "depends-on-parked"} if causes else causes)
         return count(
             self.replica.app.execute(
                 "SELECT kind, table_name, key, CAST(fields AS TEXT) FROM world_watched"
-                " WHERE asked IN (SELECT value FROM json_each(?))",
-                (json.dumps(reasons),),
+                " WHERE asked IN (SELECT value FROM json_each(:reasons))"
+                " OR :before AND asked LIKE '%conflict' AND asked_op IN (SELECT value FROM json_each(:taken))",
+                {
+                    "reasons": json.dumps(reasons),
+                    "before": purged and self.was_put_back,
+                    "taken": json.dumps(list(taken)),
+                },
             )
         )
 

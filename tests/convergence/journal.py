@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from backhaul.merge.plain import SERVER
 from backhaul.wire import OutgoingOp, Pushed
 from tests.convergence.app import DELTAS, MERGED, RENAMED
 
@@ -20,8 +21,10 @@ FINAL = ("applied", "rejected", "conflict")
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """A change that took effect. op: its id. branch: the number of the replica, whoever it was to the server (writer).
-    base, version: feed positions. hlc: as text; it sorts by time."""
+    """A change that took effect. op: its id. branch: the number of the replica, whoever it was to the server (writer);
+    0 is the server itself.
+    base, version: feed positions. hlc: as text; it sorts by time. again: as was said once more, in sight of what became
+    of it."""
 
     op: str
     branch: int
@@ -33,6 +36,7 @@ class Accepted:
     hlc: str
     base: int
     version: int
+    again: bool = False
 
     @property
     def said(self) -> Said:
@@ -56,7 +60,24 @@ class Journal:
             if known is None and result.status in FINAL:
                 self.outcomes[writer, op.seq] = (op.op, result.status)
                 if result.status == "applied" and op.kind != "void" and not self._is_again(op):
-                    self.accepted.append(_accepted(branch, writer, op, result.version))
+                    again = op.former and any(one.op == op.op and one.version <= op.base for one in self.accepted)
+                    self.accepted.append(_accepted(branch, writer, op, result.version, again=again))
+
+    def enter_own(self, table: str, name: str, fields: dict[str, Any], *, hlc: str, version: int) -> None:
+        """What the server has written itself, as who has seen everything."""
+        one = Accepted(
+            op="",
+            branch=0,
+            writer=SERVER,
+            kind="update",
+            table=table,
+            key=json.dumps([name]),
+            fields=fields,
+            hlc=hlc,
+            base=version - 1,
+            version=version,
+        )
+        self.accepted.append(one)
 
     def _is_again(self, op: OutgoingOp) -> bool:
         """It was taken before, by a former self, and its outcome is forgotten: with the stamp that it had, it does no
@@ -65,7 +86,7 @@ class Journal:
         return may_be and any(one.op == op.op for one in self.accepted)
 
     def of_branch(self, branch: int) -> Counter[Said]:
-        return Counter(one.said for one in self.accepted if one.branch == branch)
+        return Counter(one.said for one in self.accepted if one.branch == branch and not one.again)
 
     def lost_of_branch(self, branch: int) -> Counter[Said]:
         return Counter(one.said for one in self.lost if one.branch == branch)
@@ -101,7 +122,7 @@ def _said(kind: str, table: str, key: str, fields: dict[str, Any]) -> Said:
     return kind, table, key, json.dumps(members, sort_keys=True)
 
 
-def _accepted(branch: int, writer: str, op: OutgoingOp, version: int) -> Accepted:
+def _accepted(branch: int, writer: str, op: OutgoingOp, version: int, *, again: bool) -> Accepted:
     return Accepted(
         op=op.op,
         branch=branch,
@@ -113,6 +134,7 @@ def _accepted(branch: int, writer: str, op: OutgoingOp, version: int) -> Accepte
         hlc=op.hlc if op.kind != "backfill" else "",
         base=op.base,
         version=version,
+        again=again,
     )
 
 

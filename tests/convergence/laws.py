@@ -6,13 +6,14 @@ import json
 from collections import Counter, defaultdict
 from typing import Any
 
+from backhaul.merge.plain import SERVER
 from backhaul.replica.reconcile import compare
 from tests.convergence.app import FIELDS, MERGED, MORE_FIELDS
 from tests.convergence.branch import Branch, Rows
 from tests.convergence.journal import Accepted, Said, count
 from tests.convergence.world import World
 
-PARKED_FOR = {"key-taken", "depends-on-refused", "depends-on-parked", "malformed", "batch-too-large"}
+PARKED_FOR = {"key-taken", "depends-on-refused", "depends-on-parked", "malformed", "batch-too-large", "immutable"}
 PARKED_AFTER = {
     "late": {"record-gone", "outcome-forgotten"},
     "backups": {"record-gone"},
@@ -39,7 +40,8 @@ def check_nothing_is_lost_or_doubled(world: World) -> None:
         waits = {row: branch.waiting()[row] for row in branch.held()}
         due = branch.watched() - _said(waits)
         lost = due - taken - world.journal.lost_of_branch(branch.network.number)
-        doubled = taken - due - branch.unsaved - branch.unsure(purged=world.journal.purged)
+        unsure = branch.unsure(purged=world.journal.purged, taken={one.op for one in world.journal.accepted})
+        doubled = taken - due - branch.unsaved - unsure
         assert (lost, doubled) == ({}, {}), f"replica {branch.network.number}: lost {lost}; doubled {doubled}"
 
 
@@ -166,6 +168,34 @@ def _agree(other: Accepted, one: Accepted, before: list[Accepted]) -> bool:
     stands = max(before, key=lambda each: (each.hlc, each.writer))
     standing = _now(stands.fields.get("body"))
     return _now(one.fields["body"]) in (_now(other.fields["body"]), standing) or (was is not None and was == standing)
+
+
+def check_articles(world: World) -> None:
+    """A price is the last one that the server has written itself, or else the last one of any replica. A serial number
+    is the first that was taken: who had seen one, and would have changed it, finds that parked."""
+    for key, row in world.branches[0].rows()["article"].items():
+        history = _histories(world)["article", key]
+        prices = [one for one in history if "price" in one.fields]
+        last = max(prices, key=lambda one: (one.writer == SERVER, one.hlc, one.writer))
+        assert row["price"] == last.fields["price"], (key, row, last)
+        serials = [one for one in history if one.fields.get("serial") is not None]
+        first = min(serials, key=lambda one: (one.hlc, one.writer), default=None)
+        assert row["serial"] == (first.fields["serial"] if first else None), (key, row, first)
+        if not world.was_restored:
+            _check_serials([one for one in history if "serial" in one.fields])
+
+
+def _check_serials(history: list[Accepted]) -> None:
+    """Nothing was taken from who had seen another one. A write that lost has the one that stands told once more."""
+    for place, one in enumerate(history):
+        before = [other for other in history[:place] if other.fields["serial"] is not None]
+        if not before or one.fields["serial"] is None or one.kind == "backfill":
+            continue
+        stands = min(before, key=lambda other: (other.hlc, other.writer))
+        value = stands.fields["serial"]
+        told = max(other.version for other in history[:place] if other is stands or other.fields["serial"] != value)
+        seen = told <= one.base or stands.writer == one.writer
+        assert one.fields["serial"] == value or not seen, f"{one} was taken over {stands}, which it had seen"
 
 
 def check_what_is_merged(world: World) -> None:

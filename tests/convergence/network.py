@@ -70,13 +70,14 @@ class Network:
         self._depth = 0
 
     def push(self, ops: Sequence[OutgoingOp]) -> Pushed:
+        asker = self.identity  # says the message, whoever signs in anew while it is on its way
         self._on_the_way(ops)
         self._check(ops)
-        reply = self._deliver(ops)
+        reply = self._deliver(ops, asker)
         if self._happens(self.weather.twice):
-            reply = self._deliver(ops)
+            reply = self._deliver(ops, asker)
         if self._happens(self.weather.late):
-            self._late.append((self.identity, ops))
+            self._late.append((asker, ops))
         self._on_the_way_back()
         return reply
 
@@ -155,12 +156,10 @@ class Network:
     def deliver_late(self) -> None:
         """What hung in the network arrives now; nobody waits for its answer."""
         late, self._late = self._late, []
-        now = self.identity
-        for self.identity, ops in late:
+        for asker, ops in late:
             with suppress(Refused):
                 self._check(ops)
-                self._deliver(ops)
-        self.identity = now
+                self._deliver(ops, asker)
 
     def _check(self, ops: Sequence[OutgoingOp]) -> None:
         if len(ops) > self._most_ops:
@@ -168,18 +167,23 @@ class Network:
         if any(POISON in bytes(op.fields) for op in ops if op.fields):
             raise Refused("this is not JSON", problem="malformed", status=400)
 
-    def _deliver(self, ops: Sequence[OutgoingOp]) -> Pushed:
-        reply = self._remote.push(ops)
-        self.journal.enter(self.number, self.signed_in_as or "", ops, reply)
+    def _deliver(self, ops: Sequence[OutgoingOp], asker: Identity | None) -> Pushed:
+        now, self.identity = self.identity, asker
+        try:
+            reply = self._remote.push(ops)
+            self.journal.enter(self.number, self.signed_in_as or "", ops, reply)
+        finally:
+            self.identity = now
         return reply
 
     def _on_the_way(self, ops: Sequence[OutgoingOp] = ()) -> None:
+        asker = self.identity
         self._others_work()
         if self._happens(self.weather.killed):
             raise Killed
         if self._happens(self.weather.unsent):
             if ops and self._happens(0.5):
-                self._late.append((self.identity, ops))
+                self._late.append((asker, ops))
             raise Unreachable("it did not arrive in time")
         if self._happens(self.weather.busy):
             raise Busy("not now", retry_after_ms=self._random.randrange(60_000))

@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from backhaul.clock import Clock
+from backhaul.clock import Clock, stamp_to_text
 from backhaul.database import open_database, sqlite_file
 from backhaul.merge import Functions
-from backhaul.server import auth
+from backhaul.server import auth, horizon
 from backhaul.server.memory import StoreRemote
 from backhaul.server.store import ServerDatabase, Store, prepare
 from tests.convergence import app as merges
@@ -42,6 +43,15 @@ class Server:
         self.store.database.close()  # so that nothing of it lies in a file beside it
         shutil.copy(self._path, self._backup)
         self._start()
+
+    def write(self, table: str, key: str, fields: dict[str, Any]) -> tuple[str, int] | None:
+        """The server's own word about a record that it has: stamp and version; None where it has none."""
+        there = self.store.records(SCOPE, [(table, [key])])
+        if not there or there[0].deleted:
+            return None
+        version = self.store.write(SCOPE, table, [key], fields, self.clock.now())
+        with self.store.database.reading() as connection:
+            return stamp_to_text(horizon.of_scope(connection, SCOPE).hlc), version
 
     def put_back(self) -> None:
         self.store.database.close()

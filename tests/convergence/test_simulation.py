@@ -18,6 +18,7 @@ from tests.convergence.world import BEGINNING, FEATURES, World
 from tests.replicas import MovedClock
 
 STEPS = 60
+PUT_BACK = frozenset({"aggregates", "backups", "blocks", "columns", "late", "mending", "restored"})
 
 
 def drawn(seed: int) -> frozenset[str]:
@@ -47,6 +48,7 @@ def simulate(folder: Path, seed: int, steps: int = STEPS, features: Collection[s
             laws.check_what_was_deleted_is_gone_and_nothing_else(world)
             laws.check_edits_win(world)
             laws.check_no_conflict_was_decided_silently(world)
+            laws.check_articles(world)
             laws.check_what_is_merged(world)
         finally:
             world.close()
@@ -62,3 +64,10 @@ def test_replicas_end_up_equal_whatever_happens(tmp_path: Path, seed: int) -> No
 @pytest.mark.parametrize("seed", [*range(10, 16), *range(100, 700)])
 def test_replicas_end_up_equal_in_many_worlds(tmp_path: Path, seed: int) -> None:
     simulate(tmp_path, seed, steps=150)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", [7019, 7047, 7053, *range(8000, 8020), 8037, 8045, 8047, 8051])
+def test_replicas_of_a_server_that_is_put_back_and_forgets_end_up_equal(tmp_path: Path, seed: int) -> None:
+    """Worlds in which it is put back while replicas are away for so long that deletions are forgotten."""
+    simulate(tmp_path, seed, 150, PUT_BACK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -9,7 +11,7 @@ from backhaul.backoff import Backoff
 from backhaul.replica.pull import OnReset
 from backhaul.server.auth import Replica as Identity
 from tests.convergence import persons
-from tests.convergence.app import App
+from tests.convergence.app import ARTICLES, App
 from tests.convergence.branch import Branch, SkewedClock, make_replica
 from tests.convergence.journal import Journal
 from tests.convergence.network import Network, Weather
@@ -26,7 +28,18 @@ BATCHES = [1, 2, 5, 20, 1_000]
 RETRY = Backoff(initial_ms=1_000, most_ms=5 * MINUTE)
 
 # What may happen in a world beside what happens in all of them; each seed draws some.
-FEATURES = ("conflicts", "aggregates", "edit_wins", "blocks", "mending", "columns", "backups", "late", "restored")
+FEATURES = (
+    "conflicts",
+    "aggregates",
+    "edit_wins",
+    "blocks",
+    "mending",
+    "columns",
+    "backups",
+    "late",
+    "restored",
+    "articles",
+)
 
 
 class World:
@@ -43,6 +56,7 @@ class World:
         self.branches: list[Branch] = []
         self.away: Branch | None = None
         self.was_restored = False
+        self._prices = count(1)
         self._saved: tuple[int, dict[tuple[str, int], tuple[str, str]]] | None = None
         for number in range(1, self.random.choice([2, 3, 3, 4]) + 1):
             self.branches.append(self._branch(folder, number))
@@ -101,7 +115,7 @@ class World:
             self._late: 0.5,
             self._turn_clock: 0.2,
         }
-        more = {
+        more: dict[str, dict[Callable[[Branch], None], float]] = {
             "conflicts": {self._resolve: 2.0, self._undo: 0.7},
             "aggregates": {self._resolve: 2.0, self._undo: 0.7},
             "mending": {self._edit: 0.7, self._remap: 1.0},
@@ -109,6 +123,7 @@ class World:
             "backups": {self._back_up: 0.4, self._put_back: 0.4},
             "late": {self._go_away: 0.4, self._come_back: 0.4},
             "restored": {self._back_up_server: 0.3, self._put_back_server: 0.3},
+            "articles": {self._write_on_server: 1.0},
         }
         for feature, some in more.items():
             if feature in self.features:
@@ -151,6 +166,13 @@ class World:
             if [branch.state() for branch in self.branches] == before:
                 return
         raise AssertionError(f"not quiet after {ROUNDS} rounds: {[one.replica.states() for one in self.branches]}")
+
+    def _write_on_server(self, _branch: Branch) -> None:
+        """Its own word about the price of an article that it has."""
+        name, price = f"article {self.random.randrange(ARTICLES)}", -next(self._prices)
+        written = self.server.write("article", name, {"price": price})
+        if written is not None:
+            self.journal.enter_own("article", name, {"price": price}, hlc=written[0], version=written[1])
 
     # -------------------------------------------------------------------------------------------- persons
 

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _server_identity()
     _server_scope()
     _server_commit()
+    _server_leap()
     _server_table()
     _server_enrolment()
     _server_replica()
@@ -58,6 +59,18 @@ def _server_commit() -> None:
         sa.Column("nonce", sa.Text, nullable=False),
         sa.Column("committed_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("scope", "position", name="pk_server_commit"),
+    )
+
+
+def _server_leap() -> None:
+    op.create_table(
+        "server_leap",
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("common", sa.BigInteger, nullable=False),
+        sa.Column("resumed_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("scope", "position", name="pk_server_leap"),
     )
 
 

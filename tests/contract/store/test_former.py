@@ -37,6 +37,19 @@ def test_an_op_is_known_by_another_replica_of_the_lineage_alone(ann, bob):
     assert statuses(bob.push(customer(bob, 5, op="a" * 32, former=True))) == ["applied"]
 
 
+@pytest.mark.parametrize(("base", "status", "name"), [(1, "duplicate", "of bob"), (3, "applied", "of ann")])
+def test_what_is_said_once_more_in_sight_of_what_became_of_it_is_said_anew(ann, bob, base, status, name):
+    """A database from before asks a person again, who answers the same, and has seen what another wrote since."""
+    ann.push(customer(ann, 1))
+    ann.push(ann.op("update", "customer", [1], 1, fields={"name": "of ann"}, base=1, op="a" * 32))
+    bob.push(bob.op("update", "customer", [1], 2, fields={"name": "of bob"}, base=2))
+    heir = successor(ann)
+    same = heir.op("update", "customer", [1], 3, fields={"name": "of ann"}, base=base, op="a" * 32, former=True)
+    assert [heir.push(same)[0].status for _ in range(2)] == [status, "duplicate"]
+    (told,) = Device(ann.store, bob.replica).pull().records
+    assert told.fields["name"] == name
+
+
 def test_what_filled_the_number_of_a_change_is_not_that_change(ann):
     """Its op was given up, and is held as pending by a backup."""
     ann.push(ann.op("void", "customer", [1], op="a" * 32))

@@ -193,3 +193,61 @@ def test_who_knows_an_outcome_and_has_pulled_nothing_yet_has_nothing_in_common_w
     with pytest.raises(Refused) as refused:
         store.pull(ann.replica, "", 100, NOW, settled=1)
     assert (refused.value.problem, refused.value.due, refused.value.cursor) == ("server-restored", 1, "")
+
+
+def noticed(store: Store, ann: Device, bob: Device) -> str:
+    """Both have come to 4; the server is put back to 2, comes to 4 once more, and hears of it from ann: it leaps. bob's
+    cursor is of the past that is lost; returns one of his from the past that is not."""
+    for number in (1, 2, 3, 4):
+        ann.push(customer(ann, number), now=NOW + number)
+    for device in (ann, bob):
+        device.cursor = store.pull(device.replica, "", 100, NOW + 5).cursor
+    put_back(store, 2)
+    ann.seq = 2
+    for number in (10, 11):
+        ann.push(customer(ann, number, op=f"{number:032x}"), now=NOW + 10)
+    with pytest.raises(Refused) as refused:
+        pull(ann, NOW + 20)
+    ann.cursor = refused.value.cursor
+    return store.pull(bob.replica, "", 100, NOW + 15).cursor
+
+
+@pytest.mark.parametrize("past", ["lost", "kept"])
+def test_a_cursor_of_a_lost_past_is_known_as_one_when_all_of_that_time_is_forgotten(store, ann, bob, past):
+    kept = noticed(store, ann, bob)
+    bob.cursor = kept if past == "kept" else bob.cursor
+    ann.push(customer(ann, 20), now=NOW + DAY)
+    heard(ann, now=NOW + 100 * DAY)
+    store.purge(NOW + 100 * DAY)
+    with pytest.raises(Refused) as refused:
+        store.pull(bob.replica, bob.cursor, 100, NOW + 100 * DAY, settled=0)
+    told = refused.value.problem, refused.value.cursor, refused.value.position
+    assert told == (("server-restored", "", 2) if past == "lost" else ("cursor-expired", "", 0))
+
+
+def test_who_is_in_its_first_round_when_the_server_is_put_back_has_no_place_to_go_on_from(store, ann, bob):
+    for number in (1, 2, 3):
+        ann.push(customer(ann, number), now=NOW + number)
+    bob.cursor = store.pull(bob.replica, "", 1, NOW + 5).cursor
+    put_back(store, 2)
+    with pytest.raises(Refused) as refused:
+        pull(bob, NOW + 20)
+    assert (refused.value.problem, refused.value.cursor) == ("server-restored", "")
+
+
+def test_what_an_app_may_have_seen_in_a_lost_past_is_taken_from_who_has_pulled_since(store, ann, bob):
+    bob_since = noticed(store, ann, bob)
+    late = customer(bob, 30, base=4)
+    with pytest.raises(Refused) as refused:
+        bob.push(late, now=NOW + 30)
+    assert (refused.value.problem, refused.value.status) == ("server-restored", 410)
+    bob.cursor = bob_since
+    pull(bob, NOW + 31)
+    assert statuses(bob.push(late, now=NOW + 32)) == ["applied"]
+
+
+def test_what_was_leapt_over_was_seen_by_nobody(store, ann, bob):
+    noticed(store, ann, bob)
+    bob.cursor = ""
+    heard(bob, now=NOW + 30)
+    assert statuses(bob.push(customer(bob, 10, base=1_000), now=NOW + 31)) == ["key-taken"]

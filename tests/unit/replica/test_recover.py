@@ -505,6 +505,34 @@ def test_an_aggregate_that_a_conflict_is_about_is_not_half_deleted_on_a_late_dev
     assert b.rows("line") == b.rows("invoice") == []
 
 
+def test_what_was_withheld_of_a_record_that_is_gone_by_now_is_not_laid_in_on_a_late_device(
+    server: MemoryServer, make: MakeReplica
+) -> None:
+    clock = MovedClock(server.clock.now())
+    server.clock = clock
+    a, b = (make(name, schema=disputes.SCHEMA, rules=disputes.RULES) for name in "ab")
+    for remote in (a.remote, b.remote):
+        remote._clock = clock  # type: ignore[attr-defined]
+    disputes.populate(a, b)
+    b.write("UPDATE invoice SET remark = 'of b'")
+    disputes.add_line(a, "l3", 5)
+    a.sync()
+    b.pull()  # the line is withheld
+    a.write_together("DELETE FROM line", "DELETE FROM invoice")
+    a.sync()
+    clock.moment += DAY
+    a.write("INSERT INTO note VALUES ('new', NULL, NULL)")
+    a.sync()
+    clock.moment += 100 * DAY
+    settle(a)
+    server.store.purge(clock.moment)
+    b.sync()
+    parked.discard(b.database, b.remote, [])
+    settle(b, a)
+    assert b.rows("line") == b.rows("invoice") == []
+    assert disputes.all_equal(a, b)
+
+
 def test_what_was_done_to_a_conflict_on_a_late_device_is_not_given_up_without_it(
     server: MemoryServer, make: MakeReplica
 ) -> None:

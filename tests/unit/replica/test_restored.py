@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from backhaul.errors import TryLater
+from backhaul.errors import TryLater, Unreachable
 from backhaul.replica import grouping, renumbering
 from backhaul.replica.reconcile import compare
 from backhaul.replica.strategies import Rules
-from tests.disputes import RULES, SCHEMA, add_line, entries, only, resolve
-from tests.put_back import MINUTE, Server, done, seen_between_pushes, served
+from tests.disputes import RULES, SCHEMA, add_line, drop_line, edit_line, entries, only, resolve
+from tests.put_back import MINUTE, Server, answers_lost, done, seen_between_pushes, sent_once, served
+
+DAY = 24 * 60 * MINUTE
 
 
 @pytest.fixture
@@ -306,6 +308,60 @@ def test_what_is_withheld_of_an_aggregate_is_not_taken_for_what_was_deleted_here
     assert a.rows("line") == b.rows("line") == [("l1", "i", 3), ("l2", "i", 4)]
     assert a.rows("invoice") == b.rows("invoice") == [("i", 7, None)]
     assert done(b)
+
+
+def test_what_was_done_here_and_is_withheld_is_offered_when_the_server_has_lost_it(server: Server) -> None:
+    a, b = server.replicas("ab", schema=SCHEMA, rules={"line": Rules(aggregate="invoice")})
+    a.write_together(
+        "INSERT INTO invoice VALUES ('i', 12, NULL)",
+        "INSERT INTO line VALUES ('l1', 'i', 3), ('l2', 'i', 4), ('l3', 'i', 5)",
+    )
+    server.settle(a, b)
+    saved = server.back_up()
+    drop_line(a, "l2")
+    a.write_together("UPDATE line SET amount = 6 WHERE id = 'l3'", "UPDATE invoice SET total = 9")
+    with answers_lost(a), pytest.raises(Unreachable):
+        a.push()
+    a.pull()  # and passes it, while its answer is out
+    server.clock.moment += 10 * MINUTE
+    edit_line(a, "l1", 7)
+    with sent_once(a), pytest.raises(Unreachable):
+        a.push()
+    a.pull()  # what stands there of lines and invoice is fetched, and withheld
+    assert a.asked("SELECT table_name FROM backhaul_conflict WHERE state = 'withheld'") == [("invoice",), ("line",)]
+    server.put_back(saved)
+    server.settle(a, b)
+    for replica in (a, b):
+        assert replica.rows("line") == [("l1", "i", 7), ("l3", "i", 6)]
+        assert replica.rows("invoice") == [("i", 13, None)]
+
+
+def test_what_another_did_in_a_lost_past_to_our_own_aggregate_is_sent_with_what_waits_however_late(
+    server: Server,
+) -> None:
+    a, b, c = server.replicas("abc", schema=SCHEMA, rules={"line": Rules(aggregate="invoice")})
+    a.write_together("INSERT INTO invoice VALUES ('i', 3, NULL)", "INSERT INTO line VALUES ('l1', 'i', 3)")
+    server.settle(a, b, c)
+    saved = server.back_up()
+    server.at(b, "INSERT INTO note VALUES ('n', 'lost', NULL)")
+    b.sync()
+    c.pull()
+    drop_line(b, "l1")
+    b.sync()
+    a.pull()
+    server.put_back(saved)
+    c.sync()  # the server hears of it, and leaps; of the line c knows nothing
+    add_line(a, "l2", 9)
+    for _ in range(4):
+        server.clock.moment += 60 * DAY
+        server.at(c, "INSERT INTO note VALUES (?, 'since', NULL)", f"n{server.clock.moment}")
+        c.sync()
+    server.store.purge(server.clock.moment)
+    server.settle(a, c)
+    for replica in (a, c):
+        assert replica.rows("line") == [("l2", "i", 9)]
+        assert replica.rows("invoice") == [("i", 9, None)]
+    assert a.rows("note") == c.rows("note")
 
 
 def test_what_the_server_has_lost_of_an_aggregate_comes_back_as_a_whole_or_waits_for_a_person(server: Server) -> None:
