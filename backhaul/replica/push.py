@@ -223,9 +223,8 @@ def _settle(
 ) -> tuple[int, int]:
     """Returns how many the server has taken, and how many it has refused. again: the ids of ops that it would
     not refuse any more, and gets once more. Raises Busy when it left some undecided."""
-    results: dict[str, Result] = {}
-    for result in reply.results:  # what is said twice, or of others, counts for nothing
-        results.setdefault(result.op, result)
+    # What is said twice, or of others, counts for nothing.
+    results = {result.op: result for result in reversed(reply.results)}
     wait = 0
     with database.writing() as connection:
         checkpoint.hold(connection)

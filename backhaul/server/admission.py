@@ -27,7 +27,7 @@ MAKES = ("insert", "backfill")
 Target = tuple[str, tuple[str, ...], str]  # a table, columns of it, and the canonical text of their values
 
 
-class Item(msgspec.Struct, kw_only=True):
+class Item(msgspec.Struct, kw_only=True, gc=False):
     """An op on its way in. place: its record, as far as it has one. problem: why it is refused, or is a conflict.
 
     roots: the aggregates that it changes.

@@ -29,6 +29,7 @@ MOST_BYTES = endpoint.MOST_BYTES  # of the ops that are claimed together, unless
 MEMBERS = 260  # bytes that an op has beside its key, its fields and its names, at most
 FURTHER = 8  # times the limit: how far a lane looks for what no other has in hand
 AT_ONCE = 1_000  # changes that one statement asks for
+READ_AT_ONCE = 16  # rows that are held beyond those that are wanted, at most
 LONGEST_WAIT_MS = 10 * 60_000  # our own waits are shorter: one that ends later was set while the clock was wrong
 
 
@@ -152,13 +153,13 @@ def _rows_after(
     connection: Connection, statement: str, number: str, after: int, limit: int, **others: int
 ) -> Generator[Row[Any], None, None]:
     """The rows in their order, each read when it is wanted: together they may be more than we hold."""
-    streamed = text(statement).execution_options(stream_results=True)
+    streamed = text(statement).execution_options(stream_results=True, yield_per=READ_AT_ONCE)
     while True:
         count = 0
         with connection.execute(streamed, {"after": after, "limit": limit + 1, **others}) as result:
-            for row in result:
-                yield row
-                count, after = count + 1, getattr(row, number)
+            for rows in result.partitions():
+                yield from rows
+                count, after = count + len(rows), getattr(rows[-1], number)
         if count <= limit:
             return
 
@@ -167,20 +168,22 @@ def whole_groups(rows: Generator[Row[Any], None, None], limit: int, most_bytes: 
     """As many of the first rows as both limits allow, but one group at least, and whole: a transaction's rows stand
     together. Raises GroupTooLarge when the first group is more than a server must take."""
     taken: list[Row[Any]] = []
-    begun = size = 0  # where the last group begins; bytes of all
+    begun = size = count = 0  # where the last group begins; bytes of all, and how many
+    most_bytes, last = min(most_bytes, MOST_BODY), None
     with closing(rows):
         for row in rows:
-            if not taken or row.group_id is None or row.group_id != taken[-1].group_id:
-                if len(taken) >= limit:
+            _, _, group, table, key, _, fields, *_ = row  # by place: asked by name, it costs more than all of this
+            if not count or group is None or group != last:
+                if count >= limit:
                     break
-                begun = len(taken)
-            size += size_of(row)
+                begun, last = count, group
+            size += len(key) + len(fields or b"") + 6 * len(table) + MEMBERS  # size_of
             taken.append(row)
-            too_many = len(taken) > MOST_OPS
-            if begun and (too_many or size > min(most_bytes, MOST_BODY) or len(taken) - begun > limit):
+            count += 1
+            if begun and (count > MOST_OPS or size > most_bytes or count - begun > limit):
                 del taken[begun:]
                 break
-            if too_many:
+            if count > MOST_OPS:
                 raise GroupTooLarge(taken[0].id, f"one transaction of more than {MOST_OPS} changes")
             if size > MOST_BODY:
                 raise GroupTooLarge(taken[0].id, f"one transaction of more than {MOST_BODY} bytes")
@@ -194,18 +197,18 @@ def _freeze(
         return []
     known = checkpoint.read(connection)
     seq, last, offset = lanes.last(connection, lane), known.last_hlc, known.clock_offset_ms
+    origin = known.origin
     changes: list[Change] = []
-    for taken in map(tuple, rows):
-        number, known_as, group, table, key, kind, fields, base, _, said, attempts, fence, again, *rest = taken
-        captured_at, seen_hlc, *_ = rest
+    for row in rows:
+        number, known_as, group, table, key, kind, fields, base, _, said, attempts, fence, again, at, seen, _, _ = row
         seq += 1
         if kind == "backfill":
             hlc = BACKFILL_STAMP
         elif said is not None:  # what is offered anew has the stamp that it is offered with
             hlc = said
         else:
-            hlc = last = stamp_of(captured_at, seen_hlc, last, now=now, offset=offset)
-        op_id = known_as or _op_id(known.origin, number, captured_at, table, kind, key, fields)
+            hlc = last = stamp_of(at, seen, last, now=now, offset=offset)
+        op_id = known_as or _op_id(origin, number, at, table, kind, key, fields)
         changes.append(Change(number, op_id, group, table, key, kind, fields, base, seq, hlc, attempts, fence, again))
     lanes.numbered(connection, lane, seq, footprint)
     if not on_postgresql(connection):  # where a lower id may be committed later, and may be pending yet
@@ -213,10 +216,13 @@ def _freeze(
     return changes
 
 
-def _op_id(origin: str, *said: object) -> str:
+def _op_id(
+    origin: str, number: int, captured_at: int, table: str, kind: str, key: bytes, fields: bytes | None
+) -> str:
     """Made of what was captured, where and when: a database that is put back to a backup, and sends again what it had
     sent meanwhile, gives it the same id again. Two copies of a database that go on apart capture different things."""
-    return blake2b(f"{origin} {said}".encode(), digest_size=16).hexdigest()
+    where = f"{origin} {number} {captured_at} {kind} {table!r} ".encode()
+    return blake2b(b"%b%b%b" % (where, key, fields or b""), digest_size=16).hexdigest()  # JSON says where it ends
 
 
 def made_of(word: str, *said: object) -> str:
@@ -239,7 +245,9 @@ def op_ids(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
 
 
 def stamp_of(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int) -> int:
-    return max(stamp(min(captured_at, now) + offset), seen_hlc + 1, last + 1)
+    made = stamp((captured_at if captured_at < now else now) + offset)
+    before = seen_hlc if seen_hlc > last else last
+    return made if made > before else before + 1
 
 
 def freeze_fields(connection: Connection, rows: Sequence[tuple[bytes, bytes | None, int]]) -> None:
