@@ -72,8 +72,9 @@ def keep(connection: Connection, replica: str, ops: Sequence[Op], results: Seque
         VALUES (?, ?, ?, ?, ?, ?, ?)
     """
     rows = [
-        (replica, op.seq, op.op, _lasting(op, result.status), result.version, _text(result.problem), now)
+        (replica, op.seq, op.op, _lasting(op, result.status), result.version, problem and _text(problem), now)
         for op, result in zip(ops, results, strict=True)
+        for problem in (result.problem,)
     ]
     write_rows(connection, statement, rows)
 
