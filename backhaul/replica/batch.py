@@ -12,6 +12,7 @@ from backhaul.clock import stamp_to_text
 from backhaul.database import Database
 from backhaul.remotes import endpoint
 from backhaul.replica import (
+    attachments,
     awaiting,
     backfill,
     checkpoint,
@@ -101,8 +102,8 @@ def _park_dependents(
 
 
 def _any_held_back(connection: Connection) -> bool:
-    waits = outbox.any_parked(connection) or outbox.any_conflict(connection) or conflicts.any_live(connection)
-    return waits or unseen.any_(connection) or awaiting.any_waits(connection)
+    waits = outbox.any_set_aside(connection) or attachments.any_together(connection)
+    return waits or conflicts.any_live(connection) or unseen.any_(connection)
 
 
 def outgoing(database: Database, changes: Sequence[Change]) -> tuple[list[OutgoingOp], str]:

@@ -46,9 +46,7 @@ def apply(
     if any(op.base > position and op.table in whole.tables for op in ops):
         raise refusal("server-restored", f"the server was put back to a backup: it is at position {position}")
     refused = list(zip(names.read([op for op, _ in refused], newest), [one for _, one in refused], strict=True))
-    items = [
-        read(op if op.base <= position else _modest(op), shapes, replica.id, standing.lineage) for op in ops
-    ]
+    items = [read(op if op.base <= position else _modest(op), shapes, replica.id, standing.lineage) for op in ops]
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]

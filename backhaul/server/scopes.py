@@ -12,9 +12,10 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.errors import DatabaseBusy
+from backhaul.statements import text
 
 LEAP = 2**31  # over every position that may have been given out before the server was put back
 HARDLY = 2**30  # less than this ahead of one of them: not leapt yet

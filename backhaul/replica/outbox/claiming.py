@@ -14,15 +14,16 @@ import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from backhaul.clock import BACKFILL_STAMP, stamp
 from backhaul.remotes import endpoint
 from backhaul.replica import checkpoint, lanes, window
 from backhaul.replica.footprint import Footprint, Free
-from backhaul.statements import as_bytes, members, on_postgresql, run_together
+from backhaul.statements import as_bytes, members, on_postgresql, run_together, text
 from backhaul.wire import MOST_BODY, MOST_OPS
 
 MOST_BYTES = endpoint.MOST_BYTES  # of the ops that are claimed together, unless one group alone is larger
@@ -51,6 +52,10 @@ class Change(NamedTuple):
     again: int | None = None
 
 
+# What decides about a group, of a row of `_change`. Asked by name, it would cost more than the decision.
+BY_PLACE = itemgetter(*map(Change._fields.index, ("group_id", "table_name", "key", "fields")))
+
+
 class GroupTooLarge(Exception):
     """The next changes to send are one group that no server takes. first: the first of them."""
 
@@ -77,7 +82,7 @@ def claim(
     freeze: makes of what was captured what travels (deltas.py). free: what the lane may take, where there are others.
     again_only: nothing that was not sent before. Raises GroupTooLarge.
     """
-    again = _sent(connection, _narrowed(connection, limit, lane), most_bytes, lane)
+    again = _again(connection, limit, most_bytes, lane)
     if any(_lies_ahead(row.lease_until, now) or _lies_ahead(row.next_at, now) for row in again):
         return []
     changes = [Change(*row[: len(Change._fields)]) for row in again]
@@ -96,11 +101,12 @@ def _lies_ahead(moment: int, now: int) -> bool:
     return now < moment <= now + LONGEST_WAIT_MS
 
 
-def _narrowed(connection: Connection, limit: int, lane: int) -> int:
-    """Half as many after each second try without an outcome: the link may be too slow for so much at once."""
+def _again(connection: Connection, limit: int, most_bytes: int, lane: int) -> Sequence[Row[Any]]:
+    """What was sent in the lane and has no outcome. Half as many after each second try without one: the link may be too
+    slow for so much at once."""
     statement = f"SELECT attempts FROM backhaul_outbox WHERE {lanes.SENT_IN} ORDER BY send_seq LIMIT 1"  # noqa: S608 - a constant
-    tries = connection.execute(text(statement), lanes.sent_in(lane)).scalar() or 0
-    return max(1, limit >> max(0, tries - 1))
+    tries = connection.execute(text(statement), lanes.sent_in(lane)).scalar()
+    return [] if tries is None else _sent(connection, max(1, limit >> max(0, tries - 1)), most_bytes, lane)
 
 
 def size_of(change: Change | Row[Any]) -> int:
@@ -153,10 +159,10 @@ def _rows_after(
     connection: Connection, statement: str, number: str, after: int, limit: int, **others: int
 ) -> Generator[Row[Any], None, None]:
     """The rows in their order, each read when it is wanted: together they may be more than we hold."""
-    streamed = text(statement).execution_options(stream_results=True, yield_per=READ_AT_ONCE)
+    options = {"stream_results": True, "yield_per": READ_AT_ONCE}
     while True:
-        count = 0
-        with connection.execute(streamed, {"after": after, "limit": limit + 1, **others}) as result:
+        count, values = 0, {"after": after, "limit": limit + 1, **others}
+        with connection.execute(text(statement), values, execution_options=options) as result:
             for rows in result.partitions():
                 yield from rows
                 count, after = count + len(rows), getattr(rows[-1], number)
@@ -172,7 +178,7 @@ def whole_groups(rows: Generator[Row[Any], None, None], limit: int, most_bytes: 
     most_bytes, last = min(most_bytes, MOST_BODY), None
     with closing(rows):
         for row in rows:
-            _, _, group, table, key, _, fields, *_ = row  # by place: asked by name, it costs more than all of this
+            group, table, key, fields = BY_PLACE(row)
             if not count or group is None or group != last:
                 if count >= limit:
                     break
@@ -199,7 +205,7 @@ def _freeze(
     seq, last, offset = lanes.last(connection, lane), known.last_hlc, known.clock_offset_ms
     origin = known.origin
     changes: list[Change] = []
-    for row in rows:
+    for row in map(tuple, rows):
         number, known_as, group, table, key, kind, fields, base, _, said, attempts, fence, again, at, seen, _, _ = row
         seq += 1
         if kind == "backfill":
@@ -216,9 +222,7 @@ def _freeze(
     return changes
 
 
-def _op_id(
-    origin: str, number: int, captured_at: int, table: str, kind: str, key: bytes, fields: bytes | None
-) -> str:
+def _op_id(origin: str, number: int, captured_at: int, table: str, kind: str, key: bytes, fields: bytes | None) -> str:
     """Made of what was captured, where and when: a database that is put back to a backup, and sends again what it had
     sent meanwhile, gives it the same id again. Two copies of a database that go on apart capture different things."""
     where = f"{origin} {number} {captured_at} {kind} {table!r} ".encode()

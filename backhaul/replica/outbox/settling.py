@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, RowMapping
 
 from backhaul.backoff import Backoff
 from backhaul.replica import checkpoint, lanes
 from backhaul.replica.outbox.claiming import Change, stamp_of
-from backhaul.statements import members, run, run_together
+from backhaul.statements import members, run, run_together, text
 from backhaul.wire import Result, problem_name
 
 
