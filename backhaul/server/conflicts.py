@@ -55,7 +55,10 @@ def hold(
     marks: Mapping[Place, Mark],
 ) -> None:
     """Give a problem to each op that conflicts, and then to all that is held with it."""
+    columns = {name: shape.strategies.columns for name, shape in shapes.items()}
     for item in items:
+        if not item.roots and item.place not in states and not columns.get(item.op.table):
+            continue  # nobody has written there
         if item.problem is None and item.change is not None and item.change.kind != "backfill":
             said = _met(item, item.change, states, shapes, aggregates, marks)
             failed = "" if said else _failed(item, states, shapes)

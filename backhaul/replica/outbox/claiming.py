@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from hashlib import blake2b
+from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -159,15 +160,16 @@ def _rows_after(
     connection: Connection, statement: str, number: str, after: int, limit: int, **others: int
 ) -> Generator[Row[Any], None, None]:
     """The rows in their order, each read when it is wanted: together they may be more than we hold."""
-    options = {"stream_results": True, "yield_per": READ_AT_ONCE}
+    in_pieces = not on_postgresql(connection)  # whose driver reads ahead, and where each piece is a journey
     while True:
         count, values = 0, {"after": after, "limit": limit + 1, **others}
-        with connection.execute(text(statement), values, execution_options=options) as result:
-            for rows in result.partitions():
-                yield from rows
-                count, after = count + len(rows), getattr(rows[-1], number)
+        with connection.execute(text(statement), values, execution_options={"stream_results": True}) as result:
+            rows = chain.from_iterable(result.partitions(READ_AT_ONCE)) if in_pieces else iter(result)
+            for count, row in enumerate(rows, start=1):  # noqa: B007 - how many there were
+                yield row
         if count <= limit:
             return
+        after = getattr(row, number)
 
 
 def whole_groups(rows: Generator[Row[Any], None, None], limit: int, most_bytes: int) -> list[Row[Any]]:
