@@ -45,7 +45,7 @@ def stamp_from_text(text: str) -> int:
     """Raises ValueError when the text is not twelve and four lower-case hexadecimal digits with a dash between."""
     if not _STAMP.fullmatch(text):  # int() would take a sign, spaces, underscores and other alphabets' digits
         raise ValueError(f"not a clock stamp: {text!r}")
-    return int(text[:12], 16) << COUNTER_BITS | int(text[13:], 16)
+    return int(text[:12] + text[13:], 16)  # the four digits are COUNTER_BITS
 
 
 def iso(milliseconds: int | None) -> str | None:

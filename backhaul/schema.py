@@ -740,6 +740,7 @@ server_applied = Table(
     Column("problem", Text),  # wire.Problem, JSON
     Column("applied_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("replica", "send_seq"),
+    sqlite_with_rowid=False,  # the rows are short: one tree less is written with each op
 )
 Index("ix_server_applied_at", server_applied.c.applied_at)
 

@@ -27,7 +27,7 @@ from backhaul.merge.strategies import LAST_WRITE_WINS, Strategies
 EDITS = ""  # in `states`: no column is called that
 
 
-class State(Struct, frozen=True, kw_only=True):
+class State(Struct, frozen=True, kw_only=True, gc=False):
     """A record. Values are wire values as JSON decodes them (a `{"hex": ...}` is a dict).
 
     version: feed position of the last change that someone must hear. born: position since which every field is there,

@@ -24,7 +24,7 @@ ECHO = True  # kept by a strategy that keeps nothing else: even the last writer 
 canonical = msgspec.json.Encoder(order="sorted").encode
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class Change(Struct, frozen=True, kw_only=True, gc=False):
     """One op. hlc: its stamp as an integer, 0 for a backfill. writer: the replica that made it; lineage: those that it
     was before. base: the feed position that the app had seen."""
 

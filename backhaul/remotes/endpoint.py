@@ -12,12 +12,13 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.clock import Clock, iso
 from backhaul.database import Database
 from backhaul.errors import Busy, DatabaseBusy
 from backhaul.remotes.traffic import Meter
+from backhaul.statements import text
 
 ALL, MEDIA = 1, 2  # rows
 LONGEST_HOLD_MS = 3_600_000  # a hold that ends later was set while the clock was wrong

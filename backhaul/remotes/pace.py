@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.aimd import SLOW_MS, Bounds, after, halved, interval_after
+from backhaul.statements import text
 from backhaul.telemetry import emit
 
 Direction = Literal["push", "pull", "upload", "download", "reconcile"]

@@ -16,10 +16,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from backhaul.clock import iso
-from backhaul.statements import as_bytes, members, on_postgresql
+from backhaul.statements import as_bytes, members, on_postgresql, text
 
 MOST_LISTED = 1_000
 # The server has it: it was uploaded, under whichever name.

@@ -47,7 +47,7 @@ def advance(database: Database, *, now: int, batch: int = BATCH, made_up: bool =
 
 def remaining(connection: Connection) -> list[str]:
     """The tables whose rows are not all in the outbox yet."""
-    return [one.table.name for one in tables.all_tracked(connection) if one.backfill == "pending"]
+    return tables.not_backfilled(connection)
 
 
 def _enqueue(connection: Connection, tracked: Tracked, *, now: int, batch: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from msgspec import UNSET, Raw
@@ -12,6 +12,7 @@ from backhaul.clock import stamp_to_text
 from backhaul.database import Database
 from backhaul.remotes import endpoint
 from backhaul.replica import (
+    attachments,
     awaiting,
     backfill,
     checkpoint,
@@ -101,8 +102,8 @@ def _park_dependents(
 
 
 def _any_held_back(connection: Connection) -> bool:
-    waits = outbox.any_parked(connection) or outbox.any_conflict(connection) or conflicts.any_live(connection)
-    return waits or unseen.any_(connection) or awaiting.any_waits(connection)
+    waits = outbox.any_set_aside(connection) or attachments.any_together(connection)
+    return waits or conflicts.any_live(connection) or unseen.any_(connection)
 
 
 def outgoing(database: Database, changes: Sequence[Change]) -> tuple[list[OutgoingOp], str]:
@@ -110,30 +111,15 @@ def outgoing(database: Database, changes: Sequence[Change]) -> tuple[list[Outgoi
     with database.reading() as connection:
         known = checkpoint.read(connection)
         unsent = frozenset(backfill.remaining(connection))
-    ops = [
-        _outgoing(change, former=_may_be_known(change, known.former_id), early=change.table_name in unsent)
-        for change in changes
-    ]
-    return ops, known.replica
+    return [_outgoing(change, known.former_id, unsent) for change in changes], known.replica
 
 
-def _may_be_known(change: Change, former_id: int) -> bool:
-    """Whether the server may have the op from before a recovery: it was here then, or a person has it sent again, who
-    may have been asked before, too."""
-    return change.id <= former_id or (former_id > 0 and bool(change.again))
-
-
-def _outgoing(change: Change, *, former: bool, early: bool) -> OutgoingOp:
-    return OutgoingOp(
-        op=change.op_id,
-        seq=change.send_seq,
-        table=change.table_name,
-        key=Raw(change.key),
-        kind=change.kind,
-        hlc=stamp_to_text(change.hlc),
-        base=change.base,
-        group=change.group_id,
-        fields=UNSET if change.fields is None or change.kind == "delete" else Raw(change.fields),
-        former=former,
-        early=early and change.kind == "update",
-    )
+def _outgoing(change: Change, former_id: int, unsent: Collection[str]) -> OutgoingOp:
+    """unsent: the tables that the backfill has yet to send."""
+    number, op_id, group, table, key, kind, fields, base, seq, hlc, _, _, again = change
+    # The server may have it from before a recovery: it was here then, or a person has it sent again, who may have been
+    # asked before, too.
+    former = number <= former_id or (former_id > 0 and bool(again))
+    said = UNSET if fields is None or kind == "delete" else Raw(fields)
+    early = kind == "update" and table in unsent
+    return OutgoingOp(op_id, seq, table, Raw(key), kind, stamp_to_text(hlc), base, group, said, former, early)

@@ -24,11 +24,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.replica import capture_postgresql
 from backhaul.replica.names import OUTBOX_COLUMNS, field_names, root_columns
-from backhaul.statements import literal, on_postgresql, quoted
+from backhaul.statements import literal, on_postgresql, quoted, text
 from backhaul.wire import Column, Table
 
 NOW = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)"  # milliseconds since 1970

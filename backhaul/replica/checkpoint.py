@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.clock import stamp_from_text
 from backhaul.errors import NotInitialised
-from backhaul.statements import on_postgresql
+from backhaul.statements import on_postgresql, text
 from backhaul.wire import Page, Registered
 
 

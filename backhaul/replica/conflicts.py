@@ -24,6 +24,7 @@ from backhaul.wire import Record, Value, canonical_key, encode
 AT_ONCE = 500  # records that one statement asks for
 KEPT_MS = 30 * 86_400_000  # what became of a conflict is kept so long
 LIVE = or_(ledger.c.state == "withheld", ledger.c.state == "open")
+ANY_LIVE = select(exists().where(LIVE))
 
 
 # ------------------------------------------------------------------------------------------------ asking
@@ -36,7 +37,7 @@ def count(connection: Connection) -> int:
 
 
 def any_live(connection: Connection) -> bool:
-    return bool(connection.execute(select(exists().where(LIVE))).scalar_one())
+    return bool(connection.execute(ANY_LIVE).scalar_one())
 
 
 def numbers(connection: Connection, *, open_only: bool = True) -> list[int]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.errors import Busy
 from backhaul.lanes import COUNT_BITS, before_first, last_of
 from backhaul.replica.footprint import Footprint
+from backhaul.statements import text
 
 
 @dataclass(frozen=True, kw_only=True)

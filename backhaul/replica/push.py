@@ -55,6 +55,7 @@ from backhaul.wire import Pushed, Result, problem_name
 BATCH = 1_000  # changes; a group goes whole, so a batch may hold more
 RETRY = Backoff(initial_ms=1_000, most_ms=300_000, jitter=1.0)
 CALL_EVERY = 8  # batches: who was called and found nothing free is called again, but not for each batch
+COUNT_EVERY = 16  # batches: in between, what is left is what it was without what went
 HEALS = 3  # of one run; what is not put right by then stays for the next
 TOO_MUCH_OR_WRONG = (400, 413, 422)  # the message as a whole is refused: somewhere in it is the reason
 
@@ -111,7 +112,7 @@ def push(
             brought=brought,
         )
         acked, parked = acked + sent.acked, parked + sent.parked
-    limit, said, batches = batch, False, 0
+    limit, said, batches, left = batch, False, 0, 0
     pacer = Pacer(lane=lane, most_ops=batch)
     while True:
         context.check()
@@ -150,7 +151,11 @@ def push(
         )
         acked, parked = acked + accepted, parked + refused
         limit = min(batch, limit * 2)
-        _report(database, context, acked, parked)
+        # Who counts what waits looks at all of it: for each batch, that would be more than the batch before long.
+        left -= accepted + refused
+        if left <= 0 or batches % COUNT_EVERY == 0:
+            left = _left(database)
+        context.progress({"done": acked + parked, "total": acked + parked + left})
 
 
 def _left_behind(database: Database, lane: Lane) -> list[Lane]:
@@ -223,9 +228,8 @@ def _settle(
 ) -> tuple[int, int]:
     """Returns how many the server has taken, and how many it has refused. again: the ids of ops that it would
     not refuse any more, and gets once more. Raises Busy when it left some undecided."""
-    results: dict[str, Result] = {}
-    for result in reply.results:  # what is said twice, or of others, counts for nothing
-        results.setdefault(result.op, result)
+    # What is said twice, or of others, counts for nothing.
+    results = {result.op: result for result in reversed(reply.results)}
     wait = 0
     with database.writing() as connection:
         checkpoint.hold(connection)
@@ -283,7 +287,6 @@ def _narrow(database: Database, changes: Sequence[Change], refusal: Refused, pac
     return len(changes)
 
 
-def _report(database: Database, context: Context, acked: int, parked: int) -> None:
+def _left(database: Database) -> int:
     with database.reading() as connection:
-        left = outbox.waiting(connection)
-    context.progress({"done": acked + parked, "total": acked + parked + left})
+        return outbox.waiting(connection)

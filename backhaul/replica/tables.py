@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.errors import TableAltered
 from backhaul.replica import capture
 from backhaul.replica.media_columns import MediaColumn
-from backhaul.statements import quoted, run
+from backhaul.statements import quoted, run, text
 from backhaul.wire import Table, Value
 
 _names = msgspec.json.Decoder(list[str]).decode
@@ -180,6 +180,12 @@ def all_tracked(connection: Connection) -> list[Tracked]:
         )
         for row in connection.execute(text(statement))
     ]
+
+
+def not_backfilled(connection: Connection) -> list[str]:
+    """The names of the tables whose rows are not all in the outbox yet."""
+    statement = "SELECT name FROM backhaul_table WHERE backfill = 'pending' ORDER BY name"
+    return list(connection.execute(text(statement)).scalars())
 
 
 def not_fetched(connection: Connection) -> dict[str, tuple[str, ...]]:

@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.replica import rows as app_rows
-from backhaul.statements import as_bytes, members, on_postgresql, run, run_together
+from backhaul.statements import as_bytes, members, on_postgresql, run, run_together, text
 from backhaul.wire import Table, encode
 
 ALL = "*"  # in place of field names: whatever is done to the record is done unseen

@@ -27,7 +27,7 @@ MAKES = ("insert", "backfill")
 Target = tuple[str, tuple[str, ...], str]  # a table, columns of it, and the canonical text of their values
 
 
-class Item(msgspec.Struct, kw_only=True):
+class Item(msgspec.Struct, kw_only=True, gc=False):
     """An op on its way in. place: its record, as far as it has one. problem: why it is refused, or is a conflict.
 
     roots: the aggregates that it changes.
@@ -77,23 +77,25 @@ def _told(op: Op, shape: Shape | None) -> Problem | None:
     """What is wrong with the op on its own."""
     if shape is None:
         return problem("table-unknown", f"no table {op.table:.80} in this scope", op=op.op)
-    if not op.fields.keys() <= shape.columns:
-        unknown = sorted(op.fields.keys() - shape.columns)[0]
+    fields = op.fields
+    if not shape.columns.issuperset(fields):
+        unknown = sorted(fields.keys() - shape.columns)[0]
         return problem("column-unknown", f"no column {unknown:.80} in {op.table}", op=op.op)
     if len(op.key) != len(shape.key):
         return problem("key-invalid", f"the key of {op.table} has {len(shape.key)} parts", op=op.op)
-    if not all(map(_can_be_key, op.key)):
-        return problem("key-invalid", "a part of a key is a string, an integer, a boolean or bytes", op=op.op)
     for name, part in zip(shape.key, op.key, strict=True):
-        said = op.fields.get(name, part)
+        if type(part) is not str and not _can_be_key(part):
+            return problem("key-invalid", "a part of a key is a string, an integer, a boolean or bytes", op=op.op)
+        said = fields.get(name, part)
         if said is not part and (type(said) is not type(part) or said != part):
             return problem("key-invalid", f"the field {name} is not what the key says", op=op.op)
-    if op.fields and op.kind == "delete":
+    if fields and op.kind == "delete":
         return problem("fields-invalid", "a delete has no fields", op=op.op)
-    if any(map(_is_too_large, op.fields.values())):
-        return problem(
-            "value-too-large", f"a value may have {MOST_VALUE} characters or bytes", op=op.op, limit=MOST_VALUE
-        )
+    for value in fields.values():
+        if (len(value) > MOST_VALUE) if type(value) is str else (type(value) is Tagged and _is_too_large(value)):
+            return problem(
+                "value-too-large", f"a value may have {MOST_VALUE} characters or bytes", op=op.op, limit=MOST_VALUE
+            )
     return None
 
 
@@ -103,23 +105,23 @@ def _can_be_key(part: Value) -> bool:
     return part is not None and type(part) is not float
 
 
-def _is_too_large(value: Value) -> bool:
-    if type(value) is str:
-        return len(value) > MOST_VALUE
-    return type(value) is Tagged and value.hex is not UNSET and len(value.hex) > 2 * MOST_VALUE
+def _is_too_large(value: Tagged) -> bool:
+    return value.hex is not UNSET and len(value.hex) > 2 * MOST_VALUE
 
 
 def _without_key(op: Op, shape: Shape) -> dict[str, Value]:
     """The fields beside the key: the key says itself, and is kept once."""
-    if not any(name in op.fields for name in shape.key):
-        return op.fields
-    return {name: value for name, value in op.fields.items() if name not in shape.key}
+    for name in shape.key:
+        if name in op.fields:
+            return {name: value for name, value in op.fields.items() if name not in shape.key}
+    return op.fields
 
 
 def _plain(fields: dict[str, Value]) -> dict[str, Any]:
     """The values as JSON decodes them, which is how the stored ones come."""
-    if any(type(value) is Tagged for value in fields.values()):
-        return {name: msgspec.to_builtins(value) for name, value in fields.items()}
+    for one in fields.values():
+        if type(one) is Tagged:
+            return {name: msgspec.to_builtins(value) for name, value in fields.items()}
     return fields
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from backhaul.merge import Change, Lineage
 from backhaul.merge.aggregate import Aggregates, Place
 from backhaul.server.statements import write_rows
+from backhaul.statements import text
 from backhaul.wire import Table, encode
 
 

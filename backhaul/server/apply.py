@@ -6,6 +6,7 @@ The refusal of an op may refuse others, and may be found only when it is merged:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 import msgspec
 from sqlalchemy import Connection
@@ -43,11 +44,13 @@ def apply(
     newest = tables.newest_names_of(shapes)
     whole = Aggregates(shapes)
     ops = names.read(ops, newest)
-    may_be_lost = any(leaps.may_be_lost(standing.leaps, op.base, standing.heard) for op in ops)
+    may_be_lost = standing.leaps and any(leaps.may_be_lost(standing.leaps, op.base, standing.heard) for op in ops)
     if may_be_lost or any(op.base > position and op.table in whole.tables for op in ops):
         raise refusal("server-restored", f"the server was put back to a backup: it is at position {position}")
     refused = list(zip(names.read([op for op, _ in refused], newest), [one for _, one in refused], strict=True))
-    items = [read(_modest(op, position, standing), shapes, replica.id, standing.lineage) for op in ops]
+    if standing.leaps or any(op.base > position for op in ops):
+        ops = [_modest(op, position, standing) for op in ops]
+    items = [read(op, shapes, replica.id, standing.lineage) for op in ops]
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
@@ -108,12 +111,13 @@ def _merged(
 ) -> dict[Place, State]:
     """The records that are not as they were, by group: versions only grow."""
     changed: dict[Place, State] = {}
-    for version, item in sorted(zip(versions, items, strict=True), key=lambda pair: pair[0]):
-        if version and item.change is not None and item.place is not None:
-            before = changed.get(item.place) or states.get(item.place)
-            after = merge(before, item.change, version, shapes[item.op.table].strategies)
+    for version, item in sorted(zip(versions, items, strict=True), key=itemgetter(0)):
+        place, change = item.place, item.change
+        if version and change is not None and place is not None:
+            before = changed.get(place) or states.get(place)
+            after = merge(before, change, version, shapes[place[0]].strategies)
             if after is not before:
-                changed[item.place] = conflicts.remembering_root(before, after, whole.columns(item.op.table))
+                changed[place] = conflicts.remembering_root(before, after, place[0], whole)
     return changed
 
 
@@ -121,4 +125,4 @@ def _result(item: Item, version: int) -> Result:
     if item.problem is not None:
         status: Status = "conflict" if is_conflict(item.problem) else "rejected"
         return Result(op=item.op.op, status=status, problem=item.problem)
-    return Result(op=item.op.op, status="applied", version=version)
+    return Result(item.op.op, "applied", version)

@@ -11,13 +11,14 @@ import secrets
 from dataclasses import dataclass
 from hashlib import sha256
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, RowMapping
 
 from backhaul.errors import Misused
 from backhaul.merge import Functions
 from backhaul.server import lineage, names, scopes, tables
 from backhaul.server.names import Renaming
 from backhaul.server.problems import refusal
+from backhaul.statements import text
 from backhaul.wire import Registered, Registration, Versions
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # without I, L, O and U

@@ -32,6 +32,8 @@ MOST_THEIRS = 4 * 2**20  # bytes of records in the answer to one push; a client 
 
 def find_roots(items: Sequence[Item], states: Mapping[Place, State], aggregates: Aggregates) -> None:
     """Give each item the roots of the aggregates that it changes: of the record as it was, and as it will be."""
+    if not aggregates.tables:
+        return
     moved: dict[Place, Place] = {}  # where the ops of this push have put a record
     for item in items:
         if item.place is None or item.op.table not in aggregates.tables:
@@ -53,13 +55,16 @@ def hold(
     marks: Mapping[Place, Mark],
 ) -> None:
     """Give a problem to each op that conflicts, and then to all that is held with it."""
+    columns = {name: shape.strategies.columns for name, shape in shapes.items()}
     for item in items:
+        if not item.roots and item.place not in states and not columns.get(item.op.table):
+            continue  # nobody has written there
         if item.problem is None and item.change is not None and item.change.kind != "backfill":
             said = _met(item, item.change, states, shapes, aggregates, marks)
             failed = "" if said else _failed(item, states, shapes)
             if said or failed:
                 item.problem = problem("conflict" if said else "merge-failed", said or failed, op=item.op.op)
-    reached = [index for index, item in enumerate(items) if is_conflict(item.problem)]
+    reached = [index for index, item in enumerate(items) if item.problem is not None and is_conflict(item.problem)]
     if reached:
         spread(items, reached, shapes, _held_with)
 
@@ -152,13 +157,16 @@ def changed_roots(items: Sequence[Item], versions: Sequence[int], merged: Mappin
     it could lose to the stamp."""
     changed: dict[Place, int] = {}
     for item, version in zip(items, versions, strict=True):
-        if version and item.place is not None and item.place in merged:
+        if item.roots and version and item.place is not None and item.place in merged:
             changed |= {root: max(version, changed.get(root, 0)) for root in item.roots}
     return changed
 
 
-def remembering_root(before: State | None, after: State, columns: Sequence[str]) -> State:
+def remembering_root(before: State | None, after: State, table: str, aggregates: Aggregates) -> State:
     """The state; a tombstone keeps the columns that name its root, for an edit that may come late."""
-    if not columns or not after.deleted or after.fields or before is None:
+    if not after.deleted or after.fields or before is None:
+        return after
+    columns = aggregates.columns(table)
+    if not columns:
         return after
     return structs.replace(after, fields={name: before.fields[name] for name in columns if name in before.fields})

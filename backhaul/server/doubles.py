@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from backhaul.wire import Op, Push
+from backhaul.wire import Push
 
 STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 SPACED = (b" :", b"\t:", b"\n:", b"\r:")
@@ -22,23 +22,27 @@ ALWAYS = 6  # members that every op has: op, seq, table, key, kind, hlc
 
 def has_double(plain: bytes, read: Any) -> bool:
     """plain: JSON that can be read. read: what was made of it."""
-    if type(read) is Push and plain.count(b'":') == _members_of_push(read) and not any(map(plain.count, SPACED)):
+    if type(read) is Push and plain.count(b'":') == _members_of_push(read) and not _is_spaced(plain):
         return False  # no text has fewer of them than it has members
     return STRING.sub(b"", plain).count(b":") != _members(msgspec.json.decode(plain))
 
 
+def _is_spaced(plain: bytes) -> bool:
+    """Whether there may be space between a name and its colon. (One byte is found much faster than two.)"""
+    return any(spaced[:1] in plain and spaced in plain for spaced in SPACED)
+
+
 def _members_of_push(push: Push) -> int:
     """As many as there are when nothing is said that could be left out; 0 when it is not known."""
-    count = 1
+    count = 1 + ALWAYS * len(push.ops)
     for op in push.ops:
-        if not SCALARS.issuperset(map(type, op.fields.values())) or not SCALARS.issuperset(map(type, op.key)):
+        fields = op.fields
+        if not SCALARS.issuperset(map(type, fields.values())) or not SCALARS.issuperset(map(type, op.key)):
             return 0
-        count += ALWAYS + len(op.fields) + _optional(op)
+        if fields:
+            count += len(fields) + 1
+        count += (op.base != 0) + (op.group is not None)
     return count
-
-
-def _optional(op: Op) -> int:
-    return bool(op.base) + (op.group is not None) + bool(op.fields)
 
 
 def _members(value: Any) -> int:

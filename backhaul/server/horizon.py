@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.errors import Unknown
 from backhaul.merge import ALONE, Lineage
@@ -16,6 +16,7 @@ from backhaul.server import leaps, lineage, records, scopes
 from backhaul.server.auth import Replica
 from backhaul.server.leaps import Leap
 from backhaul.server.problems import refusal
+from backhaul.statements import text
 
 HORIZON_MS = 90 * 86_400_000  # after so long without a pull a replica has to begin anew
 YOUNGEST_MS = 86_400_000  # a tombstone stays for a day, whoever has heard of it: a first round may be under way

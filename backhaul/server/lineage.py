@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.merge import Lineage
+from backhaul.statements import text
 from backhaul.wire import Versions, encode
 
 _known = msgspec.json.Decoder(dict[str, Versions]).decode

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from backhaul.errors import DatabaseBusy
 from backhaul.lanes import COUNT_BITS, before_first, lane_of
 from backhaul.server.problems import refusal
 from backhaul.server.statements import write_rows
+from backhaul.statements import text
 from backhaul.wire import Op, Problem, Result, Status, encode
 
 KEPT_MS = 30 * 86_400_000
@@ -72,8 +73,9 @@ def keep(connection: Connection, replica: str, ops: Sequence[Op], results: Seque
         VALUES (?, ?, ?, ?, ?, ?, ?)
     """
     rows = [
-        (replica, op.seq, op.op, _lasting(op, result.status), result.version, _text(result.problem), now)
+        (replica, op.seq, op.op, _lasting(op, result.status), result.version, problem and _text(problem), now)
         for op, result in zip(ops, results, strict=True)
+        for problem in (result.problem,)
     ]
     write_rows(connection, statement, rows)
 

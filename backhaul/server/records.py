@@ -6,10 +6,11 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from backhaul.merge import Stamp, State
 from backhaul.server.statements import write_rows
+from backhaul.statements import text
 from backhaul.wire import encode
 
 Place = tuple[str, str]  # table, canonical key

@@ -12,9 +12,10 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.errors import DatabaseBusy
+from backhaul.statements import text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.errors import Misused
 from backhaul.kinds import Kind, joined, kind_of, kinds_of
@@ -16,6 +16,7 @@ from backhaul.merge import Functions, Strategies, strategies_of
 from backhaul.server import aggregates, names, records, renaming
 from backhaul.server.names import Renaming
 from backhaul.server.problems import refusal
+from backhaul.statements import text
 from backhaul.wire import STRATEGIES, Column, Deletes, KeyKind, Reference, Table, encode, newest_names, strategy_name
 
 LONGEST_NAME = 255

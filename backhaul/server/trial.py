@@ -41,6 +41,8 @@ def refuse_too_large(
 ) -> bool:
     """Refuse the ops that make a record larger than it may be; whether there are any. One that is larger already may
     become smaller."""
+    if 2 * len(encode([(state.fields, state.states) for state in merged.values()])) <= MOST_RECORD:
+        return False  # together they are not as large as one may be
     found = False
     for place in [place for place, state in merged.items() if _size(state) > MOST_RECORD]:
         state = states.get(place)

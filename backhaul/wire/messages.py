@@ -80,7 +80,7 @@ class Tables(Struct, forbid_unknown_fields=True):
     tables: list[Table]
 
 
-class Op(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Op(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One change. seq: the replica's number of it, gap-free in its lane. base: the feed position that the app had seen.
 
     A `void` op says nothing: it fills the number of an op that was given up before the server had ever accepted it.
@@ -103,7 +103,7 @@ class Push(Struct, forbid_unknown_fields=True):
     ops: Annotated[list[Op], Meta(max_length=MOST_OPS)]
 
 
-class OutgoingOp(Struct, omit_defaults=True):
+class OutgoingOp(Struct, omit_defaults=True, gc=False):
     """An Op on its way out: the key and the fields as the trigger wrote them, spliced in without a parse."""
 
     op: str
@@ -149,7 +149,7 @@ class Problem(Struct, omit_defaults=True):
     since: int = 0
 
 
-class Result(Struct, omit_defaults=True):
+class Result(Struct, omit_defaults=True, gc=False):
     """What became of one op. version: the feed position at which the server has it."""
 
     op: str

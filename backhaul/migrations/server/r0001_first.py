@@ -143,6 +143,7 @@ def _server_applied() -> None:
         sa.Column("problem", sa.Text),
         sa.Column("applied_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("replica", "send_seq", name="pk_server_applied"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_server_applied_at", "server_applied", ["applied_at"])
 

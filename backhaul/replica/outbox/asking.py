@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, text
+from sqlalchemy import Connection, Row, RowMapping
 
 from backhaul.replica import lanes
 from backhaul.replica.outbox.claiming import LONGEST_WAIT_MS
-from backhaul.statements import as_bytes
+from backhaul.statements import as_bytes, text
 from backhaul.wire import MOST_RANGES
 
 
@@ -83,6 +83,14 @@ def written(connection: Connection) -> list[tuple[int, int]]:
 
 def any_parked(connection: Connection) -> bool:
     statement = "SELECT EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'parked')"
+    return bool(connection.execute(text(statement)).scalar_one())
+
+
+def any_set_aside(connection: Connection) -> bool:
+    """Whether something is parked, a conflict, or held."""
+    statement = """
+        SELECT EXISTS (SELECT 1 FROM backhaul_outbox WHERE state = 'parked' OR state = 'conflict' OR state = 'held')
+    """
     return bool(connection.execute(text(statement)).scalar_one())
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from backhaul.replica.outbox.claiming import op_ids
+from backhaul.statements import text
 
 AWAITS = "awaits-media"
 DEPENDS = "depends-on-held"

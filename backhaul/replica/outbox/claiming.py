@@ -14,21 +14,24 @@ import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from hashlib import blake2b
+from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from backhaul.clock import BACKFILL_STAMP, stamp
 from backhaul.remotes import endpoint
 from backhaul.replica import checkpoint, lanes, window
 from backhaul.replica.footprint import Footprint, Free
-from backhaul.statements import as_bytes, members, on_postgresql, run_together
+from backhaul.statements import as_bytes, members, on_postgresql, run_together, text
 from backhaul.wire import MOST_BODY, MOST_OPS
 
 MOST_BYTES = endpoint.MOST_BYTES  # of the ops that are claimed together, unless one group alone is larger
 MEMBERS = 260  # bytes that an op has beside its key, its fields and its names, at most
 FURTHER = 8  # times the limit: how far a lane looks for what no other has in hand
 AT_ONCE = 1_000  # changes that one statement asks for
+READ_AT_ONCE = 16  # rows that are held beyond those that are wanted, at most
 LONGEST_WAIT_MS = 10 * 60_000  # our own waits are shorter: one that ends later was set while the clock was wrong
 
 
@@ -48,6 +51,10 @@ class Change(NamedTuple):
     attempts: int
     fence: int
     again: int | None = None
+
+
+# What decides about a group, of a row of `_change`. Asked by name, it would cost more than the decision.
+BY_PLACE = itemgetter(*map(Change._fields.index, ("group_id", "table_name", "key", "fields")))
 
 
 class GroupTooLarge(Exception):
@@ -76,7 +83,7 @@ def claim(
     freeze: makes of what was captured what travels (deltas.py). free: what the lane may take, where there are others.
     again_only: nothing that was not sent before. Raises GroupTooLarge.
     """
-    again = _sent(connection, _narrowed(connection, limit, lane), most_bytes, lane)
+    again = _again(connection, limit, most_bytes, lane)
     if any(_lies_ahead(row.lease_until, now) or _lies_ahead(row.next_at, now) for row in again):
         return []
     changes = [Change(*row[: len(Change._fields)]) for row in again]
@@ -95,11 +102,12 @@ def _lies_ahead(moment: int, now: int) -> bool:
     return now < moment <= now + LONGEST_WAIT_MS
 
 
-def _narrowed(connection: Connection, limit: int, lane: int) -> int:
-    """Half as many after each second try without an outcome: the link may be too slow for so much at once."""
+def _again(connection: Connection, limit: int, most_bytes: int, lane: int) -> Sequence[Row[Any]]:
+    """What was sent in the lane and has no outcome. Half as many after each second try without one: the link may be too
+    slow for so much at once."""
     statement = f"SELECT attempts FROM backhaul_outbox WHERE {lanes.SENT_IN} ORDER BY send_seq LIMIT 1"  # noqa: S608 - a constant
-    tries = connection.execute(text(statement), lanes.sent_in(lane)).scalar() or 0
-    return max(1, limit >> max(0, tries - 1))
+    tries = connection.execute(text(statement), lanes.sent_in(lane)).scalar()
+    return [] if tries is None else _sent(connection, max(1, limit >> max(0, tries - 1)), most_bytes, lane)
 
 
 def size_of(change: Change | Row[Any]) -> int:
@@ -152,35 +160,38 @@ def _rows_after(
     connection: Connection, statement: str, number: str, after: int, limit: int, **others: int
 ) -> Generator[Row[Any], None, None]:
     """The rows in their order, each read when it is wanted: together they may be more than we hold."""
-    streamed = text(statement).execution_options(stream_results=True)
+    in_pieces = not on_postgresql(connection)  # whose driver reads ahead, and where each piece is a journey
     while True:
-        count = 0
-        with connection.execute(streamed, {"after": after, "limit": limit + 1, **others}) as result:
-            for row in result:
+        count, values = 0, {"after": after, "limit": limit + 1, **others}
+        with connection.execute(text(statement), values, execution_options={"stream_results": True}) as result:
+            rows = chain.from_iterable(result.partitions(READ_AT_ONCE)) if in_pieces else iter(result)
+            for count, row in enumerate(rows, start=1):  # noqa: B007 - how many there were
                 yield row
-                count, after = count + 1, getattr(row, number)
         if count <= limit:
             return
+        after = getattr(row, number)
 
 
 def whole_groups(rows: Generator[Row[Any], None, None], limit: int, most_bytes: int) -> list[Row[Any]]:
     """As many of the first rows as both limits allow, but one group at least, and whole: a transaction's rows stand
     together. Raises GroupTooLarge when the first group is more than a server must take."""
     taken: list[Row[Any]] = []
-    begun = size = 0  # where the last group begins; bytes of all
+    begun = size = count = 0  # where the last group begins; bytes of all, and how many
+    most_bytes, last = min(most_bytes, MOST_BODY), None
     with closing(rows):
         for row in rows:
-            if not taken or row.group_id is None or row.group_id != taken[-1].group_id:
-                if len(taken) >= limit:
+            group, table, key, fields = BY_PLACE(row)
+            if not count or group is None or group != last:
+                if count >= limit:
                     break
-                begun = len(taken)
-            size += size_of(row)
+                begun, last = count, group
+            size += len(key) + len(fields or b"") + 6 * len(table) + MEMBERS  # size_of
             taken.append(row)
-            too_many = len(taken) > MOST_OPS
-            if begun and (too_many or size > min(most_bytes, MOST_BODY) or len(taken) - begun > limit):
+            count += 1
+            if begun and (count > MOST_OPS or size > most_bytes or count - begun > limit):
                 del taken[begun:]
                 break
-            if too_many:
+            if count > MOST_OPS:
                 raise GroupTooLarge(taken[0].id, f"one transaction of more than {MOST_OPS} changes")
             if size > MOST_BODY:
                 raise GroupTooLarge(taken[0].id, f"one transaction of more than {MOST_BODY} bytes")
@@ -194,18 +205,18 @@ def _freeze(
         return []
     known = checkpoint.read(connection)
     seq, last, offset = lanes.last(connection, lane), known.last_hlc, known.clock_offset_ms
+    origin = known.origin
     changes: list[Change] = []
-    for taken in map(tuple, rows):
-        number, known_as, group, table, key, kind, fields, base, _, said, attempts, fence, again, *rest = taken
-        captured_at, seen_hlc, *_ = rest
+    for row in map(tuple, rows):
+        number, known_as, group, table, key, kind, fields, base, _, said, attempts, fence, again, at, seen, _, _ = row
         seq += 1
         if kind == "backfill":
             hlc = BACKFILL_STAMP
         elif said is not None:  # what is offered anew has the stamp that it is offered with
             hlc = said
         else:
-            hlc = last = stamp_of(captured_at, seen_hlc, last, now=now, offset=offset)
-        op_id = known_as or _op_id(known.origin, number, captured_at, table, kind, key, fields)
+            hlc = last = stamp_of(at, seen, last, now=now, offset=offset)
+        op_id = known_as or _op_id(origin, number, at, table, kind, key, fields)
         changes.append(Change(number, op_id, group, table, key, kind, fields, base, seq, hlc, attempts, fence, again))
     lanes.numbered(connection, lane, seq, footprint)
     if not on_postgresql(connection):  # where a lower id may be committed later, and may be pending yet
@@ -213,10 +224,11 @@ def _freeze(
     return changes
 
 
-def _op_id(origin: str, *said: object) -> str:
+def _op_id(origin: str, number: int, captured_at: int, table: str, kind: str, key: bytes, fields: bytes | None) -> str:
     """Made of what was captured, where and when: a database that is put back to a backup, and sends again what it had
     sent meanwhile, gives it the same id again. Two copies of a database that go on apart capture different things."""
-    return blake2b(f"{origin} {said}".encode(), digest_size=16).hexdigest()
+    where = f"{origin} {number} {captured_at} {kind} {table!r} ".encode()
+    return blake2b(b"%b%b%b" % (where, key, fields or b""), digest_size=16).hexdigest()  # JSON says where it ends
 
 
 def made_of(word: str, *said: object) -> str:
@@ -239,7 +251,9 @@ def op_ids(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
 
 
 def stamp_of(captured_at: int, seen_hlc: int, last: int, *, now: int, offset: int) -> int:
-    return max(stamp(min(captured_at, now) + offset), seen_hlc + 1, last + 1)
+    made = stamp((captured_at if captured_at < now else now) + offset)
+    before = seen_hlc if seen_hlc > last else last
+    return made if made > before else before + 1
 
 
 def freeze_fields(connection: Connection, rows: Sequence[tuple[bytes, bytes | None, int]]) -> None:

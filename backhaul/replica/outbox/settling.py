@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, RowMapping
 
 from backhaul.backoff import Backoff
 from backhaul.replica import checkpoint, lanes
 from backhaul.replica.outbox.claiming import Change, stamp_of
-from backhaul.statements import members, run, run_together
+from backhaul.statements import members, run, run_together, text
 from backhaul.wire import Result, problem_name
 
 
@@ -36,9 +36,10 @@ def settle(connection: Connection, changes: Sequence[Change], results: dict[str,
             accepted.append((max(1, result.version), result.version, now, change.id, change.fence + 1))
         elif result.status in ("applied", "duplicate"):
             # Taken before what we have pulled: by the one that we were before a backup. The pull withheld what it said.
-            passed = 0 if result.version <= position else result.version
-            accepted.append((passed, result.version, now, change.id, change.fence + 1))
-            last_hlc = max(last_hlc, change.hlc)  # what is offered anew has an older one
+            version = result.version
+            accepted.append((0 if version <= position else version, version, now, change.id, change.fence + 1))
+            if change.hlc > last_hlc:  # what is offered anew has an older one
+                last_hlc = change.hlc
         else:
             refused.append(_refusal(change, result, now))
     _accept(connection, accepted)

@@ -428,6 +428,22 @@ def test_the_statements_of_a_batch_do_not_grow_with_it(make: MakeReplica, journe
     assert statements(5) == statements(900)
 
 
+def test_a_long_push_says_how_far_it_is_and_counts_what_waits_now_and_then(make: MakeReplica) -> None:
+    """To count is to look at all that waits: for each batch, that would cost more than the batch before long."""
+    a, counts = make("a"), list[str]()
+    with a.app:
+        a.app.executemany("INSERT INTO customer (id, name) VALUES (?, 'Ada')", [(n,) for n in range(1, 101)])
+
+    def note(*args: Any) -> None:
+        if "count(*)" in args[2]:
+            counts.append(args[2])
+
+    event.listen(a.database.engine, "before_cursor_execute", note)
+    a.push(batch=10)
+    assert [(one["done"], one["total"]) for one in a.context.said] == [(n, 100) for n in range(10, 101, 10)]
+    assert len(counts) < 4
+
+
 def test_pulling_from_the_beginning_keeps_what_waits(make: MakeReplica, server: MemoryServer) -> None:
     a, b = make("a"), make("b")
     a.write("INSERT INTO customer (id, name) VALUES (1, 'Ada')")
