@@ -58,7 +58,10 @@ class Whole:
 
 
 class ContentStore(Protocol):
-    """length: bytes of the whole upload, the same at every call."""
+    """length: bytes of the whole upload, the same at every call. local: whether an upload is one file of this machine's
+    until it is published: what was written outlives this process, synced or not, and is read as it was written."""
+
+    local: bool
 
     def begin(self, upload: str, length: int) -> None:
         """An empty upload."""

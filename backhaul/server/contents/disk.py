@@ -24,6 +24,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class DiskStore:
     """A ContentStore."""
 
+    local = True
+
     def __init__(self, folder: Path) -> None:
         self._uploads = folder / "uploads"
         self._content = folder / "content"

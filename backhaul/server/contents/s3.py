@@ -35,6 +35,8 @@ class S3Store:
     """A ContentStore. client: boto3's. prefix: "" or something that ends with a slash. redirect_seconds: how long the
     addresses of contents that are given out are good for; 0 gives none."""
 
+    local = False
+
     def __init__(self, client: Any, bucket: str, prefix: str, folder: Path, *, redirect_seconds: int = 0) -> None:
         self._client = client
         self._bucket = bucket
