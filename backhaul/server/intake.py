@@ -14,6 +14,7 @@ import hmac
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 from sqlalchemy import Connection
@@ -113,11 +114,6 @@ class Intake:
         tail = self.store.append(upload.id, upload.length, upload.position, algorithm)
         return tail, self._hashes.take(upload) if self.store.local else None
 
-    def write(self, tail: Tail, running: Running | None, block: bytes) -> None:
-        tail.write(block)
-        if running is not None:
-            running.add(block)
-
     def keep(self, upload: Upload, running: Running | None) -> None:
         """For what comes next, unless it is of other bytes than those that are here."""
         if running is not None and running.position == upload.position:
@@ -131,14 +127,14 @@ class Intake:
 
     def commit(self, upload: Upload, tail: Tail) -> Upload:
         """The bytes so far are safe, and promised."""
-        tail.sync()
+        self._sync(upload, tail.sync)
         upload = self._advance(upload, tail.position)
         tail.settle()
         return upload
 
-    def make_safe(self, upload: Upload, tail: Tail) -> int:
+    def make_safe(self, upload: Upload) -> int:
         """What was promised by now, while more may come; how many bytes of it are safe then."""
-        tail.sync()
+        self._sync(upload, partial(self.store.sync, upload.id))
         with self._database.writing() as connection:
             uploads.sync(connection, upload.id, to=upload.position)
         return upload.position
@@ -211,6 +207,16 @@ class Intake:
         if any(not part.partial or part.position < part.length for part in known.values()):
             raise refusal("parts-unfinished", "a part is not whole, or was not announced as one")
         return [known[name] for name in named]
+
+    def _sync(self, upload: Upload, sync: Callable[[], None]) -> None:
+        """A disk that could not write tells so once, and says yes when it is asked again: what was promised and not
+        safe by then is no longer here."""
+        try:
+            sync()
+        except (Refused, OSError):
+            with self._database.writing() as connection:
+                uploads.fall_back(connection, upload.id)
+            raise
 
     def _as_is(self, upload: Upload) -> Upload:
         """As far as the machine has it: after a power cut, no further than it was safe on disk."""

@@ -30,6 +30,7 @@ from backhaul.server.delivery import deliver
 from backhaul.server.intake import Intake
 from backhaul.server.problems import refusal
 from backhaul.server.receiving import Turns, blocks
+from backhaul.server.syncing import Syncing
 from backhaul.server.tus import COLLECTION
 from backhaul.server.uploads import Upload
 from backhaul.wire import CONTENTS_TYPE, Entered, Hashes, unpacked
@@ -51,6 +52,7 @@ class Media:
         self._authenticate = authenticate
         self._turns = Turns()
         self._threads = CapacityLimiter(THREADS)
+        self._syncing = Syncing(intake, self._run)
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -190,7 +192,9 @@ class Media:
         checksum = tus.checksum(request.headers)
         _check_room(request, upload)
         if upload.position < upload.length:
-            arrival = Arrival(self._intake, upload, checksum, self._run)
+            arrival = Arrival(
+                self._intake, self._syncing, upload, checksum=checksum, announced=_announced(request), run=self._run
+            )
             upload = await arrival.take(blocks(request, give_way))
         if upload.position == upload.length:
             await self._run(self._intake.complete, replica, upload)
@@ -240,9 +244,14 @@ def _check_is_chunk(request: Request) -> None:
 
 def _check_room(request: Request, upload: Upload) -> None:
     """Before a byte is read, if the request says how many will come."""
-    announced = request.headers.get("Content-Length", "0")
-    if announced.isdigit() and int(announced) > upload.length - upload.position:
+    if (_announced(request) or 0) > upload.length - upload.position:
         raise refusal("upload-too-large", f"the upload has {upload.length} bytes, of which {upload.position} are here")
+
+
+def _announced(request: Request) -> int | None:
+    """Bytes of the body."""
+    said = request.headers.get("Content-Length", "")
+    return int(said) if said.isdigit() else None
 
 
 def _standing(upload: Upload) -> dict[str, str]:

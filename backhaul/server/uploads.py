@@ -117,8 +117,9 @@ def sync(connection: Connection, upload: str, *, to: int) -> None:
     connection.execute(text(statement), {"id": upload, "to": to})
 
 
-def fall_back(connection: Connection, upload: str, *, boot: str) -> None:
-    """The machine has started anew since the position was good: what is safe on disk is all that is here."""
+def fall_back(connection: Connection, upload: str, *, boot: str = "") -> None:
+    """What is safe on disk is all that is here: the machine has started anew since the position was good. boot: of the
+    start that it is still good for."""
     statement = """
         UPDATE server_upload
         SET position = synced, boot = ''

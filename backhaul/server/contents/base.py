@@ -69,6 +69,9 @@ class ContentStore(Protocol):
     def append(self, upload: str, length: int, position: int, algorithm: str | None) -> Tail:
         """What lies beyond the position was never promised: it is cut off. Raises Refused `not-found`."""
 
+    def sync(self, upload: str) -> None:
+        """What was written of a local upload by now outlives a power cut."""
+
     def whole(self, upload: str, length: int) -> Blocks | None:
         """All bytes of an upload that has them all; None when it is not here (any more)."""
 

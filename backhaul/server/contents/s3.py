@@ -66,6 +66,9 @@ class S3Store:
             segments, position, algorithm, lambda promised: self._send(upload, segments, length, promised)
         )
 
+    def sync(self, upload: str) -> None:
+        """Each tail has done so itself."""
+
     def whole(self, upload: str, length: int) -> Blocks | None:
         segments = self._segments(upload, length)
         if length <= segments.size:
