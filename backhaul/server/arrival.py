@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -21,8 +22,10 @@ Run = Callable[..., Awaitable[Any]]
 
 
 class Arrival:
-    """run: calls what blocks in a thread; each such call costs two changes of threads, so there is one for a block.
-    announced: bytes of the body; None: it was not said."""
+    """run: calls what blocks in a thread. announced: bytes of the body; None: it was not said.
+
+    A block is written while the next one comes. On a machine that has much to do each change of threads waits for its
+    turn, and who sends would wait with it."""
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Arrival:
         self._run = run
         self._tail: Tail | None = None
         self._running: Running | None = None
+        self._writing: asyncio.Future[None] | None = None
 
     async def take(self, coming: AsyncIterator[bytes]) -> Upload:
         """The upload as it is then. Raises Refused, Busy; what was promised by then is kept."""
@@ -55,14 +59,17 @@ class Arrival:
         return self._upload
 
     async def _take(self, coming: AsyncIterator[bytes]) -> None:
+        at = self._upload.position
         try:
-            async for block in coming:
-                before = self._upload.position
-                if self._position + len(block) == self._upload.length:
-                    await self._syncing.ended(self._upload)
-                await self._run(self._write, block)
-                if self._upload.position > before:
-                    self._upload = await self._syncing.follow(self._upload)
+            try:
+                async for block in coming:
+                    await self._written()
+                    at += len(block)
+                    if at == self._upload.length:
+                        await self._syncing.ended(self._upload)
+                    self._writing = asyncio.ensure_future(self._run(self._write, block))
+            finally:
+                await self._written()
         except Cut as cut:
             if self._checksum is None:
                 await self._run(self._promise)
@@ -70,11 +77,21 @@ class Arrival:
         except Refused:
             self._cut_back()
             raise
-        await self._run(self._promise)
+        if not self._promised:
+            await self._run(self._promise)
+
+    async def _written(self) -> None:
+        """The block before is; what of it was promised is on its way to the disk."""
+        if self._writing is None:
+            return
+        writing, self._writing, before = self._writing, None, self._upload.position
+        await writing
+        if self._upload.position > before:
+            self._upload = await self._syncing.follow(self._upload)
 
     @property
-    def _position(self) -> int:
-        return self._upload.position if self._tail is None else self._tail.position
+    def _promised(self) -> bool:
+        return self._tail is None or self._tail.position == self._upload.position
 
     def _write(self, block: bytes) -> None:
         if self._tail is None:
@@ -89,7 +106,7 @@ class Arrival:
             self._promise()
 
     def _promise(self) -> None:
-        if self._tail is None or self._tail.position == self._upload.position:
+        if self._tail is None or self._promised:
             return
         if self._checksum is not None and self._tail.checksum() != self._checksum.value:
             self._cut_back()
