@@ -4,9 +4,10 @@
             real worker, from the first claim to the last settle
     large   one file, in chunks of 4 MiB: theirs from start to success; ours from claim to settle
 
-The pair neither hashes nor waits for the disk. Ours does both: each chunk's and each file's SHA-256 is checked, and
-what is answered is through fsync. Needs node, and a node_modules with tus-js-client, @tus/server and @tus/file-store in
-NODE_PATH: npm install tus-js-client @tus/server @tus/file-store
+Both send chunks of 4 MiB, each answered before the next. The pair neither hashes nor waits for the disk. Ours does
+both: a file's SHA-256 is checked, and it is through fsync, before it is said to be there; until then a chunk that is
+answered outlives the server's process, and reaches the disk behind that. Needs node, and a node_modules with
+tus-js-client, @tus/server and @tus/file-store in NODE_PATH: npm install tus-js-client @tus/server @tus/file-store
 """
 
 from __future__ import annotations

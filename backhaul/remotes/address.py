@@ -68,6 +68,11 @@ def permitted(url: Url, allow_plain: bool) -> bool:
     return not loopback
 
 
+def guarded(url: Url) -> bool:
+    """Whether bytes arrive as they were sent, or not at all: over TLS, and within this machine."""
+    return url.scheme == "https" or _loopback(str(url.host))
+
+
 def _loopback(host: str) -> bool:
     try:
         return ip_address(host.strip("[]")).is_loopback

@@ -50,6 +50,7 @@ class Connection:
         parsed = address.read(url)
         self._endpoint = endpoint
         self.origin = parsed.url
+        self.guarded = address.guarded(parsed)
         self._timeout = timeout
         self._authorization: str | None = None
         self._replica: str | None = None

@@ -23,7 +23,15 @@ from backhaul.errors import BackhaulError, Refused, SignInRequired, Unreachable
 from backhaul.remotes.answers import OUT_OF_TIME, TOO_LARGE, Answer, failure, stranger
 from backhaul.remotes.base import Fetched, Whole
 from backhaul.remotes.connection import CONNECT_AND_READ, Body, Connection
-from backhaul.remotes.tus import CHECKSUM_MISMATCH, FORGOTTEN, TUS, append_headers, create_headers, number
+from backhaul.remotes.tus import (
+    CHECKSUM_MISMATCH,
+    FORGOTTEN,
+    TUS,
+    append_headers,
+    checksum_header,
+    create_headers,
+    number,
+)
 
 CONFLICT, LOCKED = 409, 423
 PROBLEMS = {CONFLICT: "offset-mismatch", TOO_LARGE: "too-large", 404: "not-found", 410: "upload-expired"}
@@ -83,7 +91,7 @@ class PlainTusRemote:
         return at
 
     def append(self, address: str, at: int, chunk: Body) -> int:
-        answer = self._exchange("PATCH", address, append_headers(at, chunk), chunk)
+        answer = self._exchange("PATCH", address, append_headers(at) | checksum_header(chunk), chunk)
         reached = number(answer, "Upload-Offset")
         self._look(address, reached)
         return reached

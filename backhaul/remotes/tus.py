@@ -1,8 +1,9 @@
 """Resumable uploads to a server: tus 1.0.0 with the extensions creation and checksum, under /v1/media; small files
 by the dozen in one message; and downloads.
 
-The protocol: https://tus.io/protocols/resumable-upload (core, creation, checksum). A chunk carries its SHA-256 and is
-kept whole or not at all; how far an upload has come is the server's to say. Contents come in ranges (RFC 9110, 14).
+The protocol: https://tus.io/protocols/resumable-upload (core, creation, checksum). How far an upload has come is the
+server's to say. The whole carries its SHA-256; a chunk carries one of its own, and is kept whole or not at all, where
+nothing else guards its bytes: over plain http to another machine. Contents come in ranges (RFC 9110, 14).
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class TusRemote:
         return number(answer, "Upload-Offset")
 
     def append(self, address: str, at: int, chunk: Body) -> int:
-        answer = self._connection.exchange("PATCH", address, headers=append_headers(at, chunk), body=chunk)
+        answer = self._connection.exchange("PATCH", address, headers=self._append_headers(at, chunk), body=chunk)
         if answer.status == CHECKSUM_MISMATCH:
             raise Unreachable(f"{answer.origin} received damaged bytes and threw them away")
         accept(answer)
@@ -112,6 +113,9 @@ class TusRemote:
             return self._fetch_elsewhere(answer, at, most)
         accept(answer)
         return _range(answer, at)
+
+    def _append_headers(self, at: int, chunk: Body) -> dict[str, str]:
+        return append_headers(at) if self._connection.guarded else append_headers(at) | checksum_header(chunk)
 
     def close(self) -> None:
         self._connection.close()
@@ -133,12 +137,12 @@ def create_headers(*, size: int, sha256: str, name: str, media_type: str) -> dic
     }
 
 
-def append_headers(at: int, chunk: Body) -> dict[str, str]:
-    return TUS | {
-        "Content-Type": "application/offset+octet-stream",
-        "Upload-Offset": str(at),
-        "Upload-Checksum": f"sha256 {b64encode(new_sha256(chunk).digest()).decode()}",
-    }
+def append_headers(at: int) -> dict[str, str]:
+    return TUS | {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(at)}
+
+
+def checksum_header(chunk: Body) -> dict[str, str]:
+    return {"Upload-Checksum": f"sha256 {b64encode(new_sha256(chunk).digest()).decode()}"}
 
 
 def _metadata(**values: str) -> str:

@@ -1,7 +1,11 @@
 """An upload's way from its first byte to content: the blocking half, files and rows moving together.
 
-The order is what makes a crash harmless: bytes, then their sync, then the offset that promises them; and at the end
-the hash, then the file's new place, then the row that says so. Whatever is cut in between is done again.
+The order is what makes a crash harmless: bytes, then the offset that promises them; and at the end the sync, the hash,
+the file's new place, and the row that says so. Whatever is cut in between is done again.
+
+An offset on the server's own disk is one that outlives the process: the kernel has the bytes. What would outlive a
+power cut follows behind; the row says how far that is, and since which start of the machine the offset is good. Without
+a start to go by, and on the way to a bucket, each offset waits for the disk.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import hmac
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 from sqlalchemy import Connection
@@ -19,7 +24,9 @@ from backhaul.database import Database
 from backhaul.errors import Busy, DatabaseBusy, Refused
 from backhaul.server import auth, tus, uploads
 from backhaul.server.auth import Replica
+from backhaul.server.boot import boot_id
 from backhaul.server.contents.base import ContentStore, Tail
+from backhaul.server.hashes import Hashes, Running
 from backhaul.server.media_types import MOST_NEEDED, Policy
 from backhaul.server.problems import refusal
 from backhaul.server.room import Room
@@ -34,6 +41,8 @@ COPIED_AT_ONCE = 16 * 2**20  # bytes, between two commits
 class Intake:
     def __init__(self, store: ContentStore, settings: Settings, database: Database, clock: Clock) -> None:
         self.store = store
+        self._boot = boot_id() if store.local else ""
+        self._hashes = Hashes()
         self._policy = Policy(settings.media_types)
         self._room = Room(store, settings.media_quota)
         self._lifetime_ms = settings.upload_lifetime_ms
@@ -97,24 +106,38 @@ class Intake:
             raise refusal("not-found", "there is no such upload")
         if found.expires_at <= self._clock.now():
             raise refusal("upload-expired", "the upload has expired")
-        return found
+        return self._as_is(found)
 
-    def open(self, upload: Upload, checksum: Checksum | None) -> Tail:
+    def open(self, upload: Upload, checksum: Checksum | None) -> tuple[Tail, Running | None]:
         """Raises Refused `not-found`, Busy."""
         algorithm = checksum.algorithm if checksum else None
-        return self.store.append(upload.id, upload.length, upload.position, algorithm)
+        tail = self.store.append(upload.id, upload.length, upload.position, algorithm)
+        return tail, self._hashes.take(upload) if self.store.local else None
+
+    def keep(self, upload: Upload, running: Running | None) -> None:
+        """For what comes next, unless it is of other bytes than those that are here."""
+        if running is not None and running.position == upload.position:
+            self._hashes.keep(upload.id, running)
+
+    def promise(self, upload: Upload, tail: Tail) -> Upload:
+        """The bytes so far are promised. Those that end the upload are safe on disk then."""
+        if not self._boot or tail.position == upload.length:
+            return self.commit(upload, tail)
+        return self._advance(upload, tail.position, boot=self._boot)
 
     def commit(self, upload: Upload, tail: Tail) -> Upload:
-        """The bytes so far are safe."""
-        tail.sync()
-        expires_at = self._clock.now() + self._lifetime_ms
-        with self._database.writing() as connection:
-            if not uploads.advance(
-                connection, upload.id, since=upload.position, to=tail.position, expires_at=expires_at
-            ):
-                raise refusal("not-found", "there is no such upload any more")
+        """The bytes so far are safe, and promised."""
+        self._sync(upload, tail.sync)
+        upload = self._advance(upload, tail.position)
         tail.settle()
-        return replace(upload, position=tail.position, expires_at=expires_at)
+        return upload
+
+    def make_safe(self, upload: Upload) -> int:
+        """What was promised by now, while more may come; how many bytes of it are safe then."""
+        self._sync(upload, partial(self.store.sync, upload.id))
+        with self._database.writing() as connection:
+            uploads.sync(connection, upload.id, to=upload.position)
+        return upload.position
 
     def complete(self, replica: Replica, upload: Upload) -> None:
         """Every byte is here: check the whole, and enter it. Harmless to repeat, wherever it was cut before.
@@ -180,9 +203,39 @@ class Intake:
         now = self._clock.now()
         if any(name not in known or known[name].expires_at <= now for name in named):
             raise refusal("not-found", "a part is not here, or has expired")
+        known = {name: self._as_is(part) for name, part in known.items()}
         if any(not part.partial or part.position < part.length for part in known.values()):
             raise refusal("parts-unfinished", "a part is not whole, or was not announced as one")
         return [known[name] for name in named]
+
+    def _sync(self, upload: Upload, sync: Callable[[], None]) -> None:
+        """A disk that could not write tells so once, and says yes when it is asked again: what was promised and not
+        safe by then is no longer here."""
+        try:
+            sync()
+        except (Refused, OSError):
+            with self._database.writing() as connection:
+                uploads.fall_back(connection, upload.id)
+            raise
+
+    def _as_is(self, upload: Upload) -> Upload:
+        """As far as the machine has it: after a power cut, no further than it was safe on disk."""
+        if upload.boot in ("", self._boot) or upload.completed_at is not None:
+            return upload
+        with self._database.writing() as connection:
+            uploads.fall_back(connection, upload.id, boot=self._boot)
+        return replace(upload, position=upload.synced, boot="")
+
+    def _advance(self, upload: Upload, to: int, *, boot: str = "") -> Upload:
+        """boot: "" where the bytes are safe on disk."""
+        expires_at = self._clock.now() + self._lifetime_ms
+        with self._database.writing(lasting=not boot) as connection:
+            if not uploads.advance(
+                connection, upload.id, since=upload.position, to=to, expires_at=expires_at, boot=boot
+            ):
+                raise refusal("not-found", "there is no such upload any more")
+        synced = upload.synced if boot else to
+        return replace(upload, position=to, synced=synced, boot=boot, expires_at=expires_at)
 
     def _copy(self, part: Upload, made: Upload) -> Upload:
         whole = self.store.whole(part.id, part.length)
@@ -206,7 +259,8 @@ class Intake:
 
     def _checked(self, upload: Upload, told: Metadata) -> str | None:
         """The SHA-256 of all of it, which is what was promised; None when its bytes are not where uploads are."""
-        found = self._hashed(upload)
+        running = self._hashes.take(upload) if upload.length else None
+        found = running.found() if running is not None else self._hashed(upload)
         if found is None:
             return None
         hashed, start = found

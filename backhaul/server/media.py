@@ -1,8 +1,9 @@
 """Media over HTTP: tus 1.0.0 with creation, creation-with-upload, checksum, expiration and termination; and content.
 
-What is answered as Upload-Offset is on disk. A chunk with a checksum is kept whole or not at all; of one without, all
-that came is kept. The whole is held against the hash that was promised before anyone can ask for it. Memory stays at
-one block, whatever is sent.
+What is answered as Upload-Offset is kept, whatever becomes of this process; a power cut takes no more than the last few
+MiB of it, and the offset says so then. A chunk with a checksum is kept whole or not at all; of one without, all that
+came is kept. The whole is on disk, and held against the hash that was promised, before anyone can ask for it. Memory
+stays at a block or two, whatever is sent.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from starlette.routing import BaseRoute, Route
 
 from backhaul.errors import Busy, Refused
 from backhaul.server import exchange, tus
+from backhaul.server.arrival import Arrival
 from backhaul.server.auth import Replica
 from backhaul.server.batch import Batch
-from backhaul.server.contents.base import Tail
 from backhaul.server.delivery import deliver
 from backhaul.server.intake import Intake
 from backhaul.server.problems import refusal
-from backhaul.server.receiving import Cut, Turns, blocks
-from backhaul.server.tus import COLLECTION, Checksum
+from backhaul.server.receiving import Turns, blocks
+from backhaul.server.syncing import Syncing
+from backhaul.server.tus import COLLECTION
 from backhaul.server.uploads import Upload
 from backhaul.wire import CONTENTS_TYPE, Entered, Hashes, unpacked
 
-COMMIT_EVERY = 16 * 2**20  # bytes of a chunk without a checksum: what a crash can cost
 ALL_METHODS = ["OPTIONS", "HEAD", "PATCH", "DELETE", "POST"]
 
 THREADS = 6  # of media's own, for its store may hang: data never waits for one of them
@@ -51,6 +52,7 @@ class Media:
         self._authenticate = authenticate
         self._turns = Turns()
         self._threads = CapacityLimiter(THREADS)
+        self._syncing = Syncing(intake, self._run)
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -190,35 +192,13 @@ class Media:
         checksum = tus.checksum(request.headers)
         _check_room(request, upload)
         if upload.position < upload.length:
-            tail = await self._run(self._intake.open, upload, checksum)
-            try:
-                upload = await self._take(request, upload, tail, checksum, give_way)
-            finally:
-                tail.close()
+            arrival = Arrival(
+                self._intake, self._syncing, upload, checksum=checksum, announced=_announced(request), run=self._run
+            )
+            upload = await arrival.take(blocks(request, give_way))
         if upload.position == upload.length:
             await self._run(self._intake.complete, replica, upload)
         return upload
-
-    async def _take(
-        self, request: Request, upload: Upload, tail: Tail, checksum: Checksum | None, give_way: asyncio.Event
-    ) -> Upload:
-        try:
-            async for block in blocks(request, give_way):
-                if tail.position + len(block) > upload.length:
-                    raise refusal("upload-too-large", f"the upload has {upload.length} bytes")
-                await self._run(tail.write, block)
-                if checksum is None and tail.position - upload.position >= COMMIT_EVERY:
-                    upload = await self._run(self._intake.commit, upload, tail)
-            if checksum is not None and tail.checksum() != checksum.value:
-                raise refusal("checksum-mismatch", "the bytes are not those of the checksum; they were thrown away")
-        except Cut as cut:
-            if checksum is None:
-                await self._run(self._intake.commit, upload, tail)
-            raise refusal("request-timeout", "the rest of the bytes did not come") from cut
-        except Refused:
-            tail.cut_back(upload.position)
-            raise
-        return await self._run(self._intake.commit, upload, tail)
 
     def _busy(self, scope: str, upload: str) -> bool:
         return self._turns.busy(_turn(scope, upload))
@@ -264,9 +244,14 @@ def _check_is_chunk(request: Request) -> None:
 
 def _check_room(request: Request, upload: Upload) -> None:
     """Before a byte is read, if the request says how many will come."""
-    announced = request.headers.get("Content-Length", "0")
-    if announced.isdigit() and int(announced) > upload.length - upload.position:
+    if (_announced(request) or 0) > upload.length - upload.position:
         raise refusal("upload-too-large", f"the upload has {upload.length} bytes, of which {upload.position} are here")
+
+
+def _announced(request: Request) -> int | None:
+    """Bytes of the body."""
+    said = request.headers.get("Content-Length", "")
+    return int(said) if said.isdigit() else None
 
 
 def _standing(upload: Upload) -> dict[str, str]:

@@ -56,21 +56,22 @@ class _Turn:
 
 async def blocks(request: Request, give_way: asyncio.Event) -> AsyncIterator[bytes]:
     """The body in blocks. Raises Cut after the last block that came."""
-    gathered, whole = bytearray(), False
+    gathered, size, whole = list[bytes](), 0, False
     pieces = _Pieces(request, give_way)
     try:
         while (piece := await pieces.next()) is not None:
             whole = piece == b""
             if whole:
                 break
-            gathered += piece
-            if len(gathered) >= BLOCK:
-                yield bytes(gathered)
-                gathered.clear()
+            gathered.append(piece)
+            size += len(piece)
+            if size >= BLOCK:
+                yield b"".join(gathered)
+                gathered, size = [], 0
     finally:
         pieces.close()
     if gathered:
-        yield bytes(gathered)
+        yield b"".join(gathered)
     if not whole:
         raise Cut
 

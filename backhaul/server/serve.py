@@ -14,6 +14,7 @@ import uvicorn
 from backhaul.clock import Clock
 from backhaul.errors import ConfigurationInvalid
 from backhaul.server.app import create_app
+from backhaul.server.bodies import Protocol
 from backhaul.server.settings import Settings
 
 BACKLOG = 2048
@@ -85,7 +86,7 @@ def _config(settings: Settings, clock: Clock | None) -> uvicorn.Config:
     _check_tls(settings)
     return uvicorn.Config(
         create_app(settings, clock),
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="on",
         access_log=False,

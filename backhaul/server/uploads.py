@@ -1,7 +1,8 @@
 """Uploads and the content they become: the only file that writes `server_upload` and `server_media`.
 
 An upload is open (`position` < `length`), full, and then complete: its content was hashed, is what was promised, and
-is entered. It is forgotten when it is discarded, terminated or expired.
+is entered. It is forgotten when it is discarded, terminated or expired. Of the bytes that are here, some may not be on
+disk yet (`synced` < `position`); they are here as long as the machine runs (`boot`), whatever becomes of the process.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ AT_ONCE = 1000  # of those that have expired
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """length, position: bytes. sha256: promised, in hexadecimal, or None. metadata, concat: Upload-Metadata and
-    Upload-Concat as they came; "" without."""
+    """length, position, synced: bytes. boot: since which start of the machine the position is good; "": all is synced.
+    sha256: promised, in hexadecimal, or None. metadata, concat: Upload-Metadata and Upload-Concat as they came; ""
+    without."""
 
     id: str
     scope: str
@@ -33,6 +35,8 @@ class Upload:
     expires_at: int
     completed_at: int | None = None
     concat: str = ""
+    synced: int = 0
+    boot: str = ""
 
     @property
     def partial(self) -> bool:
@@ -57,8 +61,8 @@ def create_all(connection: Connection, made: Sequence[Upload], now: int) -> None
         return
     statement = """
         INSERT INTO server_upload
-               (id, scope, replica, length, position, sha256, metadata, concat, created_at, expires_at)
-        VALUES (:id, :scope, :replica, :length, 0, :sha256, :metadata, :concat, :now, :expires_at)
+               (id, scope, replica, length, position, synced, boot, sha256, metadata, concat, created_at, expires_at)
+        VALUES (:id, :scope, :replica, :length, 0, 0, '', :sha256, :metadata, :concat, :now, :expires_at)
     """
     rows = [
         {
@@ -84,7 +88,7 @@ def find(connection: Connection, scope: str, upload: str) -> Upload | None:
 def find_all(connection: Connection, scope: str, named: Sequence[str]) -> dict[str, Upload]:
     """By id; those that the scope does not have are left out."""
     statement = f"""
-        SELECT id, scope, replica, length, position, sha256, metadata, concat, expires_at, completed_at
+        SELECT id, scope, replica, length, position, synced, boot, sha256, metadata, concat, expires_at, completed_at
         FROM server_upload
         WHERE scope = :scope AND id IN ({members(connection, "ids")})
     """  # noqa: S608 - our own text
@@ -92,15 +96,36 @@ def find_all(connection: Connection, scope: str, named: Sequence[str]) -> dict[s
     return {row.id: Upload(**row._mapping) for row in rows}
 
 
-def advance(connection: Connection, upload: str, *, since: int, to: int, expires_at: int) -> bool:
-    """The bytes up to `to` are safe on disk. False when the upload is gone or stands elsewhere."""
+def advance(connection: Connection, upload: str, *, since: int, to: int, expires_at: int, boot: str = "") -> bool:
+    """The bytes up to `to` are here, as long as the machine runs; without a boot, they are safe on disk. False when the
+    upload is gone or stands elsewhere."""
     statement = """
         UPDATE server_upload
-        SET position = :to, expires_at = :expires_at
+        SET position = :to, synced = CASE WHEN :boot = '' THEN :to ELSE synced END, boot = :boot,
+            expires_at = :expires_at
         WHERE id = :id AND position = :since AND completed_at IS NULL
     """
-    values = {"id": upload, "since": since, "to": to, "expires_at": expires_at}
+    values = {"id": upload, "since": since, "to": to, "expires_at": expires_at, "boot": boot}
     return connection.execute(text(statement), values).rowcount == 1
+
+
+def sync(connection: Connection, upload: str, *, to: int) -> None:
+    """Of the bytes that are here, those up to `to` are safe on disk."""
+    statement = """
+        UPDATE server_upload SET synced = :to WHERE id = :id AND synced < :to AND position >= :to
+    """
+    connection.execute(text(statement), {"id": upload, "to": to})
+
+
+def fall_back(connection: Connection, upload: str, *, boot: str = "") -> None:
+    """What is safe on disk is all that is here: the machine has started anew since the position was good. boot: of the
+    start that it is still good for."""
+    statement = """
+        UPDATE server_upload
+        SET position = synced, boot = ''
+        WHERE id = :id AND boot NOT IN ('', :boot) AND completed_at IS NULL
+    """
+    connection.execute(text(statement), {"id": upload, "boot": boot})
 
 
 def complete(connection: Connection, upload: Upload, content: Content, now: int) -> None:

@@ -203,6 +203,8 @@ def _server_upload() -> None:
         sa.Column("replica", sa.Text, nullable=False),
         sa.Column("length", sa.BigInteger, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("synced", sa.BigInteger, nullable=False),
+        sa.Column("boot", sa.Text, nullable=False),
         sa.Column("sha256", sa.Text),
         sa.Column("metadata", sa.Text, nullable=False),
         sa.Column("concat", sa.Text, nullable=False),

@@ -58,13 +58,19 @@ class Whole:
 
 
 class ContentStore(Protocol):
-    """length: bytes of the whole upload, the same at every call."""
+    """length: bytes of the whole upload, the same at every call. local: whether an upload is one file of this machine's
+    until it is published: what was written outlives this process, synced or not, and is read as it was written."""
+
+    local: bool
 
     def begin(self, upload: str, length: int) -> None:
         """An empty upload."""
 
     def append(self, upload: str, length: int, position: int, algorithm: str | None) -> Tail:
         """What lies beyond the position was never promised: it is cut off. Raises Refused `not-found`."""
+
+    def sync(self, upload: str) -> None:
+        """What was written of a local upload by now outlives a power cut."""
 
     def whole(self, upload: str, length: int) -> Blocks | None:
         """All bytes of an upload that has them all; None when it is not here (any more)."""

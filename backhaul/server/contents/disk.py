@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -23,6 +23,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 class DiskStore:
     """A ContentStore."""
+
+    local = True
 
     def __init__(self, folder: Path) -> None:
         self._uploads = folder / "uploads"
@@ -40,6 +42,14 @@ class DiskStore:
             return DiskTail(self._uploads / upload, position, algorithm)
         except FileNotFoundError as error:
             raise refusal("not-found", "there is no such upload") from error
+
+    def sync(self, upload: str) -> None:
+        with suppress(FileNotFoundError), full_disk_refused():  # it is whole, or gone
+            file = os.open(self._uploads / upload, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
 
     def whole(self, upload: str, length: int) -> FileBlocks | None:
         try:

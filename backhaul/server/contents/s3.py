@@ -35,6 +35,8 @@ class S3Store:
     """A ContentStore. client: boto3's. prefix: "" or something that ends with a slash. redirect_seconds: how long the
     addresses of contents that are given out are good for; 0 gives none."""
 
+    local = False
+
     def __init__(self, client: Any, bucket: str, prefix: str, folder: Path, *, redirect_seconds: int = 0) -> None:
         self._client = client
         self._bucket = bucket
@@ -63,6 +65,9 @@ class S3Store:
         return SegmentTail(
             segments, position, algorithm, lambda promised: self._send(upload, segments, length, promised)
         )
+
+    def sync(self, upload: str) -> None:
+        """Each tail has done so itself."""
 
     def whole(self, upload: str, length: int) -> Blocks | None:
         segments = self._segments(upload, length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backhaul.errors import ConfigurationInvalid, RemoteInsecure
-from backhaul.remotes.address import first_hop
+from backhaul.remotes.address import first_hop, guarded, read
 
 
 @pytest.fixture
@@ -52,3 +52,18 @@ def test_or_to_the_proxy_before_it(monkeypatch: pytest.MonkeyPatch, proxy: str, 
 def test_but_never_where_it_may_not(url: str) -> None:
     with pytest.raises((ConfigurationInvalid, RemoteInsecure)):
         first_hop(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "so"),
+    [
+        ("https://sync.example.org", True),
+        ("http://127.0.0.1:9", True),
+        ("http://[::1]:9", True),
+        ("http://localhost:9", True),
+        ("http://192.0.2.7", False),
+        ("http://sync.example.org", False),
+    ],
+)
+def test_bytes_are_guarded_by_tls_and_within_this_machine(url: str, so: bool) -> None:
+    assert guarded(read(url)) == so

@@ -10,6 +10,7 @@ from hashlib import sha256
 import pytest
 
 from backhaul.errors import Busy, Refused, SignInRequired, Unreachable
+from backhaul.remotes import address
 from backhaul.remotes.tus import TusRemote
 from tests.unit.remotes.stub import StubServer, reply, stub
 
@@ -57,15 +58,20 @@ def test_a_creation_without_an_address_is_not_believed(location: str) -> None:
         client.create(size=7, sha256=HASH, name="a", media_type="b")
 
 
-def test_a_chunk_carries_its_offset_and_its_checksum() -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_chunk_carries_its_offset_and_where_nothing_else_guards_it_its_checksum(
+    monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
     chunk = memoryview(b"0123456789" * 10_000)
+    monkeypatch.setattr(address, "guarded", lambda _url: guarded)
     with remote(reply(204, Upload_Offset="100005")) as (client, server):
         assert client.append("/v1/media/a", 5, chunk) == 100_005
     (request,) = server.requests
     assert request.body == bytes(chunk)
     assert request.headers["Upload-Offset"] == "5"
     assert request.headers["Content-Type"] == "application/offset+octet-stream"
-    assert request.headers["Upload-Checksum"] == f"sha256 {b64encode(sha256(chunk).digest()).decode()}"
+    checksum = f"sha256 {b64encode(sha256(chunk).digest()).decode()}"
+    assert request.headers.get("Upload-Checksum") == (None if guarded else checksum)
     assert request.headers["Content-Length"] == "100000"
 
 
