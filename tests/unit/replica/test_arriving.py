@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from backhaul.bell import SilentBell
 from backhaul.errors import Refused
 from backhaul.server.memory import MemoryRemote, MemoryServer
 from backhaul.session import Session
@@ -32,7 +33,8 @@ def session(replica: Replica) -> Session:
 def command(name: str) -> Journey:
     def typed(replica: Replica) -> None:
         settings = Settings(home=replica.path.parent)
-        here = SimpleNamespace(database=replica.database, remote=replica.remote, clock=replica.clock, settings=settings)
+        known = {"database": replica.database, "remote": replica.remote, "clock": replica.clock}
+        here = SimpleNamespace(**known, settings=settings, bell=SilentBell())
         JOURNEYS[name](cast(Any, here), cast(Any, replica.context))
 
     return typed
