@@ -91,7 +91,7 @@ CRASH_POINTS = [
         (
             "first batch settled",
             "before",
-            f"{PUSH}:_report",
+            f"{PUSH}:_left",
             1,
             "the first batch is acked, the rest pending",
             "the rest goes out",
@@ -467,7 +467,7 @@ CRASH_POINTS = [
         (
             "first batch settled",
             "before",
-            f"{PUSH}:_report",
+            f"{PUSH}:_left",
             1,
             "one conflict is open, the next changes are pending",
             "they are held with it, or go out and are one themselves",
