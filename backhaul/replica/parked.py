@@ -1,7 +1,8 @@
 """What a person does about parked changes: send them again, or give them up; the list is the outbox's.
 
 Giving up a change means that the server's state of the record comes back, under what else of ours waits. First of all,
-what waits and depends on a parked change is parked, too: else it would go out as if nothing had been before it.
+what waits and depends on a parked change is parked, too: else it would go out as if nothing had been before it. Of an
+aggregate that goes with it: a total that was made on top of what is given up is not that of the lines that are left.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from backhaul.errors import Unknown
 from backhaul.remotes.base import Remote
 from backhaul.replica import checkpoint, deltas, dependents, outbox, refetch, reviving, tables, uncaptured
 from backhaul.replica import rows as app_rows
+from backhaul.replica.apart import Ours
 from backhaul.wire import Table, Tagged, Value
 
 DEPENDS = ("depends-on-parked", "depends-on-refused", "depends-on-held")
@@ -43,13 +45,15 @@ def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
 
 
 def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
-    """Give these parked changes up; their records become what the server has. Raises Unknown, TryLater, Refused."""
+    """Give these parked changes up, and those of the same aggregates that were parked because of them; their records
+    become what the server has. Returns how many. Raises Unknown, TryLater, Refused."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         rows = chosen(connection, op_ids)
         if not rows:
             return 0
         park_dependents(connection, now=max(row["settled_at"] for row in rows))  # when their fate was sealed
+        rows = _with_what_is_made_of_them(connection, rows)
     ids = [row["id"] for row in rows]
     written: dict[tuple[str, str], set[str]] = {}
     for row in rows:
@@ -58,6 +62,14 @@ def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
     return refetch.lay_under(
         database, remote, written, lambda connection: _give_up(connection, ids, written), absent="delete"
     )
+
+
+def _with_what_is_made_of_them(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """With what was parked because of those that are of aggregates."""
+    aggregates = Ours(connection, tables.checked(connection)).roots.tables
+    parked = outbox.parked(connection)
+    going = set(with_all_that_waits(parked, [row["id"] for row in rows], of=aggregates))
+    return [row for row in parked if row["id"] in going]
 
 
 def _written(fields: str | None) -> Collection[str]:
@@ -101,15 +113,17 @@ def chosen(connection: Connection, op_ids: Sequence[str]) -> list[Mapping[str, A
     return [row for row in rows if row["op_id"] in op_ids or row["group_id"] in groups]
 
 
-def _with_what_follows(parked: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, Any]]) -> list[int]:
+def _with_what_follows(
+    parked: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, Any]], of: Collection[str] | None = None
+) -> list[int]:
     """The ids of the chosen changes and of the parked ones that may not stay behind: a later change of a record must
-    not come to stand before an earlier one, and a transaction goes whole."""
+    not come to stand before an earlier one, and a transaction goes whole. of: the tables of such records; else all."""
     ids = {row["id"] for row in chosen}
     while True:
         groups = {row["group_id"] for row in parked if row["id"] in ids} - {None}
         first: dict[tuple[str, str], int] = {}
         for row in reversed(parked):
-            if row["id"] in ids:
+            if row["id"] in ids and _is(row, of):
                 first[(row["table_name"], row["key"])] = row["id"]
         more = {
             row["id"]
@@ -121,18 +135,27 @@ def _with_what_follows(parked: Sequence[Mapping[str, Any]], chosen: Sequence[Map
         ids |= more
 
 
-def with_all_that_waits(parked: Sequence[Mapping[str, Any]], ids: Sequence[int]) -> list[int]:
-    """The ids of these changes, of what may not stay behind (see above), and of what was parked because of them."""
+def with_all_that_waits(
+    parked: Sequence[Mapping[str, Any]], ids: Sequence[int], of: Collection[str] | None = None
+) -> list[int]:
+    """The ids of these changes, of what may not stay behind (see above), and of what was parked because of them. of:
+    beside transactions, only what is of these tables goes with each other."""
     taken = set(ids)
     while True:
-        more = taken | set(_with_what_follows(parked, [row for row in parked if row["id"] in taken]))
-        causes = {row["op_id"] for row in parked if row["id"] in more}
+        more = taken | set(_with_what_follows(parked, [row for row in parked if row["id"] in taken], of))
+        causes = {row["op_id"] for row in parked if row["id"] in more and _is(row, of)}
         more |= {
-            row["id"] for row in parked if row["reason"] in DEPENDS and not causes.isdisjoint(_named(row["detail"]))
+            row["id"]
+            for row in parked
+            if _is(row, of) and row["reason"] in DEPENDS and not causes.isdisjoint(_named(row["detail"]))
         }
         if more == taken:
             return sorted(taken)
         taken = more
+
+
+def _is(row: Mapping[str, Any], of: Collection[str] | None) -> bool:
+    return of is None or row["table_name"] in of
 
 
 def _named(detail: str | None) -> list[str]:

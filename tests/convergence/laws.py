@@ -64,17 +64,24 @@ def check_all_are_equal_to_the_server(world: World) -> None:
 
 
 def check_every_value_was_written(world: World) -> None:
-    """What stands in a field is what some change wrote there; and where no delete was taken, the last one that did."""
+    """What stands in a field is what some change wrote there; and where no delete was taken, the last one that did.
+    What was written to a record that was deleted by then is of no effect."""
     written, last = defaultdict(set), dict[tuple[str, str, str], tuple[str, str, str]]()
     deleted = dict[tuple[str, str], str]()  # the last delete of each record
+    born = dict[tuple[str, str], str]()  # the last time that it was made
     for one in world.journal.accepted:
+        of = one.table, one.key
         if one.kind == "delete":
-            deleted[one.table, one.key] = max(deleted.get((one.table, one.key), ""), one.hlc)
+            deleted[of] = max(deleted.get(of, ""), one.hlc)
+        elif one.kind == "insert":
+            born[of] = max(born.get(of, ""), one.hlc)
+        in_vain = one.kind != "insert" and one.table != "memo" and deleted.get(of, "") > born.get(of, "")
         for name, value in one.fields.items():
             said = json.dumps(_now(value), sort_keys=True)
             written[one.table, one.key, name].add(said)
-            place = one.table, one.key, name
-            last[place] = max(last.get(place, ("", "", "")), (one.hlc, one.writer, said))
+            if not in_vain:
+                place = one.table, one.key, name
+                last[place] = max(last.get(place, ("", "", "")), (one.hlc, one.writer, said))
     for branch in world.branches:
         for table, rows in branch.rows().items():
             for key, row in rows.items():

@@ -32,8 +32,12 @@ def retry(branch: Branch, random: Random) -> None:
 
 
 def discard(branch: Branch, random: Random, *, everything: bool = False) -> None:
-    with branch.a_person(alone=False), surviving(), suppress(Misused):
-        parked.discard(branch.replica.database, branch.network, [] if everything else _some_parked(branch, random))
+    chosen = [] if everything else _some_parked(branch, random)
+    with surviving(), suppress(Misused):
+        with branch.replica.database.writing() as connection:  # what depends on them, and may be given up with them
+            parked.park_dependents(connection, now=branch.clock.now())
+        with branch.a_person(alone=False):
+            parked.discard(branch.replica.database, branch.network, chosen)
 
 
 def edit(branch: Branch, random: Random) -> None:

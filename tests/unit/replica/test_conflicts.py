@@ -396,3 +396,24 @@ def test_who_gives_up_a_parked_edit_of_an_aggregate_sees_all_of_what_stands_at_o
     parked.discard(b.database, b.remote, [])
     assert invoice_of(b) == (12, 12)
     assert all_equal(a, b)
+
+
+def test_who_gives_up_an_edit_of_an_aggregate_gives_up_what_was_made_on_top_of_it(
+    pair: tuple[Replica, Replica],
+) -> None:
+    a, b = pair
+    add_line(b, "l3", 5)
+    b.write(
+        "UPDATE backhaul_outbox SET state = 'parked', attempts = 1, op_id = 'p' || id, reason = 'test', settled_at = 1"
+        " WHERE state = 'pending'"
+    )
+    edit_line(b, "l3", 6)
+    b.write_together("UPDATE note SET colour = 'blue'", "UPDATE invoice SET remark = 'paid'")
+    b.write("UPDATE note SET body = 'stays'")
+    (line, *_) = b.parked()
+    assert parked.discard(b.database, b.remote, [str(line["op_id"])]) == 6
+    assert (invoice_of(b), b.rows("note")) == ((7, 7), [("n", "stays", "red")])
+    assert [(row["table_name"], row["reason"]) for row in b.parked()] == [("note", "depends-on-parked")]
+    parked.retry(b.database, [], now=b.clock.now())
+    assert all_equal(a, b)
+    assert invoice_of(a) == (7, 7)
