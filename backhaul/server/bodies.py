@@ -7,9 +7,15 @@ sees itself. Where h11 or uvicorn keep these things elsewhere one day, every pie
 
 from __future__ import annotations
 
-from h11._readers import ContentLengthReader
+from typing import Any
+
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+try:
+    from h11._readers import ContentLengthReader as _Reader
+except ImportError:
+    _Reader: Any = None  # type: ignore[no-redef]
 
 
 class Protocol(H11Protocol):
@@ -23,7 +29,8 @@ class Protocol(H11Protocol):
         """Whether these are bytes of a body, and not its last ones, and were handed on."""
         reader, cycle = getattr(self.conn, "_reader", None), self.cycle
         if (
-            not isinstance(reader, ContentLengthReader)
+            _Reader is None
+            or not isinstance(reader, _Reader)
             or cycle is None
             or cycle.response_complete
             or self.conn.they_are_waiting_for_100_continue
