@@ -2,10 +2,11 @@
 
 A database that was put back to a backup holds changes that the server took after the backup was made. They have the
 same op ids as then, so they are known, and get the outcomes that they had: also where the same backup was put back
-twice, and in a message of before that comes later than what the successor has sent. Outcomes are kept for 30 days: after that, a
-change whose stamp decides is merged once more, which does no harm. One that adds is left to a person, and so is one
-that makes a record which is not here, once deletions were forgotten: it may have been made and deleted. And what a
-person says once more in sight of what became of it is merged once more, too: it is another answer to another question.
+twice, and in a message of before that comes later than what the successor has sent. Outcomes are kept for 30 days:
+after that, a change whose stamp decides is merged once more, which does no harm. One that adds is left to a person, and
+so is one that makes a record which is not here, once deletions were forgotten: it may have been made and deleted. And
+what a person says once more in sight of what became of it is merged once more, too: it is another answer to another
+question.
 """
 
 from __future__ import annotations
