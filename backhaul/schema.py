@@ -716,6 +716,7 @@ server_replica = Table(
     Column("declared", Text, nullable=False, server_default="{}"),  # JSON: {table: [column]}, as it says them
     Column("behind", Integer, nullable=False, server_default="0"),  # 1: it must hear how columns are merged by now
 )
+Index("ix_server_replica_predecessor", server_replica.c.predecessor)
 
 # How far each replica's pushes are known, for each lane that it pushes in: kept for ever (server/outcomes.py).
 server_lane = Table(

@@ -1,10 +1,12 @@
 """Ops that may have been sent before, under another number or by the replica that this one was then.
 
 A database that was put back to a backup holds changes that the server took after the backup was made. They have the
-same op ids as then, so they are known, and get the outcomes that they had. Outcomes are kept for 30 days: after that, a
-change whose stamp decides is merged once more, which does no harm. One that adds is left to a person, and so is one
-that makes a record which is not here, once deletions were forgotten: it may have been made and deleted. And what a
-person says once more in sight of what became of it is merged once more, too: it is another answer to another question.
+same op ids as then, so they are known, and get the outcomes that they had: also where the same backup was put back
+twice, and in a message of before that comes later than what the successor has sent. Outcomes are kept for 30 days:
+after that, a change whose stamp decides is merged once more, which does no harm. One that adds is left to a person, and
+so is one that makes a record which is not here, once deletions were forgotten: it may have been made and deleted. And
+what a person says once more in sight of what became of it is merged once more, too: it is another answer to another
+question.
 """
 
 from __future__ import annotations
@@ -23,10 +25,18 @@ from backhaul.server.records import Place
 from backhaul.wire import Op, Result, Tagged
 
 
-def known(connection: Connection, replica: str, ops: Sequence[Op]) -> dict[int, Result]:
-    """The results, by number, of those ops that were sent before."""
+def known(connection: Connection, replica: str, ops: Sequence[Op], *, succeeded: bool) -> dict[int, Result]:
+    """The results, by number, of those ops that were sent before: by this replica, by one that it was, or by one that
+    came of those. succeeded: whether one came of this replica; then it may have sent any of them."""
+    found: dict[int, Result] = {}
     former = [op for op in ops if op.former]
-    return outcomes.recognise(connection, lineage.ancestors(connection, replica), former) if former else {}
+    if former:
+        before = lineage.ancestors(connection, replica)
+        found |= outcomes.recognise(connection, [*before, *lineage.successors(connection, before)], former)
+    if succeeded:
+        rest = [op for op in ops if not op.former]
+        found |= outcomes.recognise(connection, lineage.successors(connection, [replica]), rest)
+    return found
 
 
 def is_said_anew(op: Op, result: Result) -> bool:

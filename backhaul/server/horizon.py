@@ -25,13 +25,15 @@ YOUNGEST_MS = 86_400_000  # a tombstone stays for a day, whoever has heard of it
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """What a push is held against. hlc: the highest stamp that the scope took. collected: see schema.py. lineage: whom
-    the replica was before. leaps: of the scope. heard: how far the replica is known to have pulled."""
+    the replica was before. leaps: of the scope. heard: how far the replica is known to have pulled. succeeded: whether
+    another one came of it."""
 
     hlc: int
     collected: int
     lineage: Lineage = ALONE
     leaps: tuple[Leap, ...] = ()
     heard: int = 0
+    succeeded: bool = False
 
 
 def of_scope(connection: Connection, scope: str) -> Standing:
@@ -46,9 +48,10 @@ def of_scope(connection: Connection, scope: str) -> Standing:
 def standing(connection: Connection, replica: Replica) -> Standing:
     """Raises Refused `cursor-expired` to a replica that comes too late: it has to hear first what is gone."""
     statement = """
-        SELECT server_replica.position, server_scope.position AS head, hlc, collected, horizon, known
+        SELECT server_replica.position, server_scope.position AS head, hlc, collected, horizon, known,
+               EXISTS (SELECT 1 FROM server_replica AS after WHERE after.predecessor = :replica) AS succeeded
         FROM server_replica JOIN server_scope ON server_scope.name = server_replica.scope
-        WHERE replica = :replica
+        WHERE server_replica.replica = :replica
     """
     row = connection.execute(text(statement), {"replica": replica.id}).one()
     if row.position is not None and row.position < max(row.collected, row.horizon):
@@ -59,6 +62,7 @@ def standing(connection: Connection, replica: Replica) -> Standing:
         lineage=lineage.read(row.known),
         leaps=leaps.all_of(connection, replica.scope, row.head),
         heard=row.position or 0,
+        succeeded=bool(row.succeeded),
     )
 
 

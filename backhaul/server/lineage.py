@@ -8,13 +8,13 @@ another's to it: the other copy's, or its own after the backup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from sqlalchemy import Connection
 
 from backhaul.merge import Lineage
-from backhaul.statements import text
+from backhaul.statements import members, text
 from backhaul.wire import Versions, encode
 
 _known = msgspec.json.Decoder(dict[str, Versions]).decode
@@ -32,6 +32,19 @@ def ancestors(connection: Connection, replica: str) -> list[str]:
         SELECT replica FROM line
     """
     return list(connection.execute(text(statement), {"replica": replica}).scalars())
+
+
+def successors(connection: Connection, replicas: Sequence[str]) -> list[str]:
+    """Those that came of these replicas, and of those."""
+    statement = f"""
+        WITH RECURSIVE line (replica) AS (
+            SELECT replica FROM server_replica WHERE predecessor IN ({members(connection, "replicas")})
+            UNION
+            SELECT after.replica FROM server_replica AS after JOIN line ON after.predecessor = line.replica
+        )
+        SELECT replica FROM line
+    """  # noqa: S608 - the parts are constants
+    return list(connection.execute(text(statement), {"replicas": encode(list(replicas)).decode()}).scalars())
 
 
 def of_successor(connection: Connection, was: str, knows: Versions) -> str:

@@ -60,7 +60,8 @@ def replay(connection: Connection, replica: str, ops: Sequence[Op]) -> dict[int,
 
 
 def recognise(connection: Connection, lineage: Sequence[str], ops: Sequence[Op]) -> dict[int, Result]:
-    """The results, by number, of ops that were sent before under another number or identity."""
+    """The results, by number, of ops that were sent before under another number or identity; of one that was said
+    anew, the last."""
     if not ops:
         return {}
     known = {row.op_id: row for row in _find_ids(connection, lineage, [op.op for op in ops])}
@@ -160,12 +161,14 @@ def _find_ids(connection: Connection, lineage: Sequence[str], ids: list[str]) ->
         FROM server_applied
         WHERE replica IN (SELECT value FROM json_each(:lineage)) AND op_id IN (SELECT value FROM json_each(:ids))
           AND status <> 'void'
+        ORDER BY version
     """
     postgresql = """
         SELECT op_id, status, version, problem
         FROM server_applied
         WHERE replica = ANY(CAST(:lineage AS text[])) AND op_id = ANY(CAST(:ids AS text[]))
           AND status <> 'void'
+        ORDER BY version
     """
     if connection.dialect.name == "postgresql":
         return list(connection.execute(text(postgresql), {"lineage": list(lineage), "ids": ids}))

@@ -24,7 +24,7 @@ from backhaul.database import Database, open_database
 from backhaul.replica import conflicts, enrol
 from backhaul.replica.strategies import Rules
 from backhaul.server.auth import Replica as Identity
-from tests.convergence.app import KEYS, RENAMED, RULES, SCHEMA, TABLES, App
+from tests.convergence.app import KEYS, MERGED, RENAMED, RULES, SCHEMA, TABLES, App
 from tests.convergence.journal import Said, count
 from tests.convergence.network import Network
 from tests.replicas import MovedClock, Replica
@@ -125,11 +125,11 @@ class Branch:
             )
         )
 
-    def unsure(self, *, purged: bool, taken: Iterable[str]) -> Counter[Said]:
+    def unsure(self, *, purged: bool, forgotten: Iterable[str]) -> Counter[Said]:
         """What a person was asked about though the server may have taken it, for its outcome is forgotten (purged): an
         increment; a record that was made once more by a database from before, and has been changed since; the edit of
         one that is gone by now, by such a database; and what waits with one of these. And what such a database has in a
-        conflict, as an op that the server has taken. taken: those ops."""
+        conflict, as an op that the server has taken and forgotten (those ops), unless it adds."""
         asked = {row[0] for row in self.replica.app.execute("SELECT DISTINCT asked FROM world_watched")}
         causes = asked & {"outcome-forgotten", *(["key-taken", "record-gone"] if purged and self.was_put_back else [])}
         reasons = sorted(causes | {"depends-on-refused", "depends-on-parked"} if causes else causes)
@@ -137,11 +137,13 @@ class Branch:
             self.replica.app.execute(
                 "SELECT kind, table_name, key, CAST(fields AS TEXT) FROM world_watched"
                 " WHERE asked IN (SELECT value FROM json_each(:reasons))"
-                " OR :before AND asked LIKE '%conflict' AND asked_op IN (SELECT value FROM json_each(:taken))",
+                " OR :before AND asked LIKE '%conflict' AND asked_op IN (SELECT value FROM json_each(:forgotten))"
+                " AND (table_name <> :adds OR kind = 'insert')",
                 {
                     "reasons": json.dumps(reasons),
                     "before": purged and self.was_put_back,
-                    "taken": json.dumps(list(taken)),
+                    "forgotten": json.dumps(list(forgotten)),
+                    "adds": MERGED,
                 },
             )
         )

@@ -45,11 +45,13 @@ class Accepted:
 
 @dataclass
 class Journal:
-    """Raises AssertionError when a change takes effect twice. outcomes: by writer and send seq, op id and outcome."""
+    """Raises AssertionError when a change takes effect twice. outcomes: by writer and send seq, op id and outcome.
+    forgotten: the ops that it has taken, and whose outcomes it knew no more at some time."""
 
     accepted: list[Accepted] = field(default_factory=list)
     lost: list[Accepted] = field(default_factory=list)  # with the server's last hours
     outcomes: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
     purged: bool = False  # whether deletions may have been forgotten
 
     def enter(self, branch: int, writer: str, ops: Sequence[OutgoingOp], reply: Pushed) -> None:
@@ -79,10 +81,15 @@ class Journal:
         )
         self.accepted.append(one)
 
+    def purge(self, remembered: set[str]) -> None:
+        """remembered: the ops whose outcomes the server still has."""
+        self.purged = True
+        self.forgotten |= {one.op for one in self.accepted} - remembered
+
     def _is_again(self, op: OutgoingOp) -> bool:
         """It was taken before, by a former self, and its outcome is forgotten: with the stamp that it had, it does no
         harm, unless it adds; an insert adds nothing, it says where counting begins."""
-        may_be = self.purged and op.former and (op.table != MERGED or op.kind == "insert")
+        may_be = op.op in self.forgotten and op.former and (op.table != MERGED or op.kind == "insert")
         return may_be and any(one.op == op.op for one in self.accepted)
 
     def of_branch(self, branch: int) -> Counter[Said]:

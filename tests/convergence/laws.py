@@ -40,7 +40,7 @@ def check_nothing_is_lost_or_doubled(world: World) -> None:
         waits = {row: branch.waiting()[row] for row in branch.held()}
         due = branch.watched() - _said(waits)
         lost = due - taken - world.journal.lost_of_branch(branch.network.number)
-        unsure = branch.unsure(purged=world.journal.purged, taken={one.op for one in world.journal.accepted})
+        unsure = branch.unsure(purged=world.journal.purged, forgotten=world.journal.forgotten)
         doubled = taken - due - branch.unsaved - unsure
         assert (lost, doubled) == ({}, {}), f"replica {branch.network.number}: lost {lost}; doubled {doubled}"
 

@@ -70,6 +70,13 @@ class Server:
         database.close()
         return found is not None
 
+    def remembers(self) -> set[str]:
+        """The ops whose outcomes it has."""
+        with sqlite3.connect(self._path) as database:
+            found = {op for (op,) in database.execute("SELECT op_id FROM server_applied")}
+        database.close()
+        return found
+
     @property
     def _path(self) -> Path:
         file = sqlite_file(self.url)

@@ -67,7 +67,7 @@ def test_replicas_end_up_equal_in_many_worlds(tmp_path: Path, seed: int) -> None
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("seed", [7019, 7047, 7053, *range(8000, 8020), 8037, 8045, 8047, 8051, 8075])
+@pytest.mark.parametrize("seed", [7019, 7047, 7053, *range(8000, 8020), 8037, 8045, 8047, 8051, 8063, 8075])
 def test_replicas_of_a_server_that_is_put_back_and_forgets_end_up_equal(tmp_path: Path, seed: int) -> None:
     """Worlds in which it is put back while replicas are away for so long that deletions are forgotten."""
     simulate(tmp_path, seed, 150, PUT_BACK)

@@ -223,7 +223,7 @@ class World:
                     self._push(branch)
                     self._pull(branch)
         self.server.store.purge(self.clock.now())
-        self.journal.purged = True
+        self.journal.purge(self.server.remembers())
         for _ in range(self.random.randrange(3)):
             self._work(late)
         if self.random.random() < 0.3:

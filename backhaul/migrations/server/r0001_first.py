@@ -118,6 +118,7 @@ def _server_replica() -> None:
         sa.ForeignKeyConstraint(["scope"], ["server_scope.name"], name="fk_server_replica_scope"),
         sa.UniqueConstraint("token_sha256", name="uq_server_replica_token_sha256"),
     )
+    op.create_index("ix_server_replica_predecessor", "server_replica", ["predecessor"])
 
 
 def _server_lane() -> None:

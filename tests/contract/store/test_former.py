@@ -37,6 +37,21 @@ def test_an_op_is_known_by_another_replica_of_the_lineage_alone(ann, bob):
     assert statuses(bob.push(customer(bob, 5, op="a" * 32, former=True))) == ["applied"]
 
 
+def test_what_a_successor_has_taken_of_a_backup_is_known_to_the_next_one_of_the_same_backup(ann):
+    """It holds the change as pending, and is put back twice."""
+    first, second = successor(ann), successor(ann)
+    assert statuses(first.push(customer(first, 1, op="a" * 32, former=True))) == ["applied"]
+    assert statuses(second.push(customer(second, 1, op="a" * 32, former=True))) == ["duplicate"]
+
+
+def test_a_message_that_comes_later_than_what_the_successor_has_sent_is_not_taken_once_more(ann):
+    """It hung in the network while the database was put back, and sent the same again as a successor of itself."""
+    heir, hung = successor(successor(ann)), customer(ann, 1, op="a" * 32)
+    assert statuses(heir.push(customer(heir, 1, op="a" * 32, former=True))) == ["applied"]
+    assert statuses(ann.push(hung)) == ["duplicate"]
+    assert statuses(ann.push(customer(ann, 2))) == ["applied"]
+
+
 @pytest.mark.parametrize(("base", "status", "name"), [(1, "duplicate", "of bob"), (3, "applied", "of ann")])
 def test_what_is_said_once_more_in_sight_of_what_became_of_it_is_said_anew(ann, bob, base, status, name):
     """A database from before asks a person again, who answers the same, and has seen what another wrote since."""
