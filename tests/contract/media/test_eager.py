@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, create_engine, event, select
 
 from backhaul import Backhaul, eager
@@ -22,7 +24,7 @@ from backhaul.wire import Record
 from config.media import eager_columns
 from config.settings import Settings
 from tests.contract.media.conftest import Camera
-from tests.replicas import make_replica
+from tests.replicas import Replica, make_replica
 
 QUEUES = [Queue(name="media", kinds=frozenset({DOWNLOAD}))]
 PHOTOS = "CREATE TABLE photo (id TEXT PRIMARY KEY, hash TEXT);"
@@ -80,19 +82,26 @@ def test_the_statements_do_not_grow_with_the_records(camera: Camera) -> None:
     assert statements(10) == statements(400)
 
 
-def test_what_others_put_comes_with_their_records(tmp_path: Path) -> None:
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[list[Replica]]:
+    """Two replicas of one server."""
     server = MemoryServer()
-    a, b = (
+    pair = [
         make_replica(tmp_path / f"{name}.sqlite", MemoryRemote(server), schema=PHOTOS, code=server.enrol())
         for name in "ab"
-    )
+    ]
+    yield pair
+    for replica in pair:
+        replica.close()
+
+
+def test_what_others_put_comes_with_their_records(pair: list[Replica]) -> None:
+    a, b = pair
     theirs = named(b"theirs")
     a.write("INSERT INTO photo VALUES ('1', ?), ('2', NULL)", theirs)
     a.push()
     b.pull(brought=eager.fetching(MediaRules(eager={"photo": "hash"}), QUEUES, b.clock))
     assert wanted(b.database) == {theirs}
-    a.close()
-    b.close()
 
 
 class Desk(SilentBell):
@@ -107,20 +116,14 @@ class Desk(SilentBell):
         return self._way
 
 
-def test_so_it_does_in_a_session_of_the_app(tmp_path: Path) -> None:
-    server = MemoryServer()
-    a, b = (
-        make_replica(tmp_path / f"{name}.sqlite", MemoryRemote(server), schema=PHOTOS, code=server.enrol())
-        for name in "ab"
-    )
+def test_so_it_does_in_a_session_of_the_app(pair: list[Replica]) -> None:
+    a, b = pair
     theirs = named(b"theirs")
     a.write("INSERT INTO photo VALUES ('1', ?)", theirs)
     a.push()
     with closing(Backhaul(create_engine(b.database.engine.url), bell=Desk(b.remote))) as app:
         app.session().download_all_server_changes(timeout=60)
     assert wanted(b.database) == {theirs}
-    a.close()
-    b.close()
 
 
 def test_what_is_fetched_so_is_said_for_all_tables_or_for_one(tmp_path: Path) -> None:

@@ -480,11 +480,7 @@ def test_who_waits_for_a_table_is_told_of_what_is_deleted_on_a_late_device(
 def test_an_aggregate_that_a_conflict_is_about_is_not_half_deleted_on_a_late_device(
     server: MemoryServer, make: MakeReplica
 ) -> None:
-    clock = MovedClock(server.clock.now())
-    server.clock = clock
-    a, b = (make(name, schema=disputes.SCHEMA, rules=disputes.RULES) for name in "ab")
-    for remote in (a.remote, b.remote):
-        remote._clock = clock  # type: ignore[attr-defined]
+    a, b, clock = under_a_moved_clock(server, make, schema=disputes.SCHEMA, rules=disputes.RULES)
     disputes.populate(a, b)
     disputes.edit_line(b, "l1", 9)
     disputes.edit_line(a, "l1", 8)
@@ -508,11 +504,7 @@ def test_an_aggregate_that_a_conflict_is_about_is_not_half_deleted_on_a_late_dev
 def test_what_was_withheld_of_a_record_that_is_gone_by_now_is_not_laid_in_on_a_late_device(
     server: MemoryServer, make: MakeReplica
 ) -> None:
-    clock = MovedClock(server.clock.now())
-    server.clock = clock
-    a, b = (make(name, schema=disputes.SCHEMA, rules=disputes.RULES) for name in "ab")
-    for remote in (a.remote, b.remote):
-        remote._clock = clock  # type: ignore[attr-defined]
+    a, b, clock = under_a_moved_clock(server, make, schema=disputes.SCHEMA, rules=disputes.RULES)
     disputes.populate(a, b)
     b.write("UPDATE invoice SET remark = 'of b'")
     disputes.add_line(a, "l3", 5)
