@@ -69,8 +69,14 @@ class Database:
         if driver is None:
             yield
             return
-        (before,) = driver.execute("PRAGMA synchronous").fetchone()
-        driver.execute(f"PRAGMA synchronous = {min(before, NORMAL)}")
+        before = connection.info.get("synchronous")
+        if before is None:  # once for each connection: a run asks for this, and what it asks costs
+            (before,) = driver.execute("PRAGMA synchronous").fetchone()
+            connection.info["synchronous"] = before
+        if before <= NORMAL:
+            yield
+            return
+        driver.execute(f"PRAGMA synchronous = {NORMAL}")
         try:
             yield
         finally:
@@ -141,6 +147,8 @@ def translated() -> Iterator[None]:
     """Errors of the database that only time heals become DatabaseBusy; the others are bugs and stay as they are."""
     try:
         yield
+    except sqlite3.OperationalError as error:  # of a BEGIN, which SQLAlchemy knows nothing of
+        raise _translation(OperationalError("BEGIN", None, error)) from error
     except OperationalError as error:
         if "decode" in str(error.orig):  # the driver's message quotes the row
             raise Refused("the database holds text that is not UTF-8", problem="not-utf8", hint=FIND_TEXT) from None
@@ -250,4 +258,5 @@ def _prepare_sqlite(engine: Engine, patience_ms: int) -> None:
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
         mode = connection.get_execution_options().get("backhaul_begin", "IMMEDIATE")
-        connection.exec_driver_sql(f"BEGIN {mode}")
+        driver: Any = connection.connection.driver_connection
+        driver.execute(f"BEGIN {mode}")  # past SQLAlchemy, whose way takes longer than the BEGIN

@@ -1,9 +1,10 @@
 """Work: what a row costs when it is made, what a run costs beside a bare Celery task, and what idling costs.
 
 enqueue   10,000 works in one transaction, on SQLite, as a host makes them: built, checked, placed and stored.
-run       one worker process of one child. In turns a bare Celery task that does nothing, and work that does nothing;
-          the time is what Celery's own event says that the task took in the worker (`runtime`), so all that is ours
-          lies in it: claim, conditions, the thread that watches, and the settling.
+run       one worker process of one child. In turns a bare Celery task that does nothing, and work that does nothing,
+          one by one with the worker asleep in between, and twenty by twenty; the time is what Celery's own event says
+          that the task took in the worker (`runtime`), so all that is ours lies in it: claim, conditions, the thread
+          that watches, and the settling.
 due       a ledger of a million finished and a hundred thousand waiting works, half of them due and rung for long ago in
           a queue that is closed, on SQLite and on PostgreSQL: what Beat asks and writes each second to ring for the one
           work that is due, and to know when the next one is; without the broker.
@@ -14,7 +15,6 @@ idle      Beat and a worker without anything to do, for a minute: processor time
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
@@ -34,6 +34,7 @@ from backhaul.migrations import upgrade_replica
 from backhaul.schema import work
 from backhaul.work import OneTimeWork, ledger, roster
 from backhaul.work.works import Works
+from config.bell import publish
 from config.queues import declared
 from tests.crew import Crew, check_endings
 from tests.services import postgresql
@@ -44,6 +45,7 @@ KINDS = ("sqlite", "postgresql")
 WORKS = 10_000
 ROUNDS = 5
 RUNS = 200
+BURST = 20
 FINISHED, WAITING = 1_000_000, 100_000
 IDLE_SECONDS = 60
 FUNCTIONS = """
@@ -71,8 +73,9 @@ def enqueued_per_second() -> list[float]:
     return found
 
 
-def runs() -> dict[str, list[float]]:
-    """Milliseconds that each run took in the worker, bare and as work."""
+def runs(together: int = 1) -> dict[str, list[float]]:
+    """Milliseconds that each run took in the worker, bare and as work. together: how many of a kind are sent at once
+    before the other kind's turn; of one the worker has slept each time, and a processor that has slept is slow."""
     found: dict[str, list[float]] = {"bare": [], "nothing": []}
     with tempfile.TemporaryDirectory(prefix="backhaul-bench-") as name:
         crew = Crew(Path(name) / "home", functions=FUNCTIONS)
@@ -80,20 +83,25 @@ def runs() -> dict[str, list[float]]:
             crew.worker(queues="sync")
             works = Works(crew.database, SilentBell(declared(crew.settings)), SystemClock(), lambda *_: False)
             with crew.events() as seen:
-                for number in range(RUNS):
-                    crew.app.send_task("bare", queue="sync")
-                    eventually(lambda count=number * 2 + 1: len(_runtimes(seen)) >= count, 20)  # type: ignore[misc]
-                    (one,) = works.enqueue(OneTimeWork("nothing")).ids
-                    row = works.get(one)
-                    assert row is not None
-                    crew.ring(row.ring)
-                    eventually(lambda count=number * 2 + 2: len(_runtimes(seen)) >= count, 20)  # type: ignore[misc]
+                for ended in range(0, 2 * RUNS, 2 * together):
+                    for _ in range(together):
+                        crew.app.send_task("bare", queue="sync")
+                    _await(seen, ended + together)
+                    ids = works.enqueue([OneTimeWork("nothing") for _ in range(together)]).ids
+                    publish(crew.app, [row.ring for row in works.query(ids=ids)])
+                    _await(seen, ended + 2 * together)
                 names = {event["uuid"]: event["name"] for event in seen if event["type"] == "task-received"}
                 for event in _runtimes(seen):
                     found[names[event["uuid"]]].append(event["runtime"] * 1000)
         finally:
             crew.end(now=True)
     return {name: figures[len(figures) // 10 :] for name, figures in found.items()}  # the first ones start from cold
+
+
+def added(together: int = 1) -> float:
+    """Milliseconds, of medians, that a run of work takes more than a bare task."""
+    found = runs(together)
+    return statistics.median(found["nothing"]) - statistics.median(found["bare"])
 
 
 def dispatch(kind: str = "sqlite") -> list[float]:
@@ -198,6 +206,10 @@ def _children(pid: int) -> list[int]:
     return found + [further for child in found for further in _children(child)]
 
 
+def _await(seen: list[Any], count: int) -> None:
+    eventually(lambda: len(_runtimes(seen)) >= count, 20)
+
+
 def _runtimes(seen: list[Any]) -> list[Any]:
     return [event for event in list(seen) if event["type"] == "task-succeeded"]
 
@@ -218,7 +230,8 @@ def _database(kind: str = "sqlite") -> Iterator[Database]:
 
 if __name__ == "__main__":
     print(f"enqueue: {statistics.median(enqueued_per_second()):,.0f} a second")
-    print("run:", json.dumps({name: round(statistics.median(figures), 2) for name, figures in runs().items()}))
+    for at_once in (1, BURST):
+        print(f"claim to settle, {at_once} at once: {added(at_once):+.2f} ms")
     for each in KINDS:
         print(f"due, {each}: {statistics.median(dispatch(each)):.2f} ms")
     print("idle:", idle())

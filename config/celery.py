@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery
 
 from config.broker import broker_url
-from config.queues import celery_queues
+from config.queues import celery_queues, declared
 from config.settings import Settings
 
 VISIBILITY_SECONDS = 3_600  # a run ends within ten minutes; what is redelivered later than that is only a duplicate
@@ -25,6 +25,7 @@ def make_app(settings: Settings, *, current: bool = True) -> Celery:
     app = Celery("backhaul", broker=url, set_as_current=current)
     app.conf.update(_configuration(settings, url))
     app.settings = settings
+    app.declared_queues = declared(settings)
     return app
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -264,10 +265,15 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """The replica's database, with a SQLite file's path made absolute."""
-        file = sqlite_file(self.replica.database)
-        if file is None:
-            return self.replica.database
-        return make_url(self.replica.database).set(database=str((self.home / file).resolve())).render_as_string()
+        return _absolute(self.replica.database, self.home)
+
+
+@lru_cache(maxsize=64)  # each run asks for it, and the file system is asked for each part of the path
+def _absolute(database: str, home: Path) -> str:
+    file = sqlite_file(database)
+    if file is None:
+        return database
+    return make_url(database).set(database=str((home / file).resolve())).render_as_string()
 
 
 def state_folder(home: Path) -> Path:

@@ -22,7 +22,6 @@ from backhaul.work.run import Body, Settled, run
 from backhaul.work.watching import watched
 from config.bell import publish
 from config.machine import conditions_of
-from config.queues import declared
 from config.settings import Settings
 from tasks import ending, process
 from tasks.revoking import Revoked, WorkTask
@@ -67,7 +66,7 @@ def run_work(task: Task, work_id: str, generation: int, body: Body) -> Settled:
                 node=settings.node,
                 process=os.getpid(),
                 queue=queue,
-                queues=declared(settings),
+                queues=task.app.declared_queues,
                 conditions=conditions_of(settings, worker_name=worker_of(task)),
                 clock=SystemClock(),
                 body=body,

@@ -19,6 +19,7 @@ from backhaul.migrations import upgrade_replica
 from backhaul.remotes.memory_media import MemoryMediaRemote
 from backhaul.work import ledger
 from config.media import FOLDER
+from config.queues import declared
 from config.settings import Settings
 from tasks import media, process
 
@@ -76,7 +77,7 @@ def deliver(tmp_path: Path, this: Upload, **said: Any) -> str:
         queues={"media": {"tags": ()}},
     )
     request = SimpleNamespace(delivery_info={"routing_key": "media"}, hostname="media@here")
-    app = SimpleNamespace(settings=settings)
+    app = SimpleNamespace(settings=settings, declared_queues=declared(settings))
     told: str = media.upload_file.run.__func__(SimpleNamespace(app=app, request=request), this.id, 0)
     return told
 

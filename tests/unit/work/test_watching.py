@@ -117,3 +117,44 @@ def test_a_database_that_cannot_be_read_does_not_end_the_watch(bench: Bench, mon
         assert context.wait(60)
 
     assert bench.run(work, body, watch=watch).kind == "cancelled"
+
+
+def watchers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "backhaul-watch"]
+
+
+def test_runs_after_one_another_are_watched_by_one_thread_and_it_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backhaul.work.watching.LOOK_SECONDS", 0.01)
+    eventually(lambda: not watchers(), 10, "those of other tests have ended")
+    monkeypatch.setattr(
+        "backhaul.work.watching.LOOKS_UNUSED", 10**9
+    )  # it stays between the runs, however slow they are
+    seen: list[threading.Thread] = []
+    for _ in range(3):
+        bench.run(bench.enqueue(), lambda _: seen.extend(watchers()), watch=watch)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    monkeypatch.setattr("backhaul.work.watching.LOOKS_UNUSED", 1)
+    eventually(lambda: not watchers(), 10, "nobody needs it")
+
+
+def test_runs_beside_each_other_are_each_stopped_by_their_own_row(bench: Bench) -> None:
+    works = [bench.enqueue() for _ in range(3)]
+    begun, kinds = threading.Barrier(4), {}
+
+    def body(context: Context) -> None:
+        begun.wait(30)
+        assert context.wait(60)
+        kinds[context.id] = context.stop_reason
+
+    threads = [threading.Thread(target=bench.run, args=(work, body), kwargs={"watch": watch}) for work in works]
+    for thread in threads:
+        thread.start()
+    begun.wait(30)
+    for work in works:
+        bench.cancel(work)
+    for thread in threads:
+        thread.join(30)
+    assert kinds == {work.id: "CANCELLED_BY_APP" for work in works}
