@@ -34,6 +34,7 @@ TUS = "backhaul.remotes.tus:TusRemote"
 UPLOADS = "backhaul.media.uploads"
 STORE = "backhaul.media.store:Store"
 FETCH = "backhaul.media.fetch"
+TOGETHER = "backhaul.media.together"
 PUT = "tests.chaos.journeys"
 ATTACH = "backhaul.attach"
 
@@ -585,6 +586,81 @@ CRASH_POINTS = [
             1,
             "as before it",
             "the server is asked, and no byte is sent",
+        ),
+    ),
+    *_points(
+        "together",
+        (
+            "asked",
+            "after",
+            f"{TUS}.known",
+            1,
+            "the server was asked what it has of all that waits",
+            "it is asked again",
+        ),
+        (
+            "what is there entered, in the transaction",
+            "after",
+            f"{UPLOADS}:finish_all",
+            1,
+            "what the server has was entered, and rolled back",
+            "it is asked again",
+        ),
+        (
+            "what is there entered",
+            "before",
+            f"{TOGETHER}:_send_small",
+            1,
+            "what the server has is done, and nothing was sent",
+            "the others are sent",
+        ),
+        (
+            "taken along, in the transaction",
+            "after",
+            f"{TOGETHER}:_claim",
+            2,
+            "works were claimed beside the run's own, and rolled back",
+            "they wait as before",
+        ),
+        (
+            "taken along",
+            "before",
+            f"{TUS}.send_whole",
+            1,
+            "works that were taken along are in the hands of nobody, under a lease",
+            "they are lost with the run's own, and sent",
+        ),
+        (
+            "answer to a message lost",
+            "after",
+            f"{TUS}.send_whole",
+            1,
+            "the server has the files of a message, none is noted",
+            "a message is a chunk: it is sent again",
+        ),
+        (
+            "message settled, in the transaction",
+            "after",
+            "backhaul.work.beside:Beside.succeed",
+            2,
+            "files and works were settled, and rolled back",
+            "as with a lost answer",
+        ),
+        (
+            "message settled",
+            "after",
+            f"{TOGETHER}:_send",
+            1,
+            "what was taken along is done; the run's own work is not, whose file is on the server",
+            "the run's own is done at once, and the others are sent",
+        ),
+        (
+            "second message: answer lost",
+            "after",
+            f"{TUS}.send_whole",
+            2,
+            "as with the first one",
+            "as with the first one",
         ),
     ),
     *_points(

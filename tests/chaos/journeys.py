@@ -14,7 +14,7 @@ from backhaul.bell import Queue
 from backhaul.clock import SystemClock
 from backhaul.database import Database, open_database
 from backhaul.files import enqueue_upload
-from backhaul.media import fetch, transfer
+from backhaul.media import fetch, together, transfer
 from backhaul.media.cache import Limits, evict
 from backhaul.media.put import put
 from backhaul.media.store import Store as MediaStore
@@ -25,6 +25,11 @@ from backhaul.replica import conflicts, outbox, parked, pull, push, resolution
 from backhaul.server import auth
 from backhaul.server.memory import StoreRemote
 from backhaul.server.store import ServerDatabase, Store
+from backhaul.work import ledger
+from backhaul.work.beside import Beside
+from backhaul.work.context import Context
+from backhaul.work.ledger import Work
+from backhaul.work.run import run as run_work
 from tests.convergence.servers import SCOPE
 from tests.replicas import MovedClock, Undisturbed
 
@@ -36,8 +41,8 @@ CHUNK_BYTES = 64 * 2**10
 
 def run(journey: str, job: dict[str, Any]) -> Any:
     """job: database (URL); server (URL of its database), replica, and op ids to give up; for an upload url, token and
-    upload; for a download content and folder; for kept files file and folder; for
-    files of rows home, folder and when it is (now)."""
+    upload, for small ones url, token and when it is (now); for a download content and folder; for kept files file and
+    folder; for files of rows home, folder and when it is (now)."""
     with ExitStack() as stack:
         database = open_database(job["database"])
         stack.callback(database.close)
@@ -83,6 +88,47 @@ def _upload(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     remote = TusRemote(job["url"], job["token"])
     stack.callback(remote.close)
     return transfer.upload(database, remote, job["upload"], clock=CLOCK, context=Undisturbed(), chunk_bytes=CHUNK_BYTES)
+
+
+def _together(database: Database, job: dict[str, Any], stack: ExitStack) -> int:
+    """Runs of uploads until none waits, each taking along what waits beside it; how many there were."""
+    remote, clock, runs = TusRemote(job["url"], job["token"]), MovedClock(job["now"]), 0
+    stack.callback(remote.close)
+
+    def body(context: Context) -> dict[str, Any]:
+        run = transfer.Transfer(
+            database=database,
+            remote=remote,
+            clock=clock,
+            context=context,
+            chunk_bytes=CHUNK_BYTES,
+            queue="media",
+            worker="w",
+            store=None,
+        )
+        return together.upload(run, context.id, Beside(context), order="old")
+
+    with database.writing() as connection:
+        ledger.recover(connection, clock.now())
+    while waiting := _waiting(database, clock.now()):
+        settled = run_work(
+            database,
+            waiting[0].id,
+            waiting[0].generation,
+            worker="w",
+            queue="media",
+            conditions=lambda _connection, _now: ({}, frozenset()),
+            clock=clock,
+            body=body,
+        )
+        assert settled.kind == "done", settled
+        runs += 1
+    return runs
+
+
+def _waiting(database: Database, now: int) -> list[Work]:
+    with database.reading() as connection:
+        return ledger.due(connection, now, ring_again_ms=0, limit=100)
 
 
 def _download(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
@@ -155,6 +201,7 @@ JOURNEYS: dict[str, Callable[[Database, dict[str, Any], ExitStack], Any]] = {
     "resolve": _resolve,
     "undo": _undo,
     "upload": _upload,
+    "together": _together,
     "download": _download,
     "put": _put,
     "attach": _attach,

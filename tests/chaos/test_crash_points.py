@@ -36,7 +36,8 @@ UPLOADS = [point for point in CRASH_POINTS if point.journey == "upload"]
 KEEPING = [point for point in CRASH_POINTS if point.journey in ("put", "tidy", "evict")]
 DOWNLOADS = [point for point in CRASH_POINTS if point.journey == "download"]
 OF_ROWS = [point for point in CRASH_POINTS if point.journey in ("attach", "reduce")]
-OTHERS = [point for point in CRASH_POINTS if point not in (*UPLOADS, *KEEPING, *DOWNLOADS, *OF_ROWS)]
+TOGETHER = [point for point in CRASH_POINTS if point.journey == "together"]
+OTHERS = [point for point in CRASH_POINTS if point not in (*UPLOADS, *TOGETHER, *KEEPING, *DOWNLOADS, *OF_ROWS)]
 # PostgreSQL has no text that cannot be sent, and its backups are put back otherwise.
 ON_SQLITE = ("unsendable", "fork", "restored")
 PLACES = [
