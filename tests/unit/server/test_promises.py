@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,8 @@ def test_a_disk_that_does_not_take_it_takes_the_promise_back(
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", failing)
-        assert patch(till, address, CHUNK, FILM[CHUNK:]).status_code >= 400
+        with suppress(requests.ConnectionError):  # the server hangs up on bytes that are still under way
+            assert patch(till, address, CHUNK, FILM[CHUNK:]).status_code >= 400
     assert standing(server, address) == (0, 0)
     assert offset(till, address) == 0
     assert patch(till, address, 0, FILM).status_code == 204
