@@ -14,7 +14,8 @@ from sqlalchemy import MetaData
 from backhaul import migrations
 from backhaul.database import Database, open_database
 from backhaul.errors import Misused
-from backhaul.migrations import VERSION_TABLES, head_replica, head_server, upgrade_replica, upgrade_server
+from backhaul.migrations import HEADS, VERSION_TABLES, upgrade_replica, upgrade_server
+from backhaul.migrations.revisions import head as last_revision
 from backhaul.schema import replica_metadata, server_metadata
 from tests import migrating
 
@@ -23,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 families = pytest.mark.parametrize(
     ("upgrade", "metadata", "family", "head"),
     [
-        (upgrade_replica, replica_metadata, "replica", head_replica()),
-        (upgrade_server, server_metadata, "server", head_server()),
+        (upgrade_replica, replica_metadata, "replica", HEADS["replica"]),
+        (upgrade_server, server_metadata, "server", HEADS["server"]),
     ],
     ids=["replica", "server"],
 )
@@ -76,6 +77,10 @@ def test_the_migrated_tables_are_those_of_the_schema(
     straight.close()
 
 
+def test_the_heads_that_are_asked_for_without_alembic_are_its_own() -> None:
+    assert {family: last_revision(family) for family in HEADS} == HEADS
+
+
 @families
 def test_upgrading_twice_changes_nothing(
     database: Database, upgrade: Callable[[Database], None], metadata: MetaData, family: str, head: str
@@ -93,7 +98,7 @@ def test_both_families_live_in_one_database_beside_the_apps_own_tables(database:
         connection.exec_driver_sql("INSERT INTO customer VALUES (1)")
     upgrade_replica(database)
     upgrade_server(database)
-    assert (revision(database, "replica"), revision(database, "server")) == (head_replica(), head_server())
+    assert (revision(database, "replica"), revision(database, "server")) == (HEADS["replica"], HEADS["server"])
     with database.reading() as connection:
         assert connection.exec_driver_sql("SELECT id FROM customer").scalar() == 1
 
