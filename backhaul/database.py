@@ -85,10 +85,11 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         with translated(), self.engine.connect() as connection:
-            connection.execution_options(backhaul_begin="DEFERRED")
+            if self.sqlite:
+                connection.execution_options(backhaul_begin="DEFERRED")
+            else:  # which the driver says with the BEGIN, and not in a statement of its own
+                connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
-                if not self.sqlite:
-                    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 yield connection
 
     def close(self) -> None:

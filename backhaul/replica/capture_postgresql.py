@@ -58,22 +58,26 @@ def install(connection: Connection, table: Table) -> None:
 
 
 def shapes(connection: Connection, names: Sequence[str]) -> dict[str, str]:
-    """For each table, a hash of its columns, its key, and our triggers on it: another one means it was altered."""
+    """For each table, a hash of its columns, its key, and our triggers on it: another one means it was altered.
+
+    It is asked with each step of a journey: table by table, for a join with what they all have reads all of that."""
     statement = """
-        SELECT relname, part FROM (
-            SELECT class.oid, class.relname, 1 AS sort, attnum AS number,
+        SELECT relname, part
+        FROM (
+            SELECT DISTINCT to_regclass(quote_ident(name)) AS oid FROM unnest(CAST(:names AS text[])) AS name
+        ) AS named
+        JOIN pg_class AS class ON class.oid = named.oid
+        CROSS JOIN LATERAL (
+            SELECT 1 AS sort, CAST(attnum AS bigint) AS number,
                    concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull, attgenerated) AS part
-            FROM pg_class AS class JOIN pg_attribute ON attrelid = class.oid AND attnum > 0 AND NOT attisdropped
+            FROM pg_attribute WHERE attrelid = class.oid AND attnum > 0 AND NOT attisdropped
             UNION ALL
-            SELECT indrelid, class.relname, 2, 0, concat_ws(' ', 'key', indkey) FROM pg_index
-            JOIN pg_class AS class ON class.oid = indrelid WHERE indisprimary
+            SELECT 2, 0, concat_ws(' ', 'key', indkey) FROM pg_index WHERE indrelid = class.oid AND indisprimary
             UNION ALL
-            SELECT tgrelid, class.relname, 3, row_number() OVER (PARTITION BY tgrelid ORDER BY tgname),
-                   concat_ws(' ', tgname, tgtype, tgenabled, md5(prosrc))
-            FROM pg_trigger JOIN pg_class AS class ON class.oid = tgrelid JOIN pg_proc ON pg_proc.oid = tgfoid
-            WHERE tgname LIKE 'backhaul\\_%'
+            SELECT 3, row_number() OVER (ORDER BY tgname), concat_ws(' ', tgname, tgtype, tgenabled, md5(prosrc))
+            FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+            WHERE tgrelid = class.oid AND tgname LIKE 'backhaul\\_%'
         ) AS parts
-        WHERE oid IN (SELECT to_regclass(quote_ident(name)) FROM unnest(CAST(:names AS text[])) AS name)
         ORDER BY relname, sort, number
     """
     parts: dict[str, list[str]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from backhaul.clock import stamp_from_text
 from backhaul.errors import NotInitialised
@@ -59,7 +60,8 @@ READ = text("""
     FROM backhaul_replica
 """)
 FIRST = text("SELECT 1 FROM backhaul_replica")
-# Asked with every step of a journey; SQLAlchemy's inspector takes ten times as long for it.
+UNDEFINED_TABLE = "42P01"
+# SQLAlchemy's inspector takes ten times as long for it.
 PRESENT = {
     "sqlite": text("SELECT 1 FROM sqlite_master WHERE name = 'backhaul_replica'"),
     "postgresql": text("SELECT to_regclass('backhaul_replica')"),
@@ -78,7 +80,12 @@ def begin(connection: Connection, registered: Registered, *, remote: str, home: 
 
 def read(connection: Connection) -> Checkpoint:
     """Raises NotInitialised when `init` has not been here."""
-    row = connection.execute(READ).first() if _present(connection) else None
+    try:  # and not whether the table is there: every step of every journey begins with this
+        row = connection.execute(READ).first()
+    except DBAPIError as error:
+        if not _is_missing(error):
+            raise
+        row = None
     if row is None:
         raise NotInitialised("this database is no replica yet", hint="run: backhaul init --help")
     return Checkpoint(**row._mapping)
@@ -90,6 +97,10 @@ def exists(connection: Connection) -> bool:
 
 def _present(connection: Connection) -> bool:
     return connection.execute(PRESENT[connection.dialect.name]).scalar() is not None
+
+
+def _is_missing(error: DBAPIError) -> bool:
+    return "no such table" in str(error.orig) or getattr(error.orig, "sqlstate", "") == UNDEFINED_TABLE
 
 
 def hold(connection: Connection) -> None:
