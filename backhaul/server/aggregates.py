@@ -65,7 +65,7 @@ def keep(
     own: it does not push what others wrote out of the mark."""
     statement = """
         INSERT INTO server_aggregate (scope, table_name, key, version, writer, others)
-        VALUES (?, ?, ?, ?, ?, ?)
+        ROWS
         ON CONFLICT (scope, table_name, key) DO UPDATE
         SET version = excluded.version, writer = excluded.writer, others = excluded.others
     """
@@ -76,7 +76,7 @@ def keep(
             own = mark.writer == writer or lineage.wrote(mark.writer, mark.version)
             others = mark.others if own else mark.version
         rows.append((scope, *root, version, writer, others))
-    write_rows(connection, statement, rows)
+    write_rows(connection, statement, "text text text bigint text bigint", rows)
 
 
 def retable(connection: Connection, scope: str, old: str, new: str) -> None:
@@ -107,7 +107,9 @@ def _rows_postgresql(connection: Connection, scope: str, roots: list[Place]) -> 
     statement = """
         SELECT table_name, key, version, writer, others
         FROM unnest(CAST(:tables AS text[]), CAST(:keys AS text[])) AS root (in_table, by_key)
-        JOIN server_aggregate ON scope = :scope AND table_name = in_table AND key = by_key
-    """
+        CROSS JOIN LATERAL (
+            SELECT * FROM server_aggregate WHERE scope = :scope AND table_name = in_table AND key = by_key OFFSET 0
+        ) AS aggregate
+    """  # as records.py has it: root by root
     values = {"scope": scope, "tables": [root[0] for root in roots], "keys": [root[1] for root in roots]}
     return connection.execute(text(statement), values)

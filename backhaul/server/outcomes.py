@@ -71,14 +71,14 @@ def recognise(connection: Connection, lineage: Sequence[str], ops: Sequence[Op])
 def keep(connection: Connection, replica: str, ops: Sequence[Op], results: Sequence[Result], now: int) -> None:
     statement = """
         INSERT INTO server_applied (replica, send_seq, op_id, status, version, problem, applied_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?)
+        ROWS
     """
     rows = [
         (replica, op.seq, op.op, _lasting(op, result.status), result.version, problem and _text(problem), now)
         for op, result in zip(ops, results, strict=True)
         for problem in (result.problem,)
     ]
-    write_rows(connection, statement, rows)
+    write_rows(connection, statement, "text bigint text text bigint text bigint", rows)
 
 
 def _lasting(op: Op, status: Status) -> Status | Literal["void"]:

@@ -106,13 +106,14 @@ def keep(connection: Connection, scope: str, states: Mapping[Place, State]) -> N
     statement = """
         INSERT INTO server_record
                (scope, table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ROWS
         ON CONFLICT (scope, table_name, key) DO UPDATE
         SET version = excluded.version, born = excluded.born, creator = excluded.creator, deleted = excluded.deleted,
             hlc = excluded.hlc, writer = excluded.writer, fields = excluded.fields, stamps = excluded.stamps,
             states = excluded.states
     """
-    write_rows(connection, statement, [_row(scope, place, state) for place, state in states.items()])
+    kinds = "text text text bigint bigint text integer bigint text text text text"
+    write_rows(connection, statement, kinds, [_row(scope, place, state) for place, state in states.items()])
 
 
 def any_of(connection: Connection, scope: str, table: str) -> bool:
@@ -227,9 +228,13 @@ def _rows_sqlite(connection: Connection, scope: str, places: list[Place]) -> Ite
 
 def _rows_postgresql(connection: Connection, scope: str, places: list[Place]) -> Iterator[Row[Any]]:
     statement = """
-        SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
+        SELECT record.*
         FROM unnest(CAST(:tables AS text[]), CAST(:keys AS text[])) AS place (in_table, by_key)
-        JOIN server_record ON scope = :scope AND table_name = in_table AND key = by_key
+        CROSS JOIN LATERAL (
+            SELECT table_name, key, version, born, creator, deleted, hlc, writer, fields, stamps, states
+            FROM server_record WHERE scope = :scope AND table_name = in_table AND key = by_key OFFSET 0
+        ) AS record
     """
+    # LATERAL and OFFSET 0: PostgreSQL then looks up place by place, and never reads the table for a thousand of them.
     values = {"scope": scope, "tables": [place[0] for place in places], "keys": [place[1] for place in places]}
     yield from connection.execute(text(statement), values)
