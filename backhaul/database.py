@@ -148,8 +148,8 @@ def translated() -> Iterator[None]:
     """Errors of the database that only time heals become DatabaseBusy; the others are bugs and stay as they are."""
     try:
         yield
-    except sqlite3.OperationalError as error:  # of a BEGIN, which SQLAlchemy knows nothing of
-        raise _translation(OperationalError("BEGIN", None, error)) from error
+    except sqlite3.OperationalError as error:  # of what is asked past SQLAlchemy
+        raise _translation(OperationalError(None, None, error)) from error
     except OperationalError as error:
         if "decode" in str(error.orig):  # the driver's message quotes the row
             raise Refused("the database holds text that is not UTF-8", problem="not-utf8", hint=FIND_TEXT) from None

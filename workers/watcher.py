@@ -7,10 +7,7 @@ few times a second, and a bell can be missed, the outbox is looked at every seco
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
-
-from sqlalchemy.exc import OperationalError
 
 from backhaul.database import Database, translated
 from backhaul.replica import refill
@@ -31,10 +28,7 @@ class Watch:
             return True
         with translated(), database.engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
-            try:
-                (version,) = driver.execute("PRAGMA data_version").fetchone()
-            except sqlite3.OperationalError as error:
-                raise OperationalError("PRAGMA data_version", None, error) from error
+            (version,) = driver.execute("PRAGMA data_version").fetchone()
         before, self._seen = self._seen, (driver, version)
         return before != self._seen
 
