@@ -31,14 +31,15 @@ def watched(context: Context, *, grace_ms: int, give_up: Callable[[Context], Non
         watcher = _unused.pop()
     except IndexError:
         watcher = _Watcher()
-    watcher.begin(_Watch(context, grace_ms, give_up))
     context.watched = True
     try:
+        watcher.begin(_Watch(context, grace_ms, give_up))
         yield
     finally:
-        watcher.end()  # a look that has begun is over then
+        watcher.end()
         context.watched = False
-        _unused.append(watcher)
+        if watcher.lives:
+            _unused.append(watcher)
 
 
 class _Watch:
@@ -51,8 +52,11 @@ class _Watch:
         context = self._context
         try:
             context.look()
-        except Exception as error:  # a database that cannot be read at all: the lease will tell
+            self._see_whether_it_stops(context)
+        except Exception as error:  # a database that cannot be read or written at all: the lease will tell
             emit("work.unwatched", task=context.work.label, work=context.id, error=type(error).__name__)
+
+    def _see_whether_it_stops(self, context: Context) -> None:
         if context.stopped and self._asked_at is None:
             self._asked_at = context.elapsed
         if self._asked_at is not None and not self._given_up and context.elapsed - self._asked_at >= self._grace_ms:
@@ -66,24 +70,37 @@ class _Watcher:
     def __init__(self) -> None:
         self._watch: _Watch | None = None
         self._looking = threading.Lock()
+        self._process, self._ended = os.getpid(), False
         threading.Thread(target=self._live, name="backhaul-watch", daemon=True).start()
 
     def begin(self, watch: _Watch) -> None:
         with self._looking:
             self._watch = watch
 
+    @property
+    def lives(self) -> bool:
+        """Not in a child that the run itself has forked: that has none of our threads."""
+        return not self._ended and self._process == os.getpid()
+
     def end(self) -> None:
-        with self._looking:
-            self._watch = None
+        """A look that has begun is over then."""
+        self._watch = None  # first of all: whatever may interrupt the waiting, this run is looked after no more
+        if self.lives:
+            with self._looking:
+                pass
 
     def _live(self) -> None:
-        unused = 0
-        while unused < LOOKS_UNUSED or not self._left():
-            time.sleep(LOOK_SECONDS)
-            with self._looking:
-                unused = unused + 1 if self._watch is None else 0
-                if self._watch is not None:
-                    self._watch.look()
+        try:
+            unused = 0
+            while unused < LOOKS_UNUSED or not self._left():
+                time.sleep(LOOK_SECONDS)
+                with self._looking:
+                    watch = self._watch
+                    unused = unused + 1 if watch is None else 0
+                    if watch is not None:
+                        watch.look()
+        finally:
+            self._ended = True
 
     def _left(self) -> bool:
         """Whether no run can take this one any more: it ends then."""

@@ -140,6 +140,32 @@ def test_runs_after_one_another_are_watched_by_one_thread_and_it_ends(
     eventually(lambda: not watchers(), 10, "nobody needs it")
 
 
+def test_a_watch_that_fails_costs_the_next_runs_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What gives a function up may meet a database that cannot be written."""
+    monkeypatch.setattr("backhaul.work.watching.LOOK_SECONDS", 0.01)
+    asked = threading.Event()
+
+    def failing(_: Context) -> None:
+        asked.set()
+        raise OSError("no such disk")
+
+    def body(context: Context) -> None:
+        context.wait(30)
+        assert asked.wait(30)
+
+    first, second = bench.enqueue(), bench.enqueue()
+    with bench.database.writing() as connection:
+        ledger.request_stop(connection, first.id, "USER")
+    later(lambda: bench.cancel(first))
+    bench.run(first, body, watch=lambda context: watched(context, grace_ms=0, give_up=failing))
+
+    def waiting(context: Context) -> None:
+        later(lambda: bench.cancel(second))
+        assert context.wait(60)
+
+    assert bench.run(second, waiting, watch=watch).kind == "cancelled"
+
+
 def test_runs_beside_each_other_are_each_stopped_by_their_own_row(bench: Bench) -> None:
     works = [bench.enqueue() for _ in range(3)]
     begun, kinds = threading.Barrier(4), {}
