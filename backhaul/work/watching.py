@@ -4,7 +4,7 @@ A function may be silent for long (a server that takes a minute to answer, a com
 for lost, and it must be able to hear of a stop by `stopped` or `wait` alone. A process that dies renews nothing, and
 its work waits again within seconds.
 
-To start a thread, and to wait for its end, costs a fifth of what a run costs that does nothing. So a thread whose run
+To start a thread, and to wait for its end, costs a tenth of what a run costs that does nothing. So a thread whose run
 has ended is the next run's, and ends when no run has come for a while.
 """
 
