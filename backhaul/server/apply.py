@@ -54,7 +54,7 @@ def apply(
     places = {item.place: None for item in items if item.place is not None and item.change is not None}
     states = records.find(connection, replica.scope, places)
     before = [Item(op=op, place=(op.table, canonical_key(op.key)), problem=result.problem) for op, result in refused]
-    former.refuse_forgotten(items, states, standing.collected, now)
+    former.refuse_forgotten(items, states, standing.collected, now, succeeded_at=standing.succeeded_at)
     refuse_gone(items, states, standing.collected)
     while True:
         refuse(before + items, states, shapes)

@@ -4,9 +4,10 @@ A database that was put back to a backup holds changes that the server took afte
 same op ids as then, so they are known, and get the outcomes that they had: also where the same backup was put back
 twice, and in a message of before that comes later than what the successor has sent. Outcomes are kept for 30 days:
 after that, a change whose stamp decides is merged once more, which does no harm. One that adds is left to a person, and
-so is one that makes a record which is not here, once deletions were forgotten: it may have been made and deleted. And
-what a person says once more in sight of what became of it is merged once more, too: it is another answer to another
-question.
+so is one that makes a record which is not here, once deletions were forgotten: it may have been made and deleted. That
+is so of each op of before, and of what a replica made before another one came of it: a copy of its database, which may
+have sent the same since. And what a person says once more in sight of what became of it is merged once more, too: it is
+another answer to another question.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from sqlalchemy import Connection
 from backhaul.clock import stamp, stamp_to_text
 from backhaul.server import lineage, outcomes
 from backhaul.server.admission import Item
+from backhaul.server.horizon import MOST_DRIFT_MS
 from backhaul.server.problems import problem
 from backhaul.server.records import Place
 from backhaul.wire import Op, Result, Tagged
+
+AHEAD_MS = 30 * 86_400_000  # a stamp may be so far ahead of when its change was made: the clock guard has held it
 
 
 def known(connection: Connection, replica: str, ops: Sequence[Op], *, succeeded: bool) -> dict[int, Result]:
@@ -45,11 +49,16 @@ def is_said_anew(op: Op, result: Result) -> bool:
     return 0 < result.version <= op.base and not _adds(op)
 
 
-def refuse_forgotten(items: Sequence[Item], states: Mapping[Place, Any], collected: int, now: int) -> None:
-    """Give a problem to each op that may have taken effect before, and would do so again. collected: as in gone.py."""
-    oldest = stamp_to_text(stamp(max(0, now - outcomes.KEPT_MS)))
+def refuse_forgotten(
+    items: Sequence[Item], states: Mapping[Place, Any], collected: int, now: int, *, succeeded_at: int = 0
+) -> None:
+    """Give a problem to each op that may have taken effect before, and would do so again. collected: as in gone.py.
+    succeeded_at: when the last replica came of the one that sends these; 0: none did."""
+    oldest = now - outcomes.KEPT_MS + MOST_DRIFT_MS  # what was taken at that time may have had a later stamp
+    shared = min(oldest, succeeded_at + AHEAD_MS) if succeeded_at else 0
+    before, before_it_was_copied = (stamp_to_text(stamp(max(0, time))) for time in (oldest, shared))
     for item in items:
-        if item.op.former and item.op.hlc < oldest and item.problem is None:
+        if item.op.hlc < (before if item.op.former else before_it_was_copied) and item.problem is None:
             known = item.place is None or item.place in states
             what = "it is counted" if _adds(item.op) else "" if known or not collected else _was_deleted(item.op)
             if what:

@@ -19,21 +19,22 @@ from backhaul.server.problems import refusal
 from backhaul.statements import text
 
 HORIZON_MS = 90 * 86_400_000  # after so long without a pull a replica has to begin anew
+MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 YOUNGEST_MS = 86_400_000  # a tombstone stays for a day, whoever has heard of it: a first round may be under way
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """What a push is held against. hlc: the highest stamp that the scope took. collected: see schema.py. lineage: whom
-    the replica was before. leaps: of the scope. heard: how far the replica is known to have pulled. succeeded: whether
-    another one came of it."""
+    the replica was before. leaps: of the scope. heard: how far the replica is known to have pulled. succeeded_at: when
+    the last other one came of it; 0: none did."""
 
     hlc: int
     collected: int
     lineage: Lineage = ALONE
     leaps: tuple[Leap, ...] = ()
     heard: int = 0
-    succeeded: bool = False
+    succeeded_at: int = 0
 
 
 def of_scope(connection: Connection, scope: str) -> Standing:
@@ -49,7 +50,7 @@ def standing(connection: Connection, replica: Replica) -> Standing:
     """Raises Refused `cursor-expired` to a replica that comes too late: it has to hear first what is gone."""
     statement = """
         SELECT server_replica.position, server_scope.position AS head, hlc, collected, horizon, known,
-               EXISTS (SELECT 1 FROM server_replica AS after WHERE after.predecessor = :replica) AS succeeded
+               (SELECT max(created_at) FROM server_replica AS after WHERE after.predecessor = :replica) AS succeeded_at
         FROM server_replica JOIN server_scope ON server_scope.name = server_replica.scope
         WHERE server_replica.replica = :replica
     """
@@ -62,7 +63,7 @@ def standing(connection: Connection, replica: Replica) -> Standing:
         lineage=lineage.read(row.known),
         leaps=leaps.all_of(connection, replica.scope, row.head),
         heard=row.position or 0,
-        succeeded=bool(row.succeeded),
+        succeeded_at=row.succeeded_at or 0,
     )
 
 

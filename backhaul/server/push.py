@@ -22,7 +22,6 @@ from backhaul.server.auth import Replica
 from backhaul.server.problems import problem, refusal
 from backhaul.wire import Op, Result
 
-MOST_DRIFT_MS = 60_000  # a stamp further ahead of our clock would win against every honest one for that long
 STAMPED = ("insert", "update", "delete")  # the kinds whose stamp counts
 
 
@@ -39,7 +38,7 @@ def take(connection: Connection, replica: Replica, ops: Sequence[Op], now: int, 
     results = outcomes.replay(connection, replica.id, [op for op in ops if op.seq <= mark])
     accepted = _undrifted(fresh, now, standing.hlc)
     if accepted:
-        again = former.known(connection, replica.id, accepted, succeeded=standing.succeeded)
+        again = former.known(connection, replica.id, accepted, succeeded=standing.succeeded_at > 0)
         said = {op.seq: op for op in accepted}
         results |= {seq: one for seq, one in again.items() if not former.is_said_anew(said[seq], one)}
         versions = [result.version for result in again.values() if result.version]
@@ -79,7 +78,7 @@ def _undrifted(ops: Sequence[Op], now: int, taken: int) -> Sequence[Op]:
 
     taken: the highest stamp of the scope. If our own clock was ahead once, it may be: then stamps go on from there.
     """
-    latest = max(now + MOST_DRIFT_MS, stamp_milliseconds(taken) + 1)
+    latest = max(now + horizon.MOST_DRIFT_MS, stamp_milliseconds(taken) + 1)
     first_refused = stamp_to_text(stamp(latest + 1))  # stamps sort as text
     cut = next((index for index, op in enumerate(ops) if op.hlc >= first_refused and op.kind in STAMPED), len(ops))
     started: dict[str, int] = {}
@@ -95,5 +94,5 @@ def _undrifted(ops: Sequence[Op], now: int, taken: int) -> Sequence[Op]:
 
 
 def _drifted(op: Op, now: int) -> Result:
-    detail = f"a stamp may be {MOST_DRIFT_MS} ms ahead of {now}; send it again, stamped anew or later"
+    detail = f"a stamp may be {horizon.MOST_DRIFT_MS} ms ahead of {now}; send it again, stamped anew or later"
     return Result(op=op.op, status="retry", problem=problem("clock-drift", detail, op=op.op))

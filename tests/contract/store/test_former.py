@@ -99,6 +99,40 @@ def test_what_adds_and_may_have_been_counted_is_left_to_a_person(ann, age, refus
     ]
 
 
+@pytest.mark.parametrize(
+    ("age", "succeeded", "refused"),
+    [
+        (31, None, False),  # it has no successor
+        (29, 1, False),  # what became of it would be known
+        (31, 1, True),  # the successor may have held it, and sent it
+        (100, -29, True),  # so, if the clock was four weeks ahead
+        (100, -31, False),  # it was made after that
+    ],
+)
+def test_what_a_successor_may_have_sent_so_long_ago_that_it_is_forgotten_is_left_to_a_person(
+    ann, age, succeeded, refused
+):
+    add = Item(op=ann.op("update", "stock", [1], fields={"left": Tagged(add=2)}))
+    succeeded_at = 0 if succeeded is None else NOW + succeeded * DAY
+    former.refuse_forgotten([add], {}, 0, NOW + age * DAY, succeeded_at=succeeded_at)
+    assert (add.problem is not None and problem_name(add.problem)) == ("outcome-forgotten" if refused else False)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_what_waited_for_a_month_in_two_copies_is_not_made_twice(ann, copied):
+    for what in (customer(ann, 1), ann.op("delete", "customer", [1], 1)):
+        ann.push(what)
+    ann.pull()
+    waits = customer(ann, 7, op="a" * 32)
+    if copied:
+        heir = successor(ann)
+        assert statuses(heir.push(customer(heir, 7, op="a" * 32, former=True), customer(heir, 8))) == ["applied"] * 2
+        assert statuses(heir.push(heir.op("delete", "customer", [7], 2))) == ["applied"]
+    ann.store.purge(NOW + 31 * DAY)
+    ann.store.purge(NOW + 100 * DAY)
+    assert statuses(ann.push(waits, now=NOW + 31 * DAY)) == ["outcome-forgotten" if copied else "applied"]
+
+
 @pytest.mark.parametrize(("age", "refused"), [(29, False), (31, True)])
 def test_a_record_that_may_have_been_made_and_deleted_is_left_to_a_person(ann, age, refused):
     for what in (customer(ann, 1), ann.op("delete", "customer", [1], 1)):

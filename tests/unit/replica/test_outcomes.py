@@ -12,8 +12,8 @@ from backhaul.clock import stamp_milliseconds
 from backhaul.errors import Busy, Refused, Unreachable
 from backhaul.replica import checkpoint
 from backhaul.replica.reconcile import Illegible, compare
+from backhaul.server.horizon import MOST_DRIFT_MS
 from backhaul.server.memory import MemoryRemote, MemoryServer
-from backhaul.server.push import MOST_DRIFT_MS
 from backhaul.wire import Page, Pushed, Result
 from tests.replicas import MovedClock, Replica
 from tests.unit.replica.conftest import MakeReplica
