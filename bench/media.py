@@ -4,7 +4,8 @@
             real worker, from the first claim to the last settle
     large   one file, in chunks of 4 MiB: theirs from start to success; ours from claim to settle
 
-Both send chunks of 4 MiB, each answered before the next. The pair neither hashes nor waits for the disk. Ours does
+Both send chunks of 4 MiB, each answered before the next, and begin with a disk that has nothing left to write: what one
+has left behind would be written in the other's time. The pair neither hashes nor waits for the disk. Ours does
 both: a file's SHA-256 is checked, and it is through fsync, before it is said to be there; until then a chunk that is
 answered outlives the server's process, and reaches the disk behind that. Needs node, and a node_modules with
 tus-js-client, @tus/server and @tus/file-store in NODE_PATH: npm install tus-js-client @tus/server @tus/file-store
@@ -28,7 +29,7 @@ from sqlalchemy import create_engine
 from backhaul import Backhaul
 from bench.field import Field, field, until
 
-ROUNDS = 3
+ROUNDS = 5
 SMALL, SMALL_BYTES = 1_000, 4_096
 LARGE_BYTES = 256 * 2**20
 CHUNK = 4 * 2**20
@@ -91,6 +92,7 @@ def _files(folder: Path, sizes: list[int]) -> Path:
 
 
 def _theirs(node: str, url: str, folder: Path) -> float:
+    os.sync()
     done = subprocess.run([node, "-e", CLIENT, url, folder, str(CHUNK)], check=True, capture_output=True, text=True)
     return float(done.stdout)
 
@@ -106,6 +108,7 @@ def _ours(made: Field, folder: Path) -> float:
     engine.dispose()
     since = made.one("SELECT max(created_at) FROM backhaul_upload")
     number = made.one("SELECT count(*) FROM backhaul_upload") - before
+    os.sync()
     made.backhaul("condition", "set", "unmetered", "on")
     ours = f"FROM backhaul_work WHERE task = 'backhaul.upload' AND started_at > {since}"
     done = f"SELECT count(*) {ours} AND state = 'SUCCEEDED'"

@@ -303,7 +303,8 @@ def sync_server(data: Path, *, clock: Clock | None = None, **settings: Any) -> I
     thread.start()
     try:
         eventually(lambda: ports or not thread.is_alive(), what="the server listens")
-        yield SyncServer(url=f"http://127.0.0.1:{ports[0]}", settings=chosen, clock=ticking)
+        scheme = "http" if chosen.tls_certificate is None else "https"
+        yield SyncServer(url=f"{scheme}://127.0.0.1:{ports[0]}", settings=chosen, clock=ticking)
     finally:
         server.should_exit = True
         thread.join(STOP_SECONDS)

@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from backhaul.errors import Unknown
 from backhaul.schema import upload as table
+from backhaul.statements import text
 
 State = Literal["pending", "sending", "done", "parked"]
 OPEN: tuple[State, ...] = ("pending", "sending")
@@ -82,8 +83,8 @@ def take_all(connection: Connection, ids: Collection[str]) -> list[Upload]:
 
 def holds(connection: Connection, upload_id: str, *, fence: int) -> bool:
     """Whether nobody has taken it since."""
-    query = select(table.c.fence).where(table.c.id == upload_id, table.c.state.in_(OPEN))
-    return connection.execute(query).scalar_one_or_none() == fence
+    statement = "SELECT fence FROM backhaul_upload WHERE id = :id AND state IN ('pending', 'sending')"
+    return connection.execute(text(statement), {"id": upload_id}).scalar_one_or_none() == fence
 
 
 def begin(connection: Connection, upload_id: str, *, url: str, fence: int | None = None) -> bool:
@@ -107,12 +108,12 @@ def advance(
     fence: int | None = None,
 ) -> bool:
     """Stays sending: the server has so many bytes. Of another upload's address, the news is old and changes nothing."""
-    return _changed(
-        connection,
-        update(table)
-        .where(table.c.id == upload_id, table.c.state == "sending", table.c.url == url, _held(fence))
-        .values(sent=sent, queue=queue, worker=worker),
-    )
+    statement = f"""
+        UPDATE backhaul_upload SET sent = :sent, queue = :queue, worker = :worker
+        WHERE id = :id AND state = 'sending' AND url = :url {"" if fence is None else "AND fence = :fence"}
+    """  # noqa: S608 - a constant
+    values = {"id": upload_id, "url": url, "sent": sent, "queue": queue, "worker": worker, "fence": fence}
+    return bool(connection.execute(text(statement), values).rowcount)
 
 
 def restart(connection: Connection, upload_id: str, *, url: str, reason: str, fence: int | None = None) -> bool:

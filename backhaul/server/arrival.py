@@ -47,7 +47,7 @@ class Arrival:
         self._running: Running | None = None
         self._writing: asyncio.Future[None] | None = None
 
-    async def take(self, coming: AsyncIterator[bytes]) -> Upload:
+    async def take(self, coming: AsyncIterator[bytes | memoryview]) -> Upload:
         """The upload as it is then. Raises Refused, Busy; what was promised by then is kept."""
         try:
             self._upload = await self._syncing.follow(self._upload)
@@ -58,7 +58,7 @@ class Arrival:
                 self._intake.keep(self._upload, self._running)
         return self._upload
 
-    async def _take(self, coming: AsyncIterator[bytes]) -> None:
+    async def _take(self, coming: AsyncIterator[bytes | memoryview]) -> None:
         at = self._upload.position
         try:
             try:
@@ -93,7 +93,7 @@ class Arrival:
     def _promised(self) -> bool:
         return self._tail is None or self._tail.position == self._upload.position
 
-    def _write(self, block: bytes) -> None:
+    def _write(self, block: bytes | memoryview) -> None:
         if self._tail is None:
             self._tail, self._running = self._intake.open(self._upload, self._checksum)
         position = self._tail.position + len(block)

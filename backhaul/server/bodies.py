@@ -1,15 +1,19 @@
-"""Large bodies past the parser: what lies between a request's head and the last bytes of its body has nothing to parse.
+"""Large bodies past the parser: what lies between a request's head and the end of its body has nothing to parse.
 
-h11 takes each piece into its own buffer, out of it again, and through its states; of a film that is most of what the
-server does. So the pieces go to who waits for them, and h11 is told how many there were. Its first and last pieces it
-sees itself. Where h11 or uvicorn keep these things elsewhere one day, every piece goes through the parser, as ever.
+h11 takes each piece into its own buffer, out of it again, and through its states, and each piece wakes who waits for
+it; of a film that is most of what the server does. So the kernel writes the rest of a large body straight into blocks
+of ours, of a megabyte each, and h11 is told how many bytes there were. The head, what came along with it, and the end
+it sees itself. Where h11 or uvicorn keep these things elsewhere one day, every piece goes through the parser, as ever.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 try:
@@ -17,30 +21,144 @@ try:
 except ImportError:
     _Reader: Any = None  # type: ignore[no-redef]
 
+BLOCK = 2**20  # bytes, gathered before they are written
+LEAST = 2**18  # bytes to come: for fewer it is not worth while
+RING = 3  # blocks of a body: one that is written, one that waits for that, one that fills
+MOST_SPARE = 4 * RING  # blocks, kept for the bodies to come
+EXTENSION = "backhaul.body"  # of a request's scope: what gives the rest of its body
+
+Straighten = Callable[[list[bytearray], bytes], "Straight | None"]
+
+_spare: list[bytearray] = []
+
 
 class Protocol(H11Protocol):
     """One connection."""
 
-    def data_received(self, data: bytes) -> None:
-        if not self._passed(data):
-            super().data_received(data)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        parsed = self.app
 
-    def _passed(self, data: bytes) -> bool:
-        """Whether these are bytes of a body, and not its last ones, and were handed on."""
+        async def offered(scope: Any, receive: Any, send: Any) -> None:
+            scope.setdefault("extensions", {})[EXTENSION] = self.straighten
+            await parsed(scope, receive, send)
+
+        self.app = offered
+
+    def straighten(self, ring: list[bytearray], begun: bytes) -> Straight | None:
+        """The body that is coming. ring: blocks, which are its own from now on. begun: what was read of it already.
+        None: it is small, or its length is not known."""
         reader, cycle = getattr(self.conn, "_reader", None), self.cycle
         if (
             _Reader is None
             or not isinstance(reader, _Reader)
-            or cycle is None
+            or getattr(reader, "_remaining", 0) < LEAST
+            or len(begun) >= BLOCK
+            or cycle.body
+            or cycle.disconnected
             or cycle.response_complete
-            or self.conn.they_are_waiting_for_100_continue
             or self.conn.trailing_data[0]
-            or len(data) >= getattr(reader, "_remaining", 0)
         ):
-            return False
-        reader._remaining -= len(data)
-        cycle.body += data
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        cycle.message_event.set()
-        return True
+            return None
+        straight = Straight(self, reader, ring, begun)
+        self.transport.set_protocol(straight)
+        self.flow.resume_reading()
+        return straight
+
+
+class Straight(asyncio.BufferedProtocol):
+    """What a connection speaks to while the rest of a body comes."""
+
+    def __init__(self, protocol: Protocol, reader: Any, ring: list[bytearray], begun: bytes) -> None:
+        self._protocol = protocol
+        self._reader = reader
+        self._free = ring
+        self._full = deque[memoryview]()
+        self._given = deque[bytearray]()
+        self._filling: bytearray | None = ring.pop()
+        self._filling[: len(begun)] = begun
+        self._at = len(begun)
+        self._ended = False
+        self._came = asyncio.Event()
+        self.received = 0
+
+    async def block(self) -> memoryview:
+        """The next one; an empty one when the rest is the parser's, and the stream's, again. Its bytes stay as they are
+        until the next but one is asked for."""
+        if len(self._given) == RING - 1:
+            self._free.append(self._given.popleft())
+            if not self._ended:
+                self._protocol.flow.resume_reading()
+        while not self._full and not self._ended:
+            self._came.clear()
+            await self._came.wait()
+        return self._next() if self._full else self.leave()
+
+    def leave(self) -> memoryview:
+        """What has come of the block that was filling. Nothing more will come this way."""
+        if not self._ended:
+            self._end()
+        self._push()
+        return self._next() if self._full else memoryview(b"")
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+        if self._filling is None:
+            self._filling = self._free.pop()
+        return memoryview(self._filling)[self._at : self._at + self._reader._remaining]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._at += nbytes
+        self.received += nbytes
+        self._reader._remaining -= nbytes
+        whole = not self._reader._remaining
+        if whole or self._at == BLOCK:
+            self._push()
+            self._came.set()
+        if whole:
+            self._end()
+            self._protocol.handle_events()
+        elif self._filling is None and not self._free:
+            self._protocol.flow.pause_reading()
+
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._came.set()
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def _push(self) -> None:
+        if self._filling is not None:
+            self._full.append(memoryview(self._filling)[: self._at])
+            self._filling, self._at = None, 0
+
+    def _next(self) -> memoryview:
+        found = self._full.popleft()
+        self._given.append(cast(bytearray, found.obj))
+        return found
+
+    def _end(self) -> None:
+        self._ended = True
+        self._protocol.transport.set_protocol(self._protocol)
+
+
+@contextmanager
+def ring() -> Iterator[list[bytearray]]:
+    """Blocks for a body. They are used again, unless this ends with an error: then somebody may be reading them yet."""
+    blocks = [_block() for _ in range(RING)]
+    yield list(blocks)
+    _spare.extend(blocks[: MOST_SPARE - len(_spare)])
+
+
+def _block() -> bytearray:
+    try:
+        return _spare.pop()
+    except IndexError:
+        return bytearray(BLOCK)

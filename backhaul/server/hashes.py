@@ -23,7 +23,7 @@ class Running:
         self.start = b""
         self._hash = sha256()
 
-    def add(self, block: bytes) -> None:
+    def add(self, block: bytes | memoryview) -> None:
         self.start += block[: MOST_NEEDED - len(self.start)]
         self._hash.update(block)
         self.position += len(block)

@@ -3,7 +3,7 @@
 What is answered as Upload-Offset is kept, whatever becomes of this process; a power cut takes no more than the last few
 MiB of it, and the offset says so then. A chunk with a checksum is kept whole or not at all; of one without, all that
 came is kept. The whole is on disk, and held against the hash that was promised, before anyone can ask for it. Memory
-stays at a block or two, whatever is sent.
+stays at a few blocks, whatever is sent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from backhaul.server.batch import Batch
 from backhaul.server.delivery import deliver
 from backhaul.server.intake import Intake
 from backhaul.server.problems import refusal
-from backhaul.server.receiving import Turns, blocks
+from backhaul.server.receiving import Turns, body
 from backhaul.server.syncing import Syncing
 from backhaul.server.tus import COLLECTION
 from backhaul.server.uploads import Upload
@@ -195,7 +195,8 @@ class Media:
             arrival = Arrival(
                 self._intake, self._syncing, upload, checksum=checksum, announced=_announced(request), run=self._run
             )
-            upload = await arrival.take(blocks(request, give_way))
+            with body(request, give_way) as coming:
+                upload = await arrival.take(coming)
         if upload.position == upload.length:
             await self._run(self._intake.complete, replica, upload)
         return upload

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-BLOCK = 2**20  # bytes gathered before they are written
-QUIET_SECONDS = 60  # without a byte
+from backhaul.server.bodies import BLOCK, EXTENSION, Straight, Straighten, ring
+
+QUIET_SECONDS = 60  # without a byte, or a block
 
 
 class Cut(Exception):
@@ -54,22 +55,29 @@ class _Turn:
         self.newest = 0
 
 
-async def blocks(request: Request, give_way: asyncio.Event) -> AsyncIterator[bytes]:
-    """The body in blocks. Raises Cut after the last block that came."""
-    gathered, size, whole = list[bytes](), 0, False
-    pieces = _Pieces(request, give_way)
-    try:
-        while (piece := await pieces.next()) is not None:
-            whole = piece == b""
-            if whole:
-                break
-            gathered.append(piece)
-            size += len(piece)
-            if size >= BLOCK:
-                yield b"".join(gathered)
-                gathered, size = [], 0
-    finally:
-        pieces.close()
+@contextmanager
+def body(request: Request, give_way: asyncio.Event) -> Iterator[AsyncIterator[bytes | memoryview]]:
+    """The body in blocks, of which each stays as it is until the next but one is asked for; to be left when nobody
+    needs the last ones any more. The blocks raise Cut after the last one that came."""
+    with ring() as room:
+        pieces = _Pieces(request, give_way, room)
+        try:
+            yield _blocks(pieces)
+        finally:
+            pieces.close()
+
+
+async def _blocks(pieces: _Pieces) -> AsyncIterator[bytes | memoryview]:
+    gathered, size, whole = list[bytes | memoryview](), 0, False
+    while (piece := await pieces.next()) is not None:
+        whole = not piece
+        if whole:
+            break
+        gathered.append(piece)
+        size += len(piece)
+        if size >= BLOCK:
+            yield gathered[0] if len(gathered) == 1 else b"".join(gathered)
+            gathered, size = [], 0
     if gathered:
         yield b"".join(gathered)
     if not whole:
@@ -80,31 +88,52 @@ class _Pieces:
     """Of one body. There are thousands of them, so that each waits in its request's own task, and one other task, for
     the whole body, calls it away when it shall give way."""
 
-    def __init__(self, request: Request, give_way: asyncio.Event) -> None:
+    def __init__(self, request: Request, give_way: asyncio.Event, room: list[bytearray]) -> None:
         self._stream = request.stream()
+        self._straighten: Straighten | None = request.scope.get("extensions", {}).get(EXTENSION)
+        self._straight: Straight | None = None
+        self._room = room
+        self._silent = False
         self._give_way = give_way
         self._waiting: anyio.CancelScope | None = None
         self._calling = asyncio.create_task(self._call_away())
 
-    async def next(self) -> bytes | None:
+    async def next(self) -> bytes | memoryview | None:
         """The next bytes; b"" at the end of the body; None when no more will come."""
-        if self._give_way.is_set():
-            return None
-        with anyio.move_on_after(QUIET_SECONDS) as self._waiting:
-            return await self._following()
-        return None
+        received = self._received
+        while not self._silent and not self._give_way.is_set():
+            with anyio.move_on_after(QUIET_SECONDS) as self._waiting:
+                return await self._following()
+            received, before = self._received, received
+            self._silent = received == before
+        return self._leave()
 
     def close(self) -> None:
         self._calling.cancel()
+        self._leave()
+
+    @property
+    def _received(self) -> int:
+        return self._straight.received if self._straight is not None else 0
+
+    def _leave(self) -> memoryview | None:
+        """What has come of a block that will not be full."""
+        return (self._straight.leave() or None) if self._straight is not None else None
 
     async def _call_away(self) -> None:
         await self._give_way.wait()
         if self._waiting is not None:
             self._waiting.cancel()
 
-    async def _following(self) -> bytes | None:
+    async def _following(self) -> bytes | memoryview | None:
+        if self._straight is not None and (block := await self._straight.block()):
+            return block
         try:
             async for piece in self._stream:
+                if piece and self._straight is None and self._straighten is not None:
+                    self._straight = self._straighten(self._room, piece)
+                    if self._straight is not None:
+                        return await self._straight.block()
                 if piece:
                     return piece
         except ClientDisconnect:

@@ -24,7 +24,7 @@ class Tail(Protocol):
 
     position: int
 
-    def write(self, block: bytes) -> None: ...
+    def write(self, block: bytes | memoryview) -> None: ...
 
     def checksum(self) -> str:
         """Of what was written, by the algorithm that was asked for, in base64."""
@@ -106,7 +106,7 @@ class Checksum:
     def __init__(self, algorithm: str | None) -> None:
         self._hash = new_hash(algorithm, usedforsecurity=False) if algorithm else None
 
-    def update(self, block: bytes) -> None:
+    def update(self, block: bytes | memoryview) -> None:
         if self._hash:
             self._hash.update(block)
 

@@ -48,6 +48,8 @@ class DiskStore:
             file = os.open(self._uploads / upload, os.O_RDONLY)
             try:
                 os.fsync(file)
+                if hasattr(os, "posix_fadvise"):  # a film shall not push out of memory what is asked for each minute
+                    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(file)
 
@@ -115,7 +117,7 @@ class DiskTail:
         self._file = path.open("r+b", buffering=0)
         self.cut_back(position)
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes | memoryview) -> None:
         self._checksum.update(block)
         with full_disk_refused():
             _write(self._file, block)

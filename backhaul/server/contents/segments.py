@@ -91,7 +91,7 @@ class SegmentTail:
         self._file: BinaryIO | None = None
         self.cut_back(position)
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes | memoryview) -> None:
         self._checksum.update(block)
         rest = memoryview(block)
         with full_disk_refused():

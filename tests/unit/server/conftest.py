@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,10 +34,13 @@ class SetClock(SystemClock):
 class Caller:
     """A registered replica; every call is one request, the answer comes as it is."""
 
-    def __init__(self, server: services.SyncServer, scope: str = "shop") -> None:
+    def __init__(self, server: services.SyncServer, scope: str = "shop", *, trusting: Path | None = None) -> None:
+        """trusting: the certificate of a server that speaks TLS."""
         self.server = server
         self.session = requests.Session()
         self.session.trust_env = False
+        if trusting is not None:
+            self.session.verify = str(trusting)
         registration = {"code": server.enrol(scope), "tables": [CUSTOMER, INVOICE], "name": "till"}
         answer = self.call("POST", "/v1/replicas", registration)
         assert answer.status_code == 201, answer.text

@@ -22,8 +22,8 @@ from tests.unit.server.conftest import Caller, SetClock, problem
 from tests.unit.server.test_media import CHUNK, DAY_MS, TUS, HalfSent, checksum, coded, create, offset, patch, sha256
 from tests.waiting import eventually
 
-FILM = os.urandom(200_000)
-HALF = 100_000
+FILM = os.urandom(2_000_000)
+HALF = 1_000_000
 
 
 def unseen(till: Caller, data: bytes = FILM) -> bool:
@@ -146,7 +146,7 @@ def test_of_two_writers_of_one_upload_one_ends_and_the_content_is_right(till: Ca
                 at = session.head(till.server.url + address, headers=headers, timeout=20).headers.get("Upload-Offset")
                 if at is None or int(at) == len(FILM):
                     return statuses
-                data = FILM[int(at) : int(at) + 20_000]
+                data = FILM[int(at) : int(at) + 200_000]
                 said = headers | {"Upload-Offset": at} | checksum(data)
                 answer = session.patch(till.server.url + address, data=data, headers=said, timeout=20)
                 statuses.append(answer.status_code)

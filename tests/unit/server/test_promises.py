@@ -16,7 +16,6 @@ import requests
 from sqlalchemy import text
 
 from backhaul.database import open_database
-from backhaul.server import bodies
 from backhaul.server.contents.disk import DiskStore
 from backhaul.server.hashes import Hashes, Running
 from backhaul.server.syncing import MOST_BEHIND, SYNC_EVERY, Syncing
@@ -269,23 +268,3 @@ def test_what_comes_waits_for_a_disk_that_is_far_behind() -> None:
         assert disk.begun == [SYNC_EVERY, MOST_BEHIND]
 
     asyncio.run(story())
-
-
-# ------------------------------------------------------------------------------------------------------------- bodies
-
-
-def test_most_of_a_large_body_goes_past_the_parser(till: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An h11 or an uvicorn that keeps its things elsewhere has it all go through, and nothing else would say so."""
-    passed, passing = [0], bodies.Protocol._passed
-
-    def counted(self: bodies.Protocol, data: bytes) -> bool:
-        found = passing(self, data)
-        passed[0] += len(data) if found else 0
-        return found
-
-    monkeypatch.setattr(bodies.Protocol, "_passed", counted)
-    data = FILM[: 8 * CHUNK]
-    address = create(till, data).headers["Location"]
-    assert patch(till, address, 0, data).status_code == 204
-    assert len(data) > passed[0] > len(data) // 2
-    assert content(till, data) == data
