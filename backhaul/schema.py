@@ -805,7 +805,7 @@ server_upload = Table(
     Column("position", BigInteger, nullable=False),  # bytes that are here, as long as the machine runs
     Column("synced", BigInteger, nullable=False),  # of them, those that are safe on disk
     Column("boot", Text, nullable=False),  # since which start of the machine; "": it is not known, and all are synced
-    Column("sha256", Text),  # promised by the client
+    Column("sha256", Text),  # promised by the client, or found before it was published
     Column("metadata", Text, nullable=False),  # Upload-Metadata, as it came
     Column("concat", Text, nullable=False),  # Upload-Concat, as it came: "partial", "final;...", or ""
     Column("created_at", BigInteger, nullable=False),

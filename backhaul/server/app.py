@@ -33,6 +33,7 @@ from backhaul.server import auth, exchange, tus
 from backhaul.server.auth import Replica
 from backhaul.server.batch import Batch
 from backhaul.server.contents import open_store
+from backhaul.server.expiry import Expiry
 from backhaul.server.feed import Part
 from backhaul.server.intake import Intake
 from backhaul.server.media import Media
@@ -67,7 +68,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Starlette:
     api = Api(Store(database, Functions(settings.merge_modules), horizon_ms=settings.horizon_ms), clock)
     store = open_store(settings)
     intake, batch = Intake(store, settings, database, clock), Batch(store, settings, database, clock)
-    media = Media(intake, batch, settings.most_upload, api.replica)
+    media = Media(intake, batch, Expiry(store, database, clock), settings.most_upload, api.replica)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -34,7 +34,6 @@ from backhaul.server.settings import Settings
 from backhaul.server.tus import Checksum, Metadata
 from backhaul.server.uploads import Content, Upload
 
-PURGE_EVERY_MS = 3_600_000
 COPIED_AT_ONCE = 16 * 2**20  # bytes, between two commits
 
 
@@ -48,7 +47,6 @@ class Intake:
         self._lifetime_ms = settings.upload_lifetime_ms
         self._database = database
         self._clock = clock
-        self._purged_at = 0
 
     def make(self, name: str, replica: Replica, length: int, metadata: str, concat: str = "") -> Upload:
         """Raises Refused: `media-type-forbidden`, `storage-full`, `quota-exceeded`."""
@@ -151,6 +149,9 @@ class Intake:
         checked = self._checked(upload, told)
         with self._database.reading() as connection:
             auth.check_active(connection, replica.id)
+        if checked is not None and upload.sha256 is None:  # whoever comes after a crash knows by the row what it was
+            with self._database.writing() as connection:
+                uploads.name(connection, upload.id, sha256=checked)
         if checked is not None:
             self.store.publish(upload.id, upload.length, upload.scope, checked)
         hashed = checked or self._moved_already(upload)
@@ -177,25 +178,6 @@ class Intake:
         """Those of them that the scope has, whole and checked."""
         with self._database.reading() as connection:
             return uploads.known(connection, replica.scope, hashes)
-
-    def purge_now_and_then(self, busy: Callable[[str, str], bool]) -> None:
-        """Once an hour, discard what has expired and is not being written to. busy: of a scope and an upload."""
-        now = self._clock.now()
-        if now - self._purged_at < PURGE_EVERY_MS:
-            return
-        self._purged_at = now
-        with self._database.reading() as connection:
-            found = uploads.expired(connection, now)
-        if len(found) == uploads.AT_ONCE:
-            self._purged_at = 0  # there are more
-        gone = []
-        for scope, name in found:
-            if not busy(scope, name):
-                with suppress(Busy):
-                    self.store.discard(name)
-                    gone.append(name)
-        with self._database.writing() as connection:
-            uploads.forget_expired(connection, gone, now)
 
     def _parts(self, replica: Replica, named: Sequence[str]) -> list[Upload]:
         with self._database.reading() as connection:
@@ -288,7 +270,7 @@ class Intake:
 
     def _moved_already(self, upload: Upload) -> str:
         """The hash of an upload whose file has gone to its place, but whose row does not say so yet."""
-        if upload.sha256 and self.store.has(upload.scope, upload.sha256):
+        if upload.sha256 and self.store.size(upload.scope, upload.sha256) == upload.length:
             return upload.sha256
         self.discard(upload.id)
         raise refusal("not-found", "the upload was lost; send it again")

@@ -27,6 +27,7 @@ from backhaul.server.arrival import Arrival
 from backhaul.server.auth import Replica
 from backhaul.server.batch import Batch
 from backhaul.server.delivery import deliver
+from backhaul.server.expiry import Expiry
 from backhaul.server.intake import Intake
 from backhaul.server.problems import refusal
 from backhaul.server.receiving import Turns, body
@@ -45,9 +46,10 @@ Found = TypeVar("Found")
 
 
 class Media:
-    def __init__(self, intake: Intake, batch: Batch, most: int, authenticate: Authenticate) -> None:
+    def __init__(self, intake: Intake, batch: Batch, expiry: Expiry, most: int, authenticate: Authenticate) -> None:
         self._intake = intake
         self._batch = batch
+        self._expiry = expiry
         self._most = most
         self._authenticate = authenticate
         self._turns = Turns()
@@ -102,7 +104,7 @@ class Media:
         """Many small ones at once, whole."""
         replica = await self._authenticate(request)
         raw = await exchange.body(request, CONTENTS_TYPE)
-        await self._run(self._intake.purge_now_and_then, self._busy)
+        await self._run(self._expiry.look_now_and_then, self._busy)
         return await self._run(self._contents, request, replica, raw)
 
     async def content(self, request: Request) -> Response:
@@ -136,7 +138,7 @@ class Media:
         with_bytes = _has_body(request)
         if with_bytes:
             _check_is_chunk(request)
-        await self._run(self._intake.purge_now_and_then, self._busy)
+        await self._run(self._expiry.look_now_and_then, self._busy)
         concat = "partial" if tus.is_partial(request.headers) else ""
         made = await self._run(self._intake.make, _fresh_id(), replica, length, metadata, concat)
         if with_bytes or not length:
@@ -149,7 +151,7 @@ class Media:
         tus.metadata(metadata)
         if _has_body(request):
             raise refusal("upload-final", "send the bytes to its parts")
-        await self._run(self._intake.purge_now_and_then, self._busy)
+        await self._run(self._expiry.look_now_and_then, self._busy)
         name = _fresh_id()
         async with self._turns.take(_turn(replica.scope, name)):
             made = await self._run(self._intake.concatenate, name, replica, parts, metadata, self._most)

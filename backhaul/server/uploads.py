@@ -17,13 +17,14 @@ from backhaul.statements import members
 from backhaul.wire import encode
 
 AT_ONCE = 1000  # of those that have expired
+COLUMNS = "id, scope, replica, length, position, synced, boot, sha256, metadata, concat, expires_at, completed_at"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
     """length, position, synced: bytes. boot: since which start of the machine the position is good; "": all is synced.
-    sha256: promised, in hexadecimal, or None. metadata, concat: Upload-Metadata and Upload-Concat as they came; ""
-    without."""
+    sha256: promised, or found, in hexadecimal, or None. metadata, concat: Upload-Metadata and Upload-Concat as they
+    came; "" without."""
 
     id: str
     scope: str
@@ -88,7 +89,7 @@ def find(connection: Connection, scope: str, upload: str) -> Upload | None:
 def find_all(connection: Connection, scope: str, named: Sequence[str]) -> dict[str, Upload]:
     """By id; those that the scope does not have are left out."""
     statement = f"""
-        SELECT id, scope, replica, length, position, synced, boot, sha256, metadata, concat, expires_at, completed_at
+        SELECT {COLUMNS}
         FROM server_upload
         WHERE scope = :scope AND id IN ({members(connection, "ids")})
     """  # noqa: S608 - our own text
@@ -126,6 +127,12 @@ def fall_back(connection: Connection, upload: str, *, boot: str = "") -> None:
         WHERE id = :id AND boot NOT IN ('', :boot) AND completed_at IS NULL
     """
     connection.execute(text(statement), {"id": upload, "boot": boot})
+
+
+def name(connection: Connection, upload: str, *, sha256: str) -> None:
+    """Nothing was promised, and this is what all its bytes are."""
+    statement = "UPDATE server_upload SET sha256 = :sha256 WHERE id = :id AND sha256 IS NULL"
+    connection.execute(text(statement), {"id": upload, "sha256": sha256})
 
 
 def complete(connection: Connection, upload: Upload, content: Content, now: int) -> None:
@@ -180,11 +187,11 @@ def forget_expired(connection: Connection, named: Sequence[str], now: int) -> No
     connection.execute(text(statement), {"now": now, "ids": encode(list(named)).decode()})
 
 
-def expired(connection: Connection, now: int) -> list[tuple[str, str]]:
-    """Scope and id of each."""
-    statement = "SELECT scope, id FROM server_upload WHERE expires_at <= :now ORDER BY expires_at LIMIT :most"
+def expired(connection: Connection, now: int) -> list[Upload]:
+    """The oldest of them, a thousand at most."""
+    statement = f"SELECT {COLUMNS} FROM server_upload WHERE expires_at <= :now ORDER BY expires_at LIMIT :most"  # noqa: S608 - our own text
     rows = connection.execute(text(statement), {"now": now, "most": AT_ONCE})
-    return [(row.scope, row.id) for row in rows]
+    return [Upload(**row._mapping) for row in rows]
 
 
 def content(connection: Connection, scope: str, sha256: str) -> Content | None:
@@ -206,3 +213,15 @@ def known(connection: Connection, scope: str, hashes: Sequence[str]) -> list[str
     """  # noqa: S608 - our own text
     values = {"scope": scope, "hashes": encode(list(hashes)).decode()}
     return list(connection.execute(text(statement), values).scalars())
+
+
+def known_of(connection: Connection, asked: Sequence[Upload]) -> set[str]:
+    """The ids of those whose content their scope has."""
+    statement = f"""
+        SELECT server_upload.id
+        FROM server_upload
+        JOIN server_media ON server_media.scope = server_upload.scope AND server_media.sha256 = server_upload.sha256
+        WHERE server_upload.id IN ({members(connection, "ids")})
+    """  # noqa: S608 - our own text
+    ids = encode([upload.id for upload in asked]).decode()
+    return set(connection.execute(text(statement), {"ids": ids}).scalars())

@@ -37,6 +37,8 @@ FETCH = "backhaul.media.fetch"
 TOGETHER = "backhaul.media.together"
 PUT = "tests.chaos.journeys"
 ATTACH = "backhaul.attach"
+SERVER_UPLOADS = "backhaul.server.uploads"
+DISK = "backhaul.server.contents.disk:DiskStore"
 
 
 def _points(journey: str, *points: tuple[str, Literal["before", "after"], str, int, str, str]) -> list[CrashPoint]:
@@ -661,6 +663,84 @@ CRASH_POINTS = [
             2,
             "as with the first one",
             "as with the first one",
+        ),
+    ),
+    *_points(
+        "complete",
+        (
+            "last byte promised",
+            "after",
+            "backhaul.server.intake:Intake.promise",
+            1,
+            "the server has every byte, and has not looked at the hash",
+            "it does when it is asked; or the upload expires, and its bytes go",
+        ),
+        (
+            "hash named",
+            "before",
+            f"{DISK}.publish",
+            1,
+            "the hash was looked at",
+            "as before it",
+        ),
+        (
+            "published",
+            "after",
+            f"{DISK}.publish",
+            1,
+            "the content is in its place, and no row tells of it",
+            "it is entered when the server is asked, or when the upload expires",
+        ),
+        (
+            "entered, in the transaction",
+            "after",
+            f"{SERVER_UPLOADS}:enter_all",
+            1,
+            "the content was entered, and that was rolled back",
+            "as before it",
+        ),
+        (
+            "entered",
+            "before",
+            f"{DISK}.discard",
+            1,
+            "everything, but that the upload is not forgotten",
+            "it is when it expires",
+        ),
+    ),
+    *_points(
+        "take",
+        (
+            "room kept",
+            "before",
+            f"{DISK}.put_all",
+            1,
+            "uploads of the small contents, without a byte",
+            "they expire; the message comes again",
+        ),
+        (
+            "in their places",
+            "after",
+            f"{DISK}.put_all",
+            1,
+            "the contents are in their places, and no row tells of them",
+            "they are entered when the message comes again, or when their uploads expire",
+        ),
+        (
+            "entered, in the transaction",
+            "after",
+            f"{SERVER_UPLOADS}:enter_all",
+            1,
+            "the contents were entered, and that was rolled back",
+            "as before it",
+        ),
+        (
+            "entered",
+            "after",
+            "backhaul.server.batch:Batch.take",
+            1,
+            "everything",
+            "they are here already",
         ),
     ),
     *_points(

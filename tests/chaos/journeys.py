@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,13 @@ from backhaul.media.uploads import Upload
 from backhaul.remotes.tus import TusRemote
 from backhaul.replica import conflicts, outbox, parked, pull, push, resolution
 from backhaul.server import auth
+from backhaul.server.batch import Batch
+from backhaul.server.contents.disk import DiskStore
+from backhaul.server.intake import Intake
 from backhaul.server.memory import StoreRemote
+from backhaul.server.settings import Settings
 from backhaul.server.store import ServerDatabase, Store
+from backhaul.wire import NewContent
 from backhaul.work import ledger
 from backhaul.work.beside import Beside
 from backhaul.work.context import Context
@@ -42,7 +48,8 @@ CHUNK_BYTES = 64 * 2**10
 def run(journey: str, job: dict[str, Any]) -> Any:
     """job: database (URL); server (URL of its database), replica, and op ids to give up; for an upload url, token and
     upload, for small ones url, token and when it is (now); for a download content and folder; for kept files file and
-    folder; for files of rows home, folder and when it is (now)."""
+    folder; for files of rows home, folder and when it is (now). At the server, data, replica, scope and when it is; and
+    upload and last (bytes in hexadecimal), or files."""
     with ExitStack() as stack:
         database = open_database(job["database"])
         stack.callback(database.close)
@@ -180,6 +187,28 @@ def _evict(database: Database, job: dict[str, Any], stack: ExitStack) -> Any:
     return evict(database, MediaStore(Path(job["folder"])), Limits(most=0, floor=0)).contents
 
 
+def _complete(database: Database, job: dict[str, Any], stack: ExitStack) -> None:
+    """The server takes the last byte of an upload in."""
+    settings = Settings(data=Path(job["data"]))
+    intake = Intake(DiskStore(settings.data / "media"), settings, database, MovedClock(job["now"]))
+    replica = auth.Replica(id=job["replica"], scope=job["scope"])
+    found = intake.find(replica, job["upload"])
+    tail, _ = intake.open(found, None)
+    tail.write(bytes.fromhex(job["last"]))
+    found = intake.promise(found, tail)
+    tail.close()
+    intake.complete(replica, found)
+
+
+def _take(database: Database, job: dict[str, Any], stack: ExitStack) -> None:
+    """The server takes small contents in, of one message."""
+    settings = Settings(data=Path(job["data"]))
+    batch = Batch(DiskStore(settings.data / "media"), settings, database, MovedClock(job["now"]))
+    files = [bytes.fromhex(file) for file in job["files"]]
+    sent = [(NewContent(sha256=sha256(file).hexdigest(), size=len(file)), memoryview(file)) for file in files]
+    batch.take(auth.Replica(id=job["replica"], scope=job["scope"]), sent)
+
+
 def _store(job: dict[str, Any], stack: ExitStack) -> StoreRemote:
     database = ServerDatabase(open_database(job["server"]))
     stack.callback(database.close)
@@ -202,6 +231,8 @@ JOURNEYS: dict[str, Callable[[Database, dict[str, Any], ExitStack], Any]] = {
     "undo": _undo,
     "upload": _upload,
     "together": _together,
+    "complete": _complete,
+    "take": _take,
     "download": _download,
     "put": _put,
     "attach": _attach,

@@ -37,7 +37,9 @@ KEEPING = [point for point in CRASH_POINTS if point.journey in ("put", "tidy", "
 DOWNLOADS = [point for point in CRASH_POINTS if point.journey == "download"]
 OF_ROWS = [point for point in CRASH_POINTS if point.journey in ("attach", "reduce")]
 TOGETHER = [point for point in CRASH_POINTS if point.journey == "together"]
-OTHERS = [point for point in CRASH_POINTS if point not in (*UPLOADS, *TOGETHER, *KEEPING, *DOWNLOADS, *OF_ROWS)]
+PUBLISHING = [point for point in CRASH_POINTS if point.journey in ("complete", "take")]
+ELSEWHERE = (*UPLOADS, *TOGETHER, *KEEPING, *DOWNLOADS, *OF_ROWS, *PUBLISHING)
+OTHERS = [point for point in CRASH_POINTS if point not in ELSEWHERE]
 # PostgreSQL has no text that cannot be sent, and its backups are put back otherwise.
 ON_SQLITE = ("unsendable", "fork", "restored")
 PLACES = [

@@ -85,7 +85,8 @@ class ContentStore(Protocol):
     def discard(self, upload: str) -> None:
         """Whatever there is of the upload. What was published stays."""
 
-    def has(self, scope: str, sha256: str) -> bool: ...
+    def size(self, scope: str, sha256: str) -> int | None:
+        """Bytes of a content; None: it is not there."""
 
     def read(self, scope: str, sha256: str, start: int, stop: int) -> Blocks:
         """The bytes from `start` up to `stop`, which is within the content. Raises Refused `not-found`."""

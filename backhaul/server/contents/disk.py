@@ -86,8 +86,11 @@ class DiskStore:
     def discard(self, upload: str) -> None:
         (self._uploads / upload).unlink(missing_ok=True)
 
-    def has(self, scope: str, sha256: str) -> bool:
-        return self._place(scope, sha256).exists()
+    def size(self, scope: str, sha256: str) -> int | None:
+        try:
+            return self._place(scope, sha256).stat().st_size
+        except FileNotFoundError:
+            return None
 
     def read(self, scope: str, sha256: str, start: int, stop: int) -> FileBlocks:
         try:

@@ -114,8 +114,8 @@ class S3Store:
                 self._client.delete_object(Bucket=self._bucket, Key=self._raw(upload))
         segments.remove()
 
-    def has(self, scope: str, sha256: str) -> bool:
-        return self._size(self._place(scope, sha256)) is not None
+    def size(self, scope: str, sha256: str) -> int | None:
+        return self._size(self._place(scope, sha256))
 
     def read(self, scope: str, sha256: str, start: int, stop: int) -> Blocks:
         found = self._get(self._place(scope, sha256), start, stop)

@@ -66,9 +66,9 @@ def test_what_was_added_is_published_whole(store: ContentStore, size: int) -> No
     data = LARGE[:size]
     store.begin("up", size)
     add(store, "up", data, 0, size)
-    assert not store.has(SCOPE, hash_of(data))
+    assert store.size(SCOPE, hash_of(data)) is None
     publish(store, "up", data)
-    assert store.has(SCOPE, hash_of(data))
+    assert store.size(SCOPE, hash_of(data)) == len(data)
     assert read(store, data, 0, size) == data
 
 
@@ -80,7 +80,7 @@ def test_small_contents_are_put_at_once(store: ContentStore, again: Callable[[],
         assert read(again(), data, 0, len(data)) == data
     for number in range(len(contents)):
         store.discard(f"up{number}")
-    assert store.has(SCOPE, hash_of(SMALL))
+    assert store.size(SCOPE, hash_of(SMALL)) == len(SMALL)
 
 
 def test_bytes_are_added_in_pieces_of_any_size_by_one_process_after_the_other(
@@ -137,13 +137,13 @@ def test_ranges(store: ContentStore, start: int, stop: int) -> None:
 
 def test_scopes_do_not_meet(store: ContentStore) -> None:
     brought(store, SMALL)
-    assert not store.has("another", hash_of(SMALL))
+    assert store.size("another", hash_of(SMALL)) is None
     with pytest.raises(Refused, match="lost"):
         store.read("another", hash_of(SMALL), 0, 1)
 
 
 def test_what_is_not_here_is_said_to_be(store: ContentStore) -> None:
-    assert not store.has(SCOPE, hash_of(SMALL))
+    assert store.size(SCOPE, hash_of(SMALL)) is None
     assert store.whole("nothing", 5) is None
     assert store.whole("nothing", len(LARGE)) is None
     with pytest.raises(Refused) as caught:
@@ -171,7 +171,7 @@ def test_the_same_content_twice_is_there_once_and_until_it_is_removed(store: Con
     brought(store, data, "first")
     brought(store, data, "second")
     store.remove(SCOPE, hash_of(data))
-    assert not store.has(SCOPE, hash_of(data))
+    assert store.size(SCOPE, hash_of(data)) is None
 
 
 def test_reading_the_whole_may_be_repeated(store: ContentStore, again: Callable[[], ContentStore]) -> None:
@@ -193,8 +193,8 @@ def test_names_of_scopes_are_neither_paths_nor_keys(store: ContentStore) -> None
         assert read_whole(store, "up", len(SMALL)) == SMALL
         store.publish("up", len(SMALL), scope, hash_of(SMALL))
         store.discard("up")
-        assert store.has(scope, hash_of(SMALL))
-    assert not store.has(SCOPE, hash_of(SMALL))
+        assert store.size(scope, hash_of(SMALL)) == len(SMALL)
+    assert store.size(SCOPE, hash_of(SMALL)) is None
 
 
 def test_there_is_room_or_no_telling(store: ContentStore) -> None:
