@@ -740,10 +740,18 @@ server_applied = Table(
     Column("version", BigInteger, nullable=False),
     Column("problem", Text),  # wire.Problem, JSON
     Column("applied_at", BigInteger, nullable=False),
+    Column("former", Integer, nullable=False),  # 1: it may have been sent under another number or identity, too
     PrimaryKeyConstraint("replica", "send_seq"),
     sqlite_with_rowid=False,  # the rows are short: one tree less is written with each op
 )
 Index("ix_server_applied_at", server_applied.c.applied_at)
+Index(
+    "ix_server_applied_former",
+    server_applied.c.replica,
+    server_applied.c.op_id,
+    sqlite_where=text("former = 1"),
+    postgresql_where=text("former = 1"),
+)
 
 # The records, tombstones included, each as its latest version (server/records.py).
 server_record = Table(

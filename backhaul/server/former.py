@@ -2,12 +2,12 @@
 
 A database that was put back to a backup holds changes that the server took after the backup was made. They have the
 same op ids as then, so they are known, and get the outcomes that they had: also where the same backup was put back
-twice, and in a message of before that comes later than what the successor has sent. Outcomes are kept for 30 days:
-after that, a change whose stamp decides is merged once more, which does no harm. One that adds is left to a person, and
-so is one that makes a record which is not here, once deletions were forgotten: it may have been made and deleted. That
-is so of each op of before, and of what a replica made before another one came of it: a copy of its database, which may
-have sent the same since. And what a person says once more in sight of what became of it is merged once more, too: it is
-another answer to another question.
+twice, and in a message of before that comes later than what the successor has sent, or what the replica itself has sent
+anew when the server was put back. Outcomes are kept for 30 days: after that, a change whose stamp decides is merged
+once more, which does no harm. One that adds is left to a person, and so is one that makes a record which is not here,
+once deletions were forgotten: it may have been made and deleted. That is so of each op of before, and of what a replica
+made before another one came of it: a copy of its database, which may have sent the same since. And what a person says
+once more in sight of what became of it is merged once more, too: it is another answer to another question.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from backhaul.wire import Op, Result, Tagged
 AHEAD_MS = 30 * 86_400_000  # a stamp may be so far ahead of when its change was made: the clock guard has held it
 
 
-def known(connection: Connection, replica: str, ops: Sequence[Op], *, succeeded: bool) -> dict[int, Result]:
+def known(connection: Connection, replica: str, ops: Sequence[Op], *, renumbered: bool) -> dict[int, Result]:
     """The results, by number, of those ops that were sent before: by this replica, by one that it was, or by one that
-    came of those. succeeded: whether one came of this replica; then it may have sent any of them."""
+    came of those. renumbered: whether it, or one that came of it, has sent anything anew, under other numbers: then
+    these may be of a message that hung in the network since before."""
     found: dict[int, Result] = {}
     former = [op for op in ops if op.former]
     if former:
         before = lineage.ancestors(connection, replica)
         found |= outcomes.recognise(connection, [*before, *lineage.successors(connection, before)], former)
-    if succeeded:
+    if renumbered:
         rest = [op for op in ops if not op.former]
-        found |= outcomes.recognise(connection, lineage.successors(connection, [replica]), rest)
+        found |= outcomes.recognise(
+            connection, [replica, *lineage.successors(connection, [replica])], rest, as_former=True
+        )
     return found
 
 

@@ -27,7 +27,7 @@ YOUNGEST_MS = 86_400_000  # a tombstone stays for a day, whoever has heard of it
 class Standing:
     """What a push is held against. hlc: the highest stamp that the scope took. collected: see schema.py. lineage: whom
     the replica was before. leaps: of the scope. heard: how far the replica is known to have pulled. succeeded_at: when
-    the last other one came of it; 0: none did."""
+    the last other one came of it; 0: none did. renumbered: whether it has sent something under other numbers anew."""
 
     hlc: int
     collected: int
@@ -35,6 +35,7 @@ class Standing:
     leaps: tuple[Leap, ...] = ()
     heard: int = 0
     succeeded_at: int = 0
+    renumbered: bool = False
 
 
 def of_scope(connection: Connection, scope: str) -> Standing:
@@ -50,7 +51,8 @@ def standing(connection: Connection, replica: Replica) -> Standing:
     """Raises Refused `cursor-expired` to a replica that comes too late: it has to hear first what is gone."""
     statement = """
         SELECT server_replica.position, server_scope.position AS head, hlc, collected, horizon, known,
-               (SELECT max(created_at) FROM server_replica AS after WHERE after.predecessor = :replica) AS succeeded_at
+               (SELECT max(created_at) FROM server_replica AS after WHERE after.predecessor = :replica) AS succeeded_at,
+               EXISTS (SELECT 1 FROM server_applied WHERE replica = :replica AND former = 1) AS renumbered
         FROM server_replica JOIN server_scope ON server_scope.name = server_replica.scope
         WHERE server_replica.replica = :replica
     """
@@ -64,6 +66,7 @@ def standing(connection: Connection, replica: Replica) -> Standing:
         leaps=leaps.all_of(connection, replica.scope, row.head),
         heard=row.position or 0,
         succeeded_at=row.succeeded_at or 0,
+        renumbered=bool(row.renumbered),
     )
 
 

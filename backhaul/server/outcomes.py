@@ -18,7 +18,7 @@ from backhaul.errors import DatabaseBusy
 from backhaul.lanes import COUNT_BITS, before_first, lane_of
 from backhaul.server.problems import refusal
 from backhaul.server.statements import write_rows
-from backhaul.statements import text
+from backhaul.statements import members, text
 from backhaul.wire import Op, Problem, Result, Status, encode
 
 KEPT_MS = 30 * 86_400_000
@@ -59,26 +59,37 @@ def replay(connection: Connection, replica: str, ops: Sequence[Op]) -> dict[int,
     return {op.seq: _replayed(op, known.get(op.seq)) for op in ops}
 
 
-def recognise(connection: Connection, lineage: Sequence[str], ops: Sequence[Op]) -> dict[int, Result]:
+def recognise(
+    connection: Connection, lineage: Sequence[str], ops: Sequence[Op], *, as_former: bool = False
+) -> dict[int, Result]:
     """The results, by number, of ops that were sent before under another number or identity; of one that was said
-    anew, the last."""
+    anew, the last. as_former: only of those that were known to be such when they came."""
     if not ops:
         return {}
-    known = {row.op_id: row for row in _find_ids(connection, lineage, [op.op for op in ops])}
+    known = {row.op_id: row for row in _find_ids(connection, lineage, [op.op for op in ops], as_former=as_former)}
     return {op.seq: _replayed(op, known[op.op]) for op in ops if op.op in known}
 
 
 def keep(connection: Connection, replica: str, ops: Sequence[Op], results: Sequence[Result], now: int) -> None:
     statement = """
-        INSERT INTO server_applied (replica, send_seq, op_id, status, version, problem, applied_at)
+        INSERT INTO server_applied (replica, send_seq, op_id, status, version, problem, applied_at, former)
         ROWS
     """
     rows = [
-        (replica, op.seq, op.op, _lasting(op, result.status), result.version, problem and _text(problem), now)
+        (
+            replica,
+            op.seq,
+            op.op,
+            _lasting(op, result.status),
+            result.version,
+            problem and _text(problem),
+            now,
+            int(op.former),
+        )
         for op, result in zip(ops, results, strict=True)
         for problem in (result.problem,)
     ]
-    write_rows(connection, statement, "text bigint text text bigint text bigint", rows)
+    write_rows(connection, statement, "text bigint text text bigint text bigint integer", rows)
 
 
 def _lasting(op: Op, status: Status) -> Status | Literal["void"]:
@@ -154,26 +165,18 @@ def _find(connection: Connection, replica: str, numbers: list[int]) -> list[Row[
     return list(connection.execute(text(sqlite), {"replica": replica, "numbers": encode(numbers).decode()}))
 
 
-def _find_ids(connection: Connection, lineage: Sequence[str], ids: list[str]) -> list[Row[Any]]:
-    """By a look at all that is remembered of these replicas: it is seldom asked, and an index would cost every push."""
-    sqlite = """
+def _find_ids(connection: Connection, lineage: Sequence[str], ids: list[str], *, as_former: bool) -> list[Row[Any]]:
+    """By a look at all that is remembered of these replicas: it is seldom asked, and an index would cost every push. Of
+    those that came as former ones there are few, and they have one."""
+    statement = f"""
         SELECT op_id, status, version, problem
         FROM server_applied
-        WHERE replica IN (SELECT value FROM json_each(:lineage)) AND op_id IN (SELECT value FROM json_each(:ids))
-          AND status <> 'void'
+        WHERE replica IN ({members(connection, "lineage")}) AND op_id IN ({members(connection, "ids")})
+          AND status <> 'void' {"AND former = 1" if as_former else ""}
         ORDER BY version
-    """
-    postgresql = """
-        SELECT op_id, status, version, problem
-        FROM server_applied
-        WHERE replica = ANY(CAST(:lineage AS text[])) AND op_id = ANY(CAST(:ids AS text[]))
-          AND status <> 'void'
-        ORDER BY version
-    """
-    if connection.dialect.name == "postgresql":
-        return list(connection.execute(text(postgresql), {"lineage": list(lineage), "ids": ids}))
+    """  # noqa: S608 - the parts are constants
     values = {"lineage": encode(list(lineage)).decode(), "ids": encode(ids).decode()}
-    return list(connection.execute(text(sqlite), values))
+    return list(connection.execute(text(statement), values))
 
 
 def _text(problem: Problem | None) -> str | None:

@@ -38,7 +38,8 @@ def take(connection: Connection, replica: Replica, ops: Sequence[Op], now: int, 
     results = outcomes.replay(connection, replica.id, [op for op in ops if op.seq <= mark])
     accepted = _undrifted(fresh, now, standing.hlc)
     if accepted:
-        again = former.known(connection, replica.id, accepted, succeeded=standing.succeeded_at > 0)
+        renumbered = standing.renumbered or standing.succeeded_at > 0
+        again = former.known(connection, replica.id, accepted, renumbered=renumbered)
         said = {op.seq: op for op in accepted}
         results |= {seq: one for seq, one in again.items() if not former.is_said_anew(said[seq], one)}
         versions = [result.version for result in again.values() if result.version]

@@ -143,10 +143,18 @@ def _server_applied() -> None:
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("problem", sa.Text),
         sa.Column("applied_at", sa.BigInteger, nullable=False),
+        sa.Column("former", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("replica", "send_seq", name="pk_server_applied"),
         sqlite_with_rowid=False,
     )
     op.create_index("ix_server_applied_at", "server_applied", ["applied_at"])
+    op.create_index(
+        "ix_server_applied_former",
+        "server_applied",
+        ["replica", "op_id"],
+        sqlite_where=sa.text("former = 1"),
+        postgresql_where=sa.text("former = 1"),
+    )
 
 
 def _server_record() -> None:

@@ -162,6 +162,20 @@ def test_who_had_not_seen_what_was_lost_goes_on(store, ann, bob):
     assert [record.version for record in pull(bob, NOW + 5)] == [2]
 
 
+def test_a_message_of_the_lost_past_that_comes_after_the_same_was_sent_anew_is_not_taken_once_more(store, ann):
+    """It was lost with the answer to it, and its numbers are the ones that are due when it comes."""
+    ann.push(customer(ann, 1), customer(ann, 2), now=NOW + 1)
+    hung = [customer(ann, 3, op="a" * 32), customer(ann, 4, op="b" * 32)]
+    put_back(store, 1)
+    ann.seq = 1
+    anew = [customer(ann, 3, op="a" * 32, former=True)]
+    assert statuses(ann.push(*anew, now=NOW + 2)) == ["applied"]
+    assert statuses(ann.push(*hung, now=NOW + 3)) == ["duplicate", "applied"]
+    ann.seq = 4
+    anew = [customer(ann, 4, op="b" * 32, former=True)]
+    assert statuses(ann.push(*anew, now=NOW + 4)) == ["duplicate"]
+
+
 def test_what_an_app_saw_in_a_lost_past_counts_as_not_seen(store, ann, bob):
     ann.push(customer(ann, 1))
     (result,) = bob.push(customer(bob, 1, base=500))

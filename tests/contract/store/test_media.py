@@ -54,4 +54,4 @@ def test_of_what_has_expired_only_what_still_has_is_forgotten(database: ServerDa
         uploads.forget_expired(connection, ["a", "b"], NOW + 1_000)
         assert uploads.find_all(connection, "shop", ["a", "b", "c"]).keys() == {"b", "c"}
         uploads.forget_expired(connection, [], NOW + 99_000)
-        assert [name for _, name in sorted(uploads.expired(connection, NOW + 99_000))] == ["b", "c"]
+        assert sorted(upload.id for upload in uploads.expired(connection, NOW + 99_000)) == ["b", "c"]
