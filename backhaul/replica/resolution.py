@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from backhaul.database import Database
 from backhaul.errors import Misused, TryLater, Unknown
 from backhaul.merge.aggregate import Place
-from backhaul.replica import aside, checkpoint, conflicts, holding, outbox, tables, unseen
+from backhaul.replica import additions, aside, checkpoint, conflicts, holding, outbox, tables, unseen
 from backhaul.replica import rows as app_rows
 from backhaul.replica.apply import apply_what_fits
 from backhaul.replica.contested import Entry
@@ -46,8 +46,9 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
         if not entries:
             raise Unknown(f"no open conflict {number}", hint="list them: backhaul conflicts list")
         _check_known(connection, entries, whole=choice == "theirs")
+        merged = additions.merged(outbox.conflicting(connection, [number]), known, entries)
         if choice == "theirs":
-            before = _give_in(connection, number, known, entries, now=now)
+            before = additions.beside(_give_in(connection, number, known, entries, now=now), merged)
         elif choice == "mine":
             before = _insist(connection, number, known, entries, {}, now=now)
         elif isinstance(choice, Mapping):
@@ -57,6 +58,8 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
         said = choice if isinstance(choice, str) else "values"
         unseen.forget(connection, [entry.place for entry in entries])
         after = _here(connection, known, entries)
+        if choice == "mine":
+            after = additions.beside(after, merged)
         conflicts.resolved(connection, number, said, before, after, now=now)
     emit("conflict.resolved", conflict=number, choice=said)
 
@@ -215,7 +218,7 @@ def _put_back(connection: Connection, known: Mapping[str, Table], entries: Seque
     here = _here(connection, known, entries)
     plans: dict[str, TablePlan] = {}
     for entry in entries:
-        if entry.roots and not _is_as_left(entry, here.get(entry.place)):
+        if entry.roots and not _is_as_left(known[entry.table], entry, here.get(entry.place)):
             raise Misused(
                 f"{entry.table} {entry.key} was changed since, and is part of a whole",
                 hint="put it right in your app, by an ordinary edit",
@@ -226,8 +229,7 @@ def _put_back(connection: Connection, known: Mapping[str, Table], entries: Seque
             if now is not None:
                 plan.deleted.append(_plain(entry.key))
         elif now is not None:
-            contested = entry.mine.keys() | entry.theirs.keys()
-            _change(plan, entry.key, {name: value for name, value in before.items() if name in contested})
+            _change(plan, entry.key, additions.without(plan.table, entry, before, now))
         else:
             names = tuple(name for name in field_names(plan.table) if name in before)
             row = (*_plain(entry.key), *(to_plain(before[name]) for name in names))
@@ -258,11 +260,12 @@ def _here(connection: Connection, known: Mapping[str, Table], entries: Iterable[
     }
 
 
-def _is_as_left(entry: Entry, now: Fields | None) -> bool:
-    """Whether the choice still stands here: what was made of the whole since would not go with what stood before."""
+def _is_as_left(table: Table, entry: Entry, now: Fields | None) -> bool:
+    """Whether the choice still stands here: what was made of the whole since would not go with what stood before. What
+    was added to it since does."""
     if now is None or entry.after is None:
         return now is None and entry.after is None
-    contested = entry.mine.keys() | entry.theirs.keys()
+    contested = (entry.mine.keys() | entry.theirs.keys()) - additions.columns(table).keys()
     return all(encode(now.get(name)) == encode(entry.after.get(name)) for name in contested)
 
 

@@ -37,7 +37,7 @@ from backhaul.replica.outbox.asking import (
     written,
 )
 from backhaul.replica.outbox.awaiting import AWAITS, DEPENDS, any_held, awaiting, free, held, hold_back
-from backhaul.replica.outbox.claiming import Change, GroupTooLarge, claim, freeze_fields, next_pending, size_of
+from backhaul.replica.outbox.claiming import Change, GroupTooLarge, claim, freeze_fields, next_pending, op_ids, size_of
 from backhaul.replica.outbox.contesting import (
     Conflicting,
     any_conflict,
@@ -130,6 +130,7 @@ __all__ = [
     "next_try",
     "number",
     "of_record",
+    "op_ids",
     "overtaken",
     "park_dependents",
     "park_group",

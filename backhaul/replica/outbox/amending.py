@@ -63,20 +63,24 @@ def unsent(connection: Connection, table: str, chunk: int = 2_000) -> Iterator[l
         after = rows[-1].id
 
 
-def identify(connection: Connection, table: str, chunk: int = 500) -> None:
+def identify(connection: Connection, table: str) -> None:
     """pending: what waits of a table gets the id that it would be sent with, which is made of what it says. In other
     words it is the same change from now on: a backup, in which it waits in the old ones, may be put back."""
-    statement = """
+    _identify(connection, "table_name = :table", {"table": table})
+
+
+def _identify(connection: Connection, which: str, values: Mapping[str, object], chunk: int = 500) -> None:
+    statement = f"""
         SELECT id FROM backhaul_outbox
-        WHERE table_name = :table AND state = 'pending' AND op_id IS NULL ORDER BY id LIMIT :chunk
-    """
+        WHERE state = 'pending' AND op_id IS NULL AND {which} ORDER BY id LIMIT :chunk
+    """  # noqa: S608 - constants
     given = "UPDATE backhaul_outbox SET op_id = ? WHERE id = ? AND state = 'pending' AND op_id IS NULL"
     together = """
         UPDATE backhaul_outbox SET op_id = given.op_id
         FROM unnest(CAST(? AS text[]), CAST(? AS bigint[])) AS given (op_id, id)
         WHERE backhaul_outbox.id = given.id AND state = 'pending' AND backhaul_outbox.op_id IS NULL
     """
-    while ids := list(connection.execute(text(statement), {"table": table, "chunk": chunk}).scalars()):
+    while ids := list(connection.execute(text(statement), {**values, "chunk": chunk}).scalars()):
         rows = [(op_id, number) for number, op_id in op_ids(connection, ids).items()]
         run_together(connection, given, rows, together=together)
 
@@ -117,13 +121,17 @@ def lower_base(connection: Connection, bases: Mapping[int, int]) -> None:
 
 def mend_captured(connection: Connection, *, before: int, after: int, began: int, now: int) -> None:
     """The clock was set, by the difference of the offsets: changes whose time makes sense only with the offset that the
-    clock had `before` get the time that it would have been by the clock of now. began: by the server's clock."""
-    statement = """
-        UPDATE backhaul_outbox SET captured_at = captured_at + :before - :after
-        WHERE state = 'pending' AND (captured_at > :now OR captured_at + :after < :began)
-          AND captured_at + :before BETWEEN :began AND :now + :after
+    clock had `before` get the time that it would have been by the clock of now. began: by the server's clock. They are
+    the ops that they were."""
+    mistimed = """
+        (captured_at > :now OR captured_at + :after < :began)
+        AND captured_at + :before BETWEEN :began AND :now + :after
     """
+    statement = f"""
+        UPDATE backhaul_outbox SET captured_at = captured_at + :before - :after WHERE state = 'pending' AND {mistimed}
+    """  # noqa: S608 - a constant
     values = {"before": before, "after": after, "began": began, "now": now}
+    _identify(connection, mistimed, values)
     connection.execute(text(statement), values)
 
 

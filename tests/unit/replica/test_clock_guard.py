@@ -9,7 +9,7 @@ import pytest
 
 from backhaul.clock import stamp_from_text, stamp_milliseconds
 from backhaul.errors import Busy, Unreachable
-from backhaul.replica import clock_guard
+from backhaul.replica import clock_guard, outbox
 from backhaul.server.memory import MemoryRemote, MemoryServer
 from tests.replicas import MovedClock, Replica, make_replica
 
@@ -120,6 +120,26 @@ def test_a_clock_that_is_set_right_while_changes_wait_takes_nothing_from_them(wo
     world.a.pull()  # the offset of now is known, the change has the time of then
     world.settle()
     assert name_of(world.a) == name_of(world.b) == "waits"
+    check(world)
+
+
+def test_a_change_whose_time_is_put_right_is_the_op_that_it_was(world: World, off: int) -> None:
+    """A backup in which it waits with its old time may be put back, and is sent again."""
+    world.write(world.b, "INSERT INTO customer (id, name) VALUES (1, 'first')")
+    world.settle()
+    world.off = off
+    world.a.pull()
+    world.write(world.a, "UPDATE customer SET name = 'waits' WHERE id = 1")
+    world.off = 0
+    with world.a.database.reading() as connection:
+        (number, captured), *_ = connection.exec_driver_sql("SELECT id, captured_at FROM backhaul_outbox").all()
+        as_it_was = outbox.op_ids(connection, [number])
+    world.a.pull()
+    with world.a.database.reading() as connection:
+        found = connection.exec_driver_sql("SELECT captured_at FROM backhaul_outbox").scalar_one()
+        assert found != captured
+        assert outbox.op_ids(connection, [number]) == as_it_was
+    world.settle()
     check(world)
 
 

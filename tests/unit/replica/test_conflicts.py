@@ -227,6 +227,48 @@ def test_a_column_that_is_renamed_while_a_conflict_waits_can_still_be_decided_ab
     assert a.rows("note") == [("n", "of a", "red")]
 
 
+ADDED = "CREATE TABLE shelf (id TEXT PRIMARY KEY, place TEXT, stock INTEGER, labels TEXT, note TEXT, tenth INTEGER)"
+ADDING = {"shelf": Rules(merge={"place": "manual", "stock": "counter", "labels": "set", "note": "text"})}
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "after others wrote"])
+@pytest.mark.parametrize("together", [True, False], ids=["in the contested change", "in others beside it"])
+@pytest.mark.parametrize("choice", ["mine", "theirs"])
+def test_who_takes_a_choice_back_takes_nothing_from_what_others_added(
+    make: MakeReplica, choice: str, together: bool, later: bool
+) -> None:
+    a, b = (make(name, schema=ADDED, rules=ADDING) for name in "ab")
+    a.write("""INSERT INTO shelf VALUES ('s', 'cellar', 10, '["old"]', 'one two', 1)""")
+    a.sync()
+    b.sync()
+
+    def write(replica: Replica, place: str, add: int, labels: str, note: str) -> None:
+        sets = (f"place = '{place}'", f"stock = stock + {add}", f"labels = '{labels}'", f"note = '{note}'")
+        statements = [", ".join(sets)] if together else list(sets)
+        replica.write_together(*(f"UPDATE shelf SET {one}" for one in statements))
+
+    write(b, "attic", 5, '["b","old"]', "one two three")
+    write(a, "shed", 3, '["a"]', "zero one two")
+    a.sync()
+    b.sync()
+    number = resolve(b, choice)
+    assert all_equal(a, b)
+    stands = "attic" if choice == "mine" else "shed"
+    merged = ("s", "attic", 18, '["a","b"]', "zero one two three", 1)
+    of_a = ("s", "shed", 13, '["a"]', "zero one two", 1)
+    assert b.rows("shelf") == [merged if choice == "mine" else of_a]
+    if later:
+        a.write_together("UPDATE shelf SET stock = stock + 100", "UPDATE shelf SET note = '!' || note")
+        assert all_equal(a, b)
+    undo(b, number)
+    assert all_equal(a, b)
+    ((_, place, stock, labels, note, _),) = a.rows("shelf")
+    assert place == ("shed" if stands == "attic" else "attic")
+    more = 100 if later else 0
+    expected = of_a if choice == "mine" else merged
+    assert (stock, labels, note) == (expected[2] + more, expected[3], ("!" if later else "") + expected[4])
+
+
 def test_what_was_not_pulled_cannot_be_chosen_from(pair: tuple[Replica, Replica]) -> None:
     a, b = pair
     b.write("UPDATE note SET body = 'of b'")
