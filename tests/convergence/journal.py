@@ -89,7 +89,7 @@ class Journal:
     def _is_again(self, op: OutgoingOp) -> bool:
         """It was taken before, by a former self, and its outcome is forgotten: with the stamp that it had, it does no
         harm, unless it adds; an insert adds nothing, it says where counting begins."""
-        may_be = op.op in self.forgotten and op.former and (op.table != MERGED or op.kind == "insert")
+        may_be = op.op in self.forgotten and op.former and not _adds(op)
         return may_be and any(one.op == op.op for one in self.accepted)
 
     def of_branch(self, branch: int) -> Counter[Said]:
@@ -143,6 +143,11 @@ def _accepted(branch: int, writer: str, op: OutgoingOp, version: int, *, again: 
         version=version,
         again=again,
     )
+
+
+def _adds(op: OutgoingOp) -> bool:
+    said = json.loads(bytes(op.fields)) if op.fields else {}
+    return op.kind != "insert" and any(isinstance(value, dict) and "add" in value for value in said.values())
 
 
 def _is_delta(value: Any) -> bool:

@@ -217,13 +217,13 @@ class World:
             return
         for _ in range(3):
             self.clock.moment += 60 * DAY
+            self._purge()  # as the server would with the next push
             for branch in self.branches:
                 if branch is not late:
                     self._work(branch)
                     self._push(branch)
                     self._pull(branch)
-        self.server.store.purge(self.clock.now())
-        self.journal.purge(self.server.remembers())
+        self._purge()
         for _ in range(self.random.randrange(3)):
             self._work(late)
         if self.random.random() < 0.3:
@@ -231,6 +231,10 @@ class World:
                 self._pull(late, on_reset="discard")
         else:
             self._pull(late)
+
+    def _purge(self) -> None:
+        self.server.store.purge(self.clock.now())
+        self.journal.purge(self.server.remembers())
 
     def _back_up_server(self, _branch: Branch) -> None:
         self.server.back_up()
