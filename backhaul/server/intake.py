@@ -25,7 +25,7 @@ from backhaul.errors import Busy, DatabaseBusy, Refused
 from backhaul.server import auth, tus, uploads
 from backhaul.server.auth import Replica
 from backhaul.server.boot import boot_id
-from backhaul.server.contents.base import ContentStore, Tail
+from backhaul.server.contents.base import ContentStore, Held, Tail
 from backhaul.server.hashes import Hashes, Running
 from backhaul.server.media_types import MOST_NEEDED, Policy
 from backhaul.server.problems import refusal
@@ -95,6 +95,20 @@ class Intake:
                 self.discard(name)
             raise
         return made
+
+    def take(self, replica: Replica, name: str) -> tuple[Upload, Held]:
+        """The upload, and that no other process goes on with it until that is closed. Raises Busy: one has it in hand;
+        and as `find`."""
+        try:
+            held = self.store.hold(name)
+        except Busy:
+            self.find(replica, name)  # whoever is of another scope does not hear that there is one
+            raise
+        try:
+            return self.find(replica, name), held
+        except BaseException:
+            held.close()
+            raise
 
     def find(self, replica: Replica, name: str) -> Upload:
         """Raises Refused: `not-found`, `upload-expired`."""

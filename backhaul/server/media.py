@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -85,13 +85,14 @@ class Media:
         if not tus.UPLOAD.fullmatch(name):
             raise refusal("not-found", "there is no such upload")
         async with self._turns.take(_turn(replica.scope, name)) as give_way:
-            found = await self._run(self._intake.find, replica, name)
-            if method == "HEAD":
-                return await self._head(replica, found)
-            if method == "PATCH":
-                return await self._patch(request, replica, found, give_way)
-            if method == "DELETE":
-                return await self._terminate(found)
+            found, held = await self._run(self._intake.take, replica, name)
+            with closing(held):
+                if method == "HEAD":
+                    return await self._head(replica, found)
+                if method == "PATCH":
+                    return await self._patch(request, replica, found, give_way)
+                if method == "DELETE":
+                    return await self._terminate(found)
         raise refusal("method-not-allowed", "an upload is asked with HEAD, continued with PATCH, ended with DELETE")
 
     async def known(self, request: Request) -> Response:

@@ -60,8 +60,8 @@ def test_replicas_end_up_equal_whatever_happens(tmp_path: Path, seed: int) -> No
     simulate(tmp_path, seed)
 
 
-# Somebody who has dropped a column makes a record anew that was deleted, and a replica that has the column, and a change
-# of the record that waits, hears of both at once: what it has in that column is of the record of before, and stays.
+# Somebody who has dropped a column makes a record anew that was deleted; a replica that has the column, and a change of
+# the record that waits, hears of both at once: what it has in that column is of the record of before, and stays.
 STALE = pytest.mark.xfail(strict=True, reason="the feed does not say that a record is another one of the same key")
 SEEDS = [*range(10, 16), *range(100, 333), pytest.param(333, marks=STALE), *range(334, 700)]
 

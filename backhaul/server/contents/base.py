@@ -41,6 +41,12 @@ class Tail(Protocol):
     def close(self) -> None: ...
 
 
+class Held(Protocol):
+    """An upload that nobody else goes on with, until this is closed."""
+
+    def close(self) -> None: ...
+
+
 class Blocks(Protocol):
     """Bytes to be read, in blocks; to be closed by who has them."""
 
@@ -65,6 +71,10 @@ class ContentStore(Protocol):
 
     def begin(self, upload: str, length: int) -> None:
         """An empty upload."""
+
+    def hold(self, upload: str) -> Held:
+        """For as long as it is read and written, against other processes. Of one that is not here nothing is held.
+        Raises Busy: another one has it."""
 
     def append(self, upload: str, length: int, position: int, algorithm: str | None) -> Tail:
         """What lies beyond the position was never promised: it is cut off. Raises Refused `not-found`."""

@@ -6,6 +6,7 @@ What is said to be safe has been through fsync, the folder's entry included.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,11 @@ from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
+from backhaul.errors import Busy
 from backhaul.server.contents.base import AT_ONCE, BLOCK, Checksum, Whole
 from backhaul.server.problems import refusal
 
+AGAIN_MS = 1_000
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,6 +39,9 @@ class DiskStore:
         with full_disk_refused():
             os.close(os.open(self._uploads / upload, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             sync_folder(self._uploads)
+
+    def hold(self, upload: str) -> Lock:
+        return Lock(self._uploads / upload)
 
     def append(self, upload: str, length: int, position: int, algorithm: str | None) -> DiskTail:  # noqa: ARG002 - the same
         try:
@@ -109,6 +115,28 @@ class DiskStore:
 
     def _place(self, scope: str, hashed: str) -> Path:
         return self._content / sha256(scope.encode()).hexdigest() / hashed
+
+
+class Lock:
+    """Of a file or a folder, while it is there: flock, which goes with the process that has it. Raises Busy."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._handle: int | None = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            self._handle = None
+            return
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._handle)
+            raise Busy("another process has this upload in hand", retry_after_ms=AGAIN_MS) from error
+
+    def close(self) -> None:
+        if self._handle is not None:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)  # said, not left to close: a forked child would hold it on
+            os.close(self._handle)
+            self._handle = None
 
 
 class DiskTail:

@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 
 from backhaul.errors import ConfigurationInvalid
 from backhaul.server.contents.base import AT_ONCE, BLOCK, Blocks, Whole
+from backhaul.server.contents.disk import Lock
 from backhaul.server.contents.s3_answers import answers_read, is_missing
 from backhaul.server.contents.segments import Segments, SegmentTail
 from backhaul.server.problems import refusal
@@ -57,6 +58,10 @@ class S3Store:
 
     def begin(self, upload: str, length: int) -> None:
         self._segments(upload, length).create()
+
+    def hold(self, upload: str) -> Lock:
+        """Against other processes on this machine: its parts are in the same folder."""
+        return Lock(self._folder / upload)
 
     def append(self, upload: str, length: int, position: int, algorithm: str | None) -> SegmentTail:
         segments = self._segments(upload, length)

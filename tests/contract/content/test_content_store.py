@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from backhaul.errors import Refused
+from backhaul.errors import Busy, Refused
 from backhaul.server.contents import ContentStore
 from backhaul.server.contents.base import BLOCK, Whole
 
@@ -154,6 +154,19 @@ def test_what_is_not_here_is_said_to_be(store: ContentStore) -> None:
     assert caught.value.problem == "not-found"
     store.discard("nothing")
     store.remove(SCOPE, hash_of(SMALL))
+
+
+def test_an_upload_is_held_by_one_process_at_a_time(store: ContentStore, again: Callable[[], ContentStore]) -> None:
+    store.begin("up", len(SMALL))
+    with closing(store.hold("up")):
+        with pytest.raises(Busy) as caught:
+            again().hold("up")
+        assert caught.value.retry_after_ms
+        add(store, "up", SMALL, 0, len(SMALL))
+        publish(store, "up", SMALL)
+    again().hold("up").close()
+    store.discard("up")
+    store.hold("up").close()
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE])

@@ -22,7 +22,7 @@ from backhaul.server.syncing import MOST_BEHIND, SYNC_EVERY, Syncing
 from backhaul.server.uploads import Upload
 from tests import services
 from tests.unit.server.conftest import Caller
-from tests.unit.server.test_media import HalfSent, checksum, create, offset, patch, sha256
+from tests.unit.server.test_media import TUS, HalfSent, checksum, create, offset, patch, sha256
 from tests.waiting import eventually
 
 FILM = os.urandom(24 * 2**20 + 5)
@@ -115,6 +115,27 @@ def test_an_upload_goes_on_at_the_byte_in_another_process(tmp_path: Path) -> Non
         said = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(CHUNK)}
         assert session.patch(running.url + address, data=data[CHUNK:], headers=said, timeout=20).status_code == 204
         assert session.get(f"{running.url}/v1/media/sha256/{sha256(data)}", timeout=20).content == data
+
+
+def test_of_two_processes_one_has_an_upload_in_hand(tmp_path: Path) -> None:
+    """The other one would cut off what this one has promised since it looked."""
+    with services.sync_server(tmp_path / "server") as one, services.sync_server(tmp_path / "server") as other:
+        till = Caller(one)
+        address = create(till, FILM).headers["Location"]
+        assert patch(till, address, 0, FILM[:CHUNK]).status_code == 204
+        hanging = HalfSent(till, address, FILM[CHUNK : 6 * CHUNK], len(FILM) - CHUNK, at=CHUNK)
+        eventually(lambda: standing(one, address)[0] > CHUNK, what="some of it is promised")
+        till.server = other
+        for method in ("HEAD", "PATCH", "DELETE"):
+            answer = till.call(method, address, headers=TUS)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        hanging.cut()
+        eventually(lambda: till.call("HEAD", address, headers=TUS).status_code == 200, what="it is let go of")
+        at = offset(till, address)
+        assert at > CHUNK
+        assert patch(till, address, at, FILM[at:]).status_code == 204
+        assert content(till, FILM) == FILM
+        till.session.close()
 
 
 def test_before_it_is_content_all_of_it_is_on_the_disk(
