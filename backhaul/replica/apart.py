@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from backhaul.errors import Misused, TryLater
 from backhaul.merge.aggregate import Place
 from backhaul.replica import checkpoint, conflicts, outbox, rows
 from backhaul.replica.contested import Entry
@@ -121,6 +122,26 @@ def apart(connection: Connection, mine: Ours, records: Sequence[Record], *, now:
     released = conflicts.release(connection, over)
     conflicts.withhold(connection, held, position=checkpoint.read(connection).position, now=now)
     return Apart(released=released, records=free)
+
+
+def check_whole(connection: Connection, mine: Ours, records: Sequence[Record], position: int) -> None:
+    """Before these records become what the server has: of an aggregate all of it must be known here, and nobody else's
+    change of it be withheld for one of ours that stays. position: of the feed. Raises TryLater, Misused."""
+    of_aggregates = [record for record in records if record.table in mine.roots.tables]
+    if any(record.version > position for record in of_aggregates):
+        raise TryLater(
+            "what another replica wrote of the same whole is not all here yet", hint="backhaul pull, and then again"
+        )
+    if not of_aggregates or not mine.any():
+        return
+    known = conflicts.rooted(connection)
+    told = {root for entry in known for root in entry.roots}
+    _, busy = mine.touched((), {root for some in _roots_of(mine.roots, of_aggregates, known) for root in some})
+    for table, key in sorted(busy & told):
+        raise Misused(
+            f"another replica has changed {table} {key}, or a part of it, and other changes of it wait here",
+            hint="give up all of them; or have them sent first (backhaul parked retry), and decide the conflict",
+        )
 
 
 def _roots_of(roots: Roots, records: Sequence[Record], known: Sequence[Entry]) -> list[tuple[Place, ...]]:

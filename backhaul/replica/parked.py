@@ -46,7 +46,8 @@ def retry(database: Database, op_ids: Sequence[str], *, now: int) -> int:
 
 def discard(database: Database, remote: Remote, op_ids: Sequence[str]) -> int:
     """Give these parked changes up, and those of the same aggregates that were parked because of them; their records
-    become what the server has. Returns how many. Raises Unknown, TryLater, Refused."""
+    become what the server has. Returns how many. Raises Unknown, TryLater, Refused; Misused: of an aggregate that
+    another replica has changed meanwhile, a part cannot be given up while another part waits."""
     with database.writing() as connection:
         checkpoint.hold(connection)
         rows = chosen(connection, op_ids)

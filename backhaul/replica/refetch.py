@@ -21,7 +21,7 @@ from backhaul.database import Database
 from backhaul.errors import Refused, TryLater
 from backhaul.remotes.base import Remote
 from backhaul.replica import apply, aside, blocks, checkpoint, conflicts, outbox, tables, upgrades
-from backhaul.replica.apart import Ours, apart
+from backhaul.replica.apart import Ours, apart, check_whole
 from backhaul.replica.tables import Tracked
 from backhaul.wire import Record, Value, canonical_key
 
@@ -115,8 +115,8 @@ def lay_under(
     places: table and key, as JSON, with the fields that are NULL where the server has the record, and no value of them.
     absent: what becomes of a record that it does not have.
     after: what is still to be done then, with the settling's answer and with the records. What this database refuses is
-    set aside; or, where something is still to be done with it, raised. Raises TryLater, SignInRequired, Refused:
-    nothing was done then.
+    set aside; or, where something is still to be done with it, raised. Raises TryLater, SignInRequired, Refused, and
+    Misused for a part of an aggregate that others have changed and other changes of ours touch: nothing was done then.
     """
     for _ in range(TRIES):
         with database.reading() as connection:
@@ -132,6 +132,7 @@ def lay_under(
             if known.cursor == since:
                 settled, now = settle(connection), known.last_pull_at or 0
                 there = [_filled(one, places) for one in upgrades.under_present_names(tracked, there)]
+                check_whole(connection, Ours(connection, known_tables), there, known.position)
                 misfits = apply.lay_under(connection, tracked, there, known.position)
                 misfits = [*misfits, *_let_go(connection, known_tables, known.position, now=now)]
                 if after is not None:
