@@ -46,9 +46,10 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
         if not entries:
             raise Unknown(f"no open conflict {number}", hint="list them: backhaul conflicts list")
         _check_known(connection, entries, whole=choice == "theirs")
-        merged = additions.merged(outbox.conflicting(connection, [number]), known, entries)
+        added = additions.Sides.of(known, entries, outbox.conflicting(connection, [number]))
+        here = _here(connection, known, entries)
         if choice == "theirs":
-            before = additions.beside(_give_in(connection, number, known, entries, now=now), merged)
+            before = _give_in(connection, number, known, entries, now=now)
         elif choice == "mine":
             before = _insist(connection, number, known, entries, {}, now=now)
         elif isinstance(choice, Mapping):
@@ -57,9 +58,7 @@ def resolve(database: Database, number: int, choice: Side | Mapping[str, Value],
             raise Misused(f"{choice!r} is no side", hint="choose mine or theirs, or say the fields' values")
         said = choice if isinstance(choice, str) else "values"
         unseen.forget(connection, [entry.place for entry in entries])
-        after = _here(connection, known, entries)
-        if choice == "mine":
-            after = additions.beside(after, merged)
+        before, after = added.beside(choice, here, before, _here(connection, known, entries))
         conflicts.resolved(connection, number, said, before, after, now=now)
     emit("conflict.resolved", conflict=number, choice=said)
 
@@ -265,7 +264,7 @@ def _is_as_left(table: Table, entry: Entry, now: Fields | None) -> bool:
     was added to it since does."""
     if now is None or entry.after is None:
         return now is None and entry.after is None
-    contested = (entry.mine.keys() | entry.theirs.keys()) - additions.columns(table).keys()
+    contested = (entry.mine.keys() | entry.theirs.keys()) - additions.columns(table, entry).keys()
     return all(encode(now.get(name)) == encode(entry.after.get(name)) for name in contested)
 
 

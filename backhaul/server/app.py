@@ -256,9 +256,12 @@ async def _busy(_request: Request, _error: Any) -> Response:
 
 
 async def _store_busy(_request: Request, error: Any) -> Response:
-    """The content store is across the network, and asks for time; without a word of it in the answer."""
+    """The content store is across the network, and asks for time, or another process has the upload in hand; without a
+    word of it in the answer."""
     wait = math.ceil((error.retry_after_ms or STORE_WAIT_MS) / 1000)
-    return exchange.failed("busy", "the content store is busy", headers={"Retry-After": str(wait)})
+    return exchange.failed(
+        "busy", "the content store is busy, or another process has this in hand", headers={"Retry-After": str(wait)}
+    )
 
 
 async def _http(_request: Request, error: Any) -> Response:

@@ -74,26 +74,26 @@ class Batch:
         with self._database.writing() as connection:
             left = self._room.left(connection, replica.scope, now)
             known = set(uploads.known(connection, replica.scope, list(whole)))
-            for hashed, (_, content) in whole.items():
+            for hashed, (metadata, content) in whole.items():
                 if hashed in known:
                     continue
                 if left is not None and len(content) > left:
                     beyond.append(hashed)
                     continue
                 left = None if left is None else left - len(content)
-                kept[hashed] = self._upload(replica, hashed, len(content), now)
+                kept[hashed] = self._upload(replica, metadata, len(content), now)
             uploads.create_all(connection, list(kept.values()), now)
         return kept, beyond
 
-    def _upload(self, replica: Replica, hashed: str, length: int, now: int) -> Upload:
+    def _upload(self, replica: Replica, told: Metadata, length: int, now: int) -> Upload:
         return Upload(
             id=secrets.token_urlsafe(18),
             scope=replica.scope,
             replica=replica.id,
             length=length,
             position=0,
-            sha256=hashed,
-            metadata="",
+            sha256=told.sha256,
+            metadata=tus.coded(told),
             expires_at=now + self._lifetime_ms,
         )
 
@@ -112,15 +112,17 @@ class Batch:
                 uploads.enter_all(connection, replica.scope, replica.id, contents, self._clock.now())
                 uploads.forget(connection, *names)
         except (Refused, Busy, DatabaseBusy):
-            self._give_up(names)
+            self._give_up(replica.scope, kept)
             raise
 
-    def _give_up(self, names: Sequence[str]) -> None:
+    def _give_up(self, scope: str, kept: Mapping[str, Upload]) -> None:
+        """Those that are in their places already are entered when their uploads expire, if they do not come again."""
         with suppress(Busy, DatabaseBusy):  # they expire, then
-            for name in names:
-                self._store.discard(name)
+            for upload in kept.values():
+                self._store.discard(upload.id)
+            gone = [upload.id for hashed, upload in kept.items() if self._store.size(scope, hashed) is None]
             with self._database.writing() as connection:
-                uploads.forget(connection, *names)
+                uploads.forget(connection, *gone)
 
 
 def _content(hashed: str, metadata: Metadata, content: memoryview) -> Content:

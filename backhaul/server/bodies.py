@@ -27,7 +27,7 @@ RING = 3  # blocks of a body: one that is written, one that waits for that, one 
 MOST_SPARE = 4 * RING  # blocks, kept for the bodies to come
 EXTENSION = "backhaul.body"  # of a request's scope: what gives the rest of its body
 
-Straighten = Callable[[list[bytearray], bytes], "Straight | None"]
+Straighten = Callable[["Ring", bytes], "Straight | None"]
 
 _spare: list[bytearray] = []
 
@@ -45,9 +45,9 @@ class Protocol(H11Protocol):
 
         self.app = offered
 
-    def straighten(self, ring: list[bytearray], begun: bytes) -> Straight | None:
-        """The body that is coming. ring: blocks, which are its own from now on. begun: what was read of it already.
-        None: it is small, or its length is not known."""
+    def straighten(self, ring: Ring, begun: bytes) -> Straight | None:
+        """The body that is coming. ring: room for its blocks. begun: what was read of it already. None: it is small, or
+        its length is not known."""
         reader, cycle = getattr(self.conn, "_reader", None), self.cycle
         if (
             _Reader is None
@@ -57,6 +57,7 @@ class Protocol(H11Protocol):
             or cycle.body
             or cycle.disconnected
             or cycle.response_complete
+            or self.transport.is_closing()  # over TLS the word of that is on its way to who was spoken to until now
             or self.conn.trailing_data[0]
         ):
             return None
@@ -69,13 +70,13 @@ class Protocol(H11Protocol):
 class Straight(asyncio.BufferedProtocol):
     """What a connection speaks to while the rest of a body comes."""
 
-    def __init__(self, protocol: Protocol, reader: Any, ring: list[bytearray], begun: bytes) -> None:
+    def __init__(self, protocol: Protocol, reader: Any, ring: Ring, begun: bytes) -> None:
         self._protocol = protocol
         self._reader = reader
-        self._free = ring
+        self._ring = ring
         self._full = deque[memoryview]()
         self._given = deque[bytearray]()
-        self._filling: bytearray | None = ring.pop()
+        self._filling: bytearray | None = ring.take()
         self._filling[: len(begun)] = begun
         self._at = len(begun)
         self._ended = False
@@ -86,7 +87,7 @@ class Straight(asyncio.BufferedProtocol):
         """The next one; an empty one when the rest is the parser's, and the stream's, again. Its bytes stay as they are
         until the next but one is asked for."""
         if len(self._given) == RING - 1:
-            self._free.append(self._given.popleft())
+            self._ring.give_back(self._given.popleft())
             if not self._ended:
                 self._protocol.flow.resume_reading()
         while not self._full and not self._ended:
@@ -103,7 +104,7 @@ class Straight(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         if self._filling is None:
-            self._filling = self._free.pop()
+            self._filling = self._ring.take()
         return memoryview(self._filling)[self._at : self._at + self._reader._remaining]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -117,7 +118,7 @@ class Straight(asyncio.BufferedProtocol):
         if whole:
             self._end()
             self._protocol.handle_events()
-        elif self._filling is None and not self._free:
+        elif self._filling is None and self._ring.is_full:
             self._protocol.flow.pause_reading()
 
     def eof_received(self) -> None:
@@ -149,12 +150,33 @@ class Straight(asyncio.BufferedProtocol):
         self._protocol.transport.set_protocol(self._protocol)
 
 
+class Ring:
+    """The blocks of one body, made as they are needed."""
+
+    def __init__(self) -> None:
+        self.made: list[bytearray] = []
+        self._free: list[bytearray] = []
+
+    @property
+    def is_full(self) -> bool:
+        return not self._free and len(self.made) == RING
+
+    def take(self) -> bytearray:
+        if self._free:
+            return self._free.pop()
+        self.made.append(_block())
+        return self.made[-1]
+
+    def give_back(self, block: bytearray) -> None:
+        self._free.append(block)
+
+
 @contextmanager
-def ring() -> Iterator[list[bytearray]]:
-    """Blocks for a body. They are used again, unless this ends with an error: then somebody may be reading them yet."""
-    blocks = [_block() for _ in range(RING)]
-    yield list(blocks)
-    _spare.extend(blocks[: MOST_SPARE - len(_spare)])
+def ring() -> Iterator[Ring]:
+    """Its blocks are used again, unless this ends with an error: then somebody may be reading them yet."""
+    blocks = Ring()
+    yield blocks
+    _spare.extend(blocks.made[: MOST_SPARE - len(_spare)])
 
 
 def _block() -> bytearray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from backhaul.clock import Clock
 from backhaul.database import Database
@@ -43,7 +43,7 @@ class Expiry:
         for upload in found:
             if busy(upload.scope, upload.id):
                 continue
-            with suppress(Busy):
+            with suppress(Busy), closing(self._store.hold(upload.id)):
                 if upload.id not in known:
                     published[upload.scope, upload.replica] += self._published(upload)
                 self._store.discard(upload.id)

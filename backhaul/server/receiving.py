@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-from backhaul.server.bodies import BLOCK, EXTENSION, Straight, Straighten, ring
+from backhaul.server.bodies import BLOCK, EXTENSION, Ring, Straight, Straighten, ring
 
 QUIET_SECONDS = 60  # without a byte, or a block
 
@@ -88,7 +88,7 @@ class _Pieces:
     """Of one body. There are thousands of them, so that each waits in its request's own task, and one other task, for
     the whole body, calls it away when it shall give way."""
 
-    def __init__(self, request: Request, give_way: asyncio.Event, room: list[bytearray]) -> None:
+    def __init__(self, request: Request, give_way: asyncio.Event, room: Ring) -> None:
         self._stream = request.stream()
         self._straighten: Straighten | None = request.scope.get("extensions", {}).get(EXTENSION)
         self._straight: Straight | None = None

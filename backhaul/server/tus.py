@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from email.utils import formatdate
 
@@ -119,6 +119,12 @@ def described(sha256: str | None, name: str, media_type: str) -> Metadata:
         name=_name(name),
         media_type=media_type if known else "application/octet-stream",
     )
+
+
+def coded(told: Metadata) -> str:
+    """What `metadata` reads, but for the hash."""
+    said = {"filename": told.name, "filetype": told.media_type}
+    return ",".join(f"{name} {b64encode(value.encode()).decode()}" for name, value in said.items())
 
 
 def expires(at: int) -> str:

@@ -205,7 +205,8 @@ def _take(database: Database, job: dict[str, Any], stack: ExitStack) -> None:
     settings = Settings(data=Path(job["data"]))
     batch = Batch(DiskStore(settings.data / "media"), settings, database, MovedClock(job["now"]))
     files = [bytes.fromhex(file) for file in job["files"]]
-    sent = [(NewContent(sha256=sha256(file).hexdigest(), size=len(file)), memoryview(file)) for file in files]
+    named = {"name": "photo.jpg", "media_type": "image/jpeg"}
+    sent = [(NewContent(sha256=sha256(file).hexdigest(), size=len(file), **named), memoryview(file)) for file in files]
     batch.take(auth.Replica(id=job["replica"], scope=job["scope"]), sent)
 
 

@@ -11,8 +11,11 @@ import pytest
 from sqlalchemy import text
 
 from backhaul.database import open_database
+from backhaul.errors import Busy, DatabaseBusy
 from backhaul.remotes.base import Whole
 from backhaul.remotes.tus import TusRemote
+from backhaul.server import uploads
+from backhaul.server.contents.disk import DiskStore
 from tests.chaos.crash_points import CRASH_POINTS, CrashPoint
 from tests.chaos.dying import DEATH, Reaper, reaper
 from tests.services import SyncServer, sync_server
@@ -75,14 +78,47 @@ def test_small_files_of_a_message_become_content_or_go(
     assert helper.die(point, _job(server, till) | {"files": [file.hex() for file in files]}) == DEATH
     if asked:
         with closing(TusRemote(server.url, till.registered["token"])) as remote:
-            whole = [Whole(sha256=sha256(file), name="", media_type="image/jpeg", content=file) for file in files]
-            assert remote.send_whole(whole) == {sha256(file) for file in files}
+            assert remote.send_whole(_whole(files)) == {sha256(file) for file in files}
     _a_month_later(server, till)
     here = _in_order(server)
     for file in files:
         assert (sha256(file) in here) == (asked or point.name in PUBLISHED)
         if sha256(file) in here:
+            assert here[sha256(file)] == "photo.jpg"
             assert till.call("GET", f"/v1/media/sha256/{sha256(file)}").content == file
+
+
+def test_small_files_that_could_not_be_entered_are_when_their_uploads_expire(server: SyncServer, till: Caller) -> None:
+    files = [os.urandom(1_000 + number) for number in range(3)]
+
+    def busy(*_: object) -> None:
+        raise DatabaseBusy("the database is locked", hint="try again")
+
+    with closing(TusRemote(server.url, till.registered["token"])) as remote, pytest.MonkeyPatch.context() as locked:
+        locked.setattr(uploads, "enter_all", busy)
+        with pytest.raises(Busy):
+            remote.send_whole(_whole(files))
+    assert till.call("HEAD", f"/v1/media/sha256/{sha256(files[0])}").status_code == 404
+    _a_month_later(server, till)
+    assert _in_order(server) == dict.fromkeys(map(sha256, files), "photo.jpg")
+
+
+def test_an_upload_that_another_process_has_in_hand_does_not_expire(server: SyncServer, till: Caller) -> None:
+    address = create(till, b"a film").headers["Location"]
+    assert patch(till, address, 0, b"a fi").status_code == 204
+    upload = address.rpartition("/")[2]
+    file = server.settings.data / "media" / "uploads" / upload
+    with closing(DiskStore(server.settings.data / "media").hold(upload)):
+        _a_month_later(server, till)
+        assert file.read_bytes() == b"a fi"
+    assert isinstance(server.clock, SetClock)
+    server.clock.ahead += DAY_MS
+    assert create(till, b"a third one").status_code == 201
+    assert not file.exists()
+
+
+def _whole(files: list[bytes]) -> list[Whole]:
+    return [Whole(sha256=sha256(file), name="photo.jpg", media_type="image/jpeg", content=file) for file in files]
 
 
 def _job(server: SyncServer, till: Caller) -> dict[str, object]:

@@ -118,11 +118,12 @@ class DiskStore:
 
 
 class Lock:
-    """Of a file or a folder, while it is there: flock, which goes with the process that has it. Raises Busy."""
+    """Of an upload by a file of it, as long as that is there: flock, which goes with the process that has it. Raises
+    Busy. Where the file system knows no locks, it is the operator's to have one process alone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool = False) -> None:
         try:
-            self._handle: int | None = os.open(path, os.O_RDONLY)
+            self._handle: int | None = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o600)
         except FileNotFoundError:
             self._handle = None
             return
@@ -131,6 +132,9 @@ class Lock:
         except BlockingIOError as error:
             os.close(self._handle)
             raise Busy("another process has this upload in hand", retry_after_ms=AGAIN_MS) from error
+        except OSError:
+            os.close(self._handle)
+            self._handle = None
 
     def close(self) -> None:
         if self._handle is not None:

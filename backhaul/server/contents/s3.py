@@ -24,7 +24,7 @@ from backhaul.errors import ConfigurationInvalid
 from backhaul.server.contents.base import AT_ONCE, BLOCK, Blocks, Whole
 from backhaul.server.contents.disk import Lock
 from backhaul.server.contents.s3_answers import answers_read, is_missing
-from backhaul.server.contents.segments import Segments, SegmentTail
+from backhaul.server.contents.segments import LOCK, Segments, SegmentTail
 from backhaul.server.problems import refusal
 
 PART = 8 * 2**20  # S3 wants 5 MiB at least, of all but the last
@@ -61,7 +61,7 @@ class S3Store:
 
     def hold(self, upload: str) -> Lock:
         """Against other processes on this machine: its parts are in the same folder."""
-        return Lock(self._folder / upload)
+        return Lock(self._folder / upload / LOCK, make=True)
 
     def append(self, upload: str, length: int, position: int, algorithm: str | None) -> SegmentTail:
         segments = self._segments(upload, length)

@@ -16,6 +16,7 @@ from backhaul.server.contents.base import Checksum
 from backhaul.server.contents.disk import FileBlocks, full_disk_refused, sync_folder
 from backhaul.server.problems import refusal
 
+LOCK = "lock"  # the file by which a process has the upload in hand
 MARK = "multipart"  # the file that holds the store's own name of the upload
 
 

@@ -231,42 +231,77 @@ ADDED = "CREATE TABLE shelf (id TEXT PRIMARY KEY, place TEXT, stock INTEGER, lab
 ADDING = {"shelf": Rules(merge={"place": "manual", "stock": "counter", "labels": "set", "note": "text"})}
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["at once", "after others wrote"])
-@pytest.mark.parametrize("together", [True, False], ids=["in the contested change", "in others beside it"])
-@pytest.mark.parametrize("choice", ["mine", "theirs"])
-def test_who_takes_a_choice_back_takes_nothing_from_what_others_added(
-    make: MakeReplica, choice: str, together: bool, later: bool
-) -> None:
+@pytest.fixture
+def shelves(make: MakeReplica) -> tuple[Replica, Replica]:
     a, b = (make(name, schema=ADDED, rules=ADDING) for name in "ab")
     a.write("""INSERT INTO shelf VALUES ('s', 'cellar', 10, '["old"]', 'one two', 1)""")
     a.sync()
     b.sync()
+    return a, b
 
-    def write(replica: Replica, place: str, add: int, labels: str, note: str) -> None:
-        sets = (f"place = '{place}'", f"stock = stock + {add}", f"labels = '{labels}'", f"note = '{note}'")
-        statements = [", ".join(sets)] if together else list(sets)
-        replica.write_together(*(f"UPDATE shelf SET {one}" for one in statements))
 
-    write(b, "attic", 5, '["b","old"]', "one two three")
-    write(a, "shed", 3, '["a"]', "zero one two")
+def stow(replica: Replica, place: str, add: int, labels: str, note: str, *, together: bool = True) -> None:
+    sets = (f"place = '{place}'", f"stock = stock + {add}", f"labels = '{labels}'", f"note = '{note}'")
+    statements = [", ".join(sets)] if together else list(sets)
+    replica.write_together(*(f"UPDATE shelf SET {one}" for one in statements))
+
+
+OF_A = ("s", "shed", 13, '["a"]', "zero one two", 1)
+OF_BOTH = ("s", "attic", 18, '["a","b"]', "zero one two three", 1)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "after others wrote"])
+@pytest.mark.parametrize("together", [True, False], ids=["in the contested change", "in others beside it"])
+@pytest.mark.parametrize("choice", ["mine", "theirs", "values", "a value of what is added"])
+def test_who_takes_a_choice_back_takes_nothing_from_what_others_added(
+    shelves: tuple[Replica, Replica], choice: str, together: bool, later: bool
+) -> None:
+    a, b = shelves
+    stow(b, "attic", 5, '["b","old"]', "one two three", together=together)
+    stow(a, "shed", 3, '["a"]', "zero one two")
     a.sync()
     b.sync()
-    number = resolve(b, choice)
+    said: dict[str, Any] = {"values": {"place": "attic"}, "a value of what is added": {"place": "attic", "stock": 50}}
+    number = resolve(b, said.get(choice, choice))
     assert all_equal(a, b)
-    stands = "attic" if choice == "mine" else "shed"
-    merged = ("s", "attic", 18, '["a","b"]', "zero one two three", 1)
-    of_a = ("s", "shed", 13, '["a"]', "zero one two", 1)
-    assert b.rows("shelf") == [merged if choice == "mine" else of_a]
+    chosen = OF_A if choice == "theirs" else OF_BOTH
+    if choice == "a value of what is added":
+        chosen = (*chosen[:2], 50, *chosen[3:])
+    assert b.rows("shelf") == [chosen]
     if later:
         a.write_together("UPDATE shelf SET stock = stock + 100", "UPDATE shelf SET note = '!' || note")
         assert all_equal(a, b)
     undo(b, number)
     assert all_equal(a, b)
-    ((_, place, stock, labels, note, _),) = a.rows("shelf")
-    assert place == ("shed" if stands == "attic" else "attic")
-    more = 100 if later else 0
-    expected = of_a if choice == "mine" else merged
-    assert (stock, labels, note) == (expected[2] + more, expected[3], ("!" if later else "") + expected[4])
+    key, place, stock, labels, note, tenth = OF_BOTH if choice == "theirs" else OF_A
+    assert a.rows("shelf") == [(key, place, stock + 100 * later, labels, "!" * later + note, tenth)]
+
+
+def test_what_was_made_anew_on_both_sides_is_what_it_was_again(shelves: tuple[Replica, Replica]) -> None:
+    """There its values are values, and nothing is added to anything."""
+    a, b = shelves
+    for replica, stock, note in ((a, 7, "of a"), (b, 5, "of b")):
+        replica.write(f"INSERT INTO shelf VALUES ('t', 'new {note}', {stock}, NULL, '{note}', NULL)")
+    a.sync()
+    b.sync()
+    number = resolve(b, "mine")
+    assert all_equal(a, b)
+    undo(b, number)
+    assert all_equal(a, b)
+    found = {row[0]: row[1:] for row in a.rows("shelf")}
+    assert found["t"] == ("new of a", 7, None, "of a", None)
+
+
+def test_a_text_that_cannot_be_read_hinders_no_choice(shelves: tuple[Replica, Replica]) -> None:
+    a, b = shelves
+    stow(b, "attic", 5, "[]", "one two three")
+    stow(a, "shed", 3, "[]", "zero one two")
+    a.sync()
+    b.sync()
+    b.write("UPDATE shelf SET place = CAST(x'ff' AS TEXT), stock = stock + 1")
+    resolve(b, "theirs")
+    assert all_equal(a, b)
+    assert a.rows("shelf") == [("s", "shed", 13, "[]", "zero one two", 1)]
 
 
 def test_what_was_not_pulled_cannot_be_chosen_from(pair: tuple[Replica, Replica]) -> None:
