@@ -40,18 +40,21 @@ class Ours:
         """Let the app end what it is doing to these records, as far as they are of aggregates."""
         rows.hold_all(self._connection, self._tables, (place for place in places if place[0] in self.roots.tables))
 
-    def any(self) -> bool:
-        """Whether there is such a change of an aggregate at all."""
-        return bool(self.roots.tables) and outbox.any_unsettled_of(self._connection, sorted(self.roots.tables))
+    def any(self, *, overtaken: bool = False) -> bool:
+        """Whether there is such a change of an aggregate at all. overtaken: or one that the server has taken, and whose
+        record is still to be fetched: what is withheld is older than that."""
+        tables = sorted(self.roots.tables)
+        return bool(tables) and outbox.any_unsettled_of(self._connection, tables, overtaken=overtaken)
 
     def touched(
-        self, places: Collection[Place], wanted: Collection[Place]
+        self, places: Collection[Place], wanted: Collection[Place], *, overtaken: bool = False
     ) -> tuple[dict[Place, set[Place]], set[Place]]:
         """Those of these records that we have changed, with the aggregates that this touches; and the aggregates that
-        our changes touch, of the wanted ones and of these. One statement for each table of aggregates."""
+        our changes touch, of the wanted ones and of these. One statement for each table of aggregates. overtaken: as in
+        `any`."""
         found: dict[Place, set[Place]] = {}
         busy: set[Place] = set()
-        for _, place, root in self._of(places, wanted):
+        for _, place, root in self._of(places, wanted, overtaken=overtaken):
             if place in places:
                 found.setdefault(place, set()).add(root)
                 busy.add(root)
@@ -63,14 +66,16 @@ class Ours:
         """Our changes of these aggregates, by outbox id."""
         return {number: root for number, _, root in self._of((), wanted) if root in wanted}
 
-    def _of(self, places: Collection[Place], wanted: Collection[Place]) -> Iterator[tuple[int, Place, Place]]:
+    def _of(
+        self, places: Collection[Place], wanted: Collection[Place], *, overtaken: bool = False
+    ) -> Iterator[tuple[int, Place, Place]]:
         """Our changes of these records, of these aggregates, and some others: id, record and aggregate."""
         for table in sorted(self.roots.tables):
             of, named = self.roots.named_by(table)
             parts = [decode_key(key) for name, key in wanted if name == of]
             said = {one: sorted({text for key in parts for text in _texts(key[at])}) for at, one in enumerate(named)}
             keys = [key for name, key in places if name == table]
-            for changes in outbox.unsettled_saying(self._connection, table, keys, said):
+            for changes in outbox.unsettled_saying(self._connection, table, keys, said, overtaken=overtaken):
                 ours = [(table, key, {name: value_of(it) for name, it in fields.items()}) for _, key, fields in changes]
                 for (number, key, _), root in zip(changes, self.roots.of(ours), strict=True):
                     if root is not None:
@@ -95,10 +100,10 @@ def apart(connection: Connection, mine: Ours, records: Sequence[Record], *, now:
     mine.hold([*places, *(entry.place for entry in known if entry.state == "withheld")])
     of_each: Sequence[tuple[Place, ...]] = [()] * len(records)
     busy: set[Place] = set()
-    if mine.any():
+    if mine.any(overtaken=True):
         of_each = _roots_of(roots, records, known)
         wanted = {root for some in of_each for root in some} | {root for entry in known for root in entry.roots}
-        ours, busy = mine.touched(set(places), wanted)
+        ours, busy = mine.touched(set(places), wanted, overtaken=True)
         of_each = [
             (*some, *sorted(ours.get(place, set()) - set(some))) for place, some in zip(places, of_each, strict=True)
         ]

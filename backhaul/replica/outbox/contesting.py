@@ -72,6 +72,7 @@ def _conflicting(connection: Connection, where: str, values: dict[str, str]) -> 
 
 
 UNSETTLED = ("pending", "sent", "parked", "conflict", "held")
+OVERTAKEN = "OR state = 'acked' AND version IS NULL"
 
 
 def unsettled_of(
@@ -90,25 +91,32 @@ def unsettled_of(
     return [Conflicting(*row) for row in connection.execute(text(statement), values)]
 
 
-def any_unsettled_of(connection: Connection, tables: Sequence[str]) -> bool:
-    """Whether there is a change of these tables that the server has not taken, but for the backfill."""
+def any_unsettled_of(connection: Connection, tables: Sequence[str], *, overtaken: bool = False) -> bool:
+    """Whether there is a change of these tables that the server has not taken, but for the backfill. overtaken: or that
+    it has taken, and whose record is still to be fetched."""
     statement = f"""
         SELECT EXISTS (SELECT 1 FROM backhaul_outbox
                        WHERE kind NOT IN ('backfill', 'void') AND table_name IN ({members(connection, "tables")})
-                         AND state IN ({members(connection, "states")}))
+                         AND (state IN ({members(connection, "states")}) {OVERTAKEN if overtaken else ""}))
     """  # noqa: S608 - the same
     values = {"tables": json.dumps(list(tables)), "states": json.dumps(UNSETTLED)}
     return bool(connection.execute(text(statement), values).scalar_one())
 
 
 def unsettled_saying(
-    connection: Connection, table: str, keys: Sequence[str], said: Mapping[int | str, Sequence[str]]
+    connection: Connection,
+    table: str,
+    keys: Sequence[str],
+    said: Mapping[int | str, Sequence[str]],
+    *,
+    overtaken: bool = False,
 ) -> Iterator[list[tuple[int, str, dict[str, bytes]]]]:
     """Of the changes of a table that the server has not taken, but for the backfill: those with one of these keys, and
     those that do not say anything else than this. A chunk at a time, each change as its id, its key and what it says of
     the named fields (JSON).
 
     said: what a part of the key (by its number) or a field may be, as text. Who does not name it is not left out.
+    overtaken: as in `any_unsettled_of`.
     """
     parts = [
         (member(connection, "key" if isinstance(name, int) else "fields", name), f"said{number}")
@@ -121,7 +129,8 @@ def unsettled_saying(
     told = "".join(f", {member_as_json(connection, 'fields', name)}" for name in fields)
     statement = f"""
         SELECT id, key{told} FROM backhaul_outbox
-        WHERE table_name = :table AND kind NOT IN ('backfill', 'void') AND state IN ({members(connection, "states")})
+        WHERE table_name = :table AND kind NOT IN ('backfill', 'void')
+          AND (state IN ({members(connection, "states")}) {OVERTAKEN if overtaken else ""})
           AND (key IN ({members(connection, "keys")}) OR {same})
     """  # noqa: S608 - the catalogue's own names, quoted
     values = {"table": table, "states": json.dumps(UNSETTLED), "keys": json.dumps(list(keys))}
