@@ -9,6 +9,7 @@ import os
 import socket
 import statistics
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ initial = "1s"
 most = "2s"
 """
 PIECE = 256 * 2**10
+SETTLED = 2.0  # seconds: what hangs is measured, not how the workers begin what will hang
 CONDITION = "battery_not_low"  # data waits for it, and files do not: so they hang before data begins
 
 
@@ -116,6 +118,7 @@ def _beside(made: Field, line: Line, turn: int) -> float:
     line.stuck = True
     made.backhaul("media", "put", *map(str, files))
     until(lambda: line.held > 0, 30, "files hang")
+    time.sleep(SETTLED)
     found = one_round(made, 2 * turn + 1, condition=CONDITION)
     assert line.held > 0
     line.release()

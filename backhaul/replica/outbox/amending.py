@@ -72,7 +72,7 @@ def identify(connection: Connection, table: str) -> None:
 def _identify(connection: Connection, which: str, values: Mapping[str, object], chunk: int = 500) -> None:
     statement = f"""
         SELECT id FROM backhaul_outbox
-        WHERE state = 'pending' AND op_id IS NULL AND id > :after AND {which} ORDER BY id LIMIT :chunk
+        WHERE state = 'pending' AND op_id IS NULL AND id > :seen AND {which} ORDER BY id LIMIT :chunk
     """  # noqa: S608 - constants
     given = "UPDATE backhaul_outbox SET op_id = ? WHERE id = ? AND state = 'pending' AND op_id IS NULL"
     together = """
@@ -80,11 +80,11 @@ def _identify(connection: Connection, which: str, values: Mapping[str, object], 
         FROM unnest(CAST(? AS text[]), CAST(? AS bigint[])) AS given (op_id, id)
         WHERE backhaul_outbox.id = given.id AND state = 'pending' AND backhaul_outbox.op_id IS NULL
     """
-    after = 0
-    while ids := list(connection.execute(text(statement), {**values, "after": after, "chunk": chunk}).scalars()):
+    seen = 0
+    while ids := list(connection.execute(text(statement), {**values, "seen": seen, "chunk": chunk}).scalars()):
         rows = [(op_id, number) for number, op_id in op_ids(connection, ids).items()]
         run_together(connection, given, rows, together=together)
-        after = ids[-1]
+        seen = ids[-1]
 
 
 def retable(connection: Connection, old: str, new: str) -> None:

@@ -123,14 +123,19 @@ def test_a_clock_that_is_set_right_while_changes_wait_takes_nothing_from_them(wo
     check(world)
 
 
-def test_a_change_whose_time_is_put_right_is_the_op_that_it_was(world: World, off: int) -> None:
+@pytest.mark.parametrize(
+    ("off", "then"),
+    [*((one, 0) for one in OFF.values()), (-10 * MINUTE, -20 * MINUTE)],
+    ids=[*OFF, "minutes back twice"],
+)
+def test_a_change_whose_time_is_put_right_is_the_op_that_it_was(world: World, off: int, then: int) -> None:
     """A backup in which it waits with its old time may be put back, and is sent again."""
     world.write(world.b, "INSERT INTO customer (id, name) VALUES (1, 'first')")
     world.settle()
     world.off = off
     world.a.pull()
     world.write(world.a, "UPDATE customer SET name = 'waits' WHERE id = 1")
-    world.off = 0
+    world.off = then
     with world.a.database.reading() as connection:
         (number, captured), *_ = connection.exec_driver_sql("SELECT id, captured_at FROM backhaul_outbox").all()
         as_it_was = outbox.op_ids(connection, [number])
